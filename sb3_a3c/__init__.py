@@ -1,0 +1,10 @@
+"""A3C (asynchronous advantage actor-critic, Mnih et al. 2016) as an algorithm of Stable-Baselines3."""
+
+from sb3_a3c.a3c import A3C
+from sb3_a3c.env_slices import register_vec_env
+from sb3_a3c.faults import NonFiniteGradientError
+from sb3_a3c.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+
+__version__ = "0.1.0"
+
+__all__ = ["A3C", "CnnPolicy", "MlpPolicy", "MultiInputPolicy", "NonFiniteGradientError", "register_vec_env"]

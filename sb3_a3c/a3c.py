@@ -1,0 +1,205 @@
+"""A3C as an algorithm of Stable-Baselines3: its arguments, how it is set up, and ``learn()``."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_a3c.arguments import check_arguments, check_n_workers, resolve_n_workers, usable_cores
+from sb3_a3c.backends import RolloutOrder
+from sb3_a3c.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_a3c.run import run
+
+
+class A3C(OnPolicyAlgorithm):
+    """
+    Asynchronous Advantage Actor Critic (A3C)
+
+    Paper: https://arxiv.org/abs/1602.01783
+
+    Workers each step environments of their own with a copy of the policy, and each apply their gradients to the shared
+    parameters, without waiting for one another. With one worker this is A2C. All arguments up to ``device`` are A2C's.
+
+    :param policy: The policy model to use (MlpPolicy, CnnPolicy, ...)
+    :param env: The environment to learn from. An id given as text makes one environment a worker; a VecEnv is divided
+        among the workers
+    :param learning_rate: The learning rate, it can be a function of the current progress remaining (from 1 to 0)
+    :param n_steps: The number of steps of each environment between two updates of its worker (t_max in the paper)
+    :param gamma: Discount factor
+    :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator.
+        Equivalent to classic advantage when set to 1.
+    :param ent_coef: Entropy coefficient for the loss calculation, or a sequence of them, one a worker
+    :param vf_coef: Value function coefficient for the loss calculation
+    :param max_grad_norm: The maximum value for the gradient clipping
+    :param rms_prop_eps: RMSProp epsilon. It stabilizes square root computation in denominator of RMSProp update
+    :param use_rms_prop: Whether to use RMSprop (default) or Adam as optimizer; its statistics are shared by the workers
+    :param use_sde: Whether to use generalized State Dependent Exploration (gSDE) instead of action noise exploration
+    :param sde_sample_freq: Sample a new noise matrix every n steps when using gSDE.
+        Default: -1 (only sample at the beginning of the rollout)
+    :param rollout_buffer_class: Rollout buffer class to use. If ``None``, it will be automatically selected.
+    :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation.
+    :param normalize_advantage: Whether to normalize or not the advantage, over the rollout of a worker
+    :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
+        the reported success rate, mean episode length, and mean reward over
+    :param tensorboard_log: the log location for tensorboard (if None, no logging)
+    :param policy_kwargs: additional arguments to be passed to the policy on creation
+    :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
+    :param seed: Seed for the pseudo random generators. One worker, and the serial backend, repeat to the last bit
+    :param device: Device (cpu, cuda, ...) on which the code should be run. Unlike in A2C, ``auto`` is the CPU: a GPU is
+        used where it is asked for
+    :param _init_setup_model: Whether or not to build the network at the creation of the instance
+    :param n_workers: Asynchronous workers. ``None``: one for each environment of a VecEnv; for an environment id given as
+        text, one for each usable core
+    :param backend: Where workers live: ``"serial"`` (in turn, in the thread that calls ``learn()``: repeatable, for
+        debugging) or ``"thread"``
+    :param backend_kwargs: Options of the backend; the present ones have none
+    :param engine: Who computes: ``"torch"`` (any policy) or ``"auto"`` (the fastest that computes the same)
+    :param use_locking: Whether updates are atomic, so that none is lost. ``False`` is Hogwild
+    :param rollout_order: ``"env"``: callbacks see one step of every environment, in order, as in SB3. ``"arrival"``:
+        whoever is first, for environments of lastingly different speed; the local variable ``env_indices`` says which
+    :param max_lead: Rollouts that a worker may be ahead of what callbacks have seen
+    :param vf_learning_rate: A learning rate (or schedule) of the critic's own. ``None``: ``learning_rate``
+    :raises ValueError: if an argument is not of the allowed values
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    ent_coef: float | Sequence[float]  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 7e-4,
+        n_steps: int = 5,
+        gamma: float = 0.99,
+        gae_lambda: float = 1.0,
+        ent_coef: float | Sequence[float] = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        rms_prop_eps: float = 1e-5,
+        use_rms_prop: bool = True,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        normalize_advantage: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        n_workers: int | None = None,
+        backend: str = "thread",
+        backend_kwargs: dict[str, Any] | None = None,
+        engine: str = "auto",
+        use_locking: bool = True,
+        rollout_order: RolloutOrder = "env",
+        max_lead: int = 64,
+        vf_learning_rate: float | Schedule | None = None,
+    ) -> None:
+        if isinstance(env, str):
+            check_n_workers(n_workers)
+            env = _make_envs(env, n_workers or usable_cores(), verbose)
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,  # type: ignore[arg-type]
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            device="cpu" if device == "auto" else device,
+            seed=seed,
+            _init_setup_model=False,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+        )
+        self.normalize_advantage = normalize_advantage
+        self.n_workers = n_workers
+        self.backend = backend
+        self.backend_kwargs = backend_kwargs
+        self.engine = engine
+        self.use_locking = use_locking
+        self.rollout_order = rollout_order
+        self.max_lead = max_lead
+        self.vf_learning_rate = vf_learning_rate
+        self.vf_lr_schedule: Schedule | None = None
+
+        # RMSprop rather than the policy's default, Adam, as in A2C
+        if use_rms_prop and "optimizer_class" not in self.policy_kwargs:
+            self.policy_kwargs["optimizer_class"] = th.optim.RMSprop
+            self.policy_kwargs["optimizer_kwargs"] = dict(alpha=0.99, eps=rms_prop_eps, weight_decay=0)
+
+        if _init_setup_model:
+            if self.env is not None:
+                resolve_n_workers(self, self.n_envs)
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        check_arguments(self)
+        super()._setup_model()
+
+    def _setup_lr_schedule(self) -> None:
+        super()._setup_lr_schedule()
+        self.vf_lr_schedule = None if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
+
+    def learn(
+        self,
+        total_timesteps: int = 100_000,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 100,
+        tb_log_name: str = "A3C",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """
+        Learn, and return when all workers have ended.
+
+        :param total_timesteps: Environment steps to learn from, of all workers together; the last rollout is completed
+        :param callback: Callback(s), called in this thread for each step of all environments
+        :param log_interval: Rollouts of all environments between two logs, ``None``: no logs
+        :param tb_log_name: The name of the run for TensorBoard
+        :param reset_num_timesteps: Whether to begin at 0 steps, with reset environments, or to go on
+        :param progress_bar: Whether to show a progress bar
+        :return: The model itself
+        :raises BaseException: what a worker or a callback raised, itself; the model can be used and can learn on
+        """
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        iteration = 0  # callbacks know it from A2C's local variables
+        callback.on_training_start(locals(), globals())
+        if self.num_timesteps < total_timesteps:
+            run(self, callback, log_interval)
+        callback.on_training_end()
+        return self
+
+
+def _make_envs(env_id: str, n_envs: int, verbose: int) -> DummyVecEnv:
+    """As SB3 makes one of an id, so often."""
+    return DummyVecEnv([lambda: Monitor(maybe_make_env(env_id, verbose)) for _ in range(n_envs)])  # type: ignore[arg-type]

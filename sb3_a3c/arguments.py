@@ -1,0 +1,87 @@
+"""Checks of what a user passes to A3C: a bad argument is told at once, by name, with its value and what is allowed."""
+
+import math
+import os
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, get_args
+
+from stable_baselines3.common.utils import FloatSchedule
+
+from sb3_a3c.backends import BACKENDS, RolloutOrder
+from sb3_a3c.engines import ENGINES
+
+if TYPE_CHECKING:
+    from sb3_a3c.a3c import A3C
+
+
+def usable_cores() -> int:
+    """
+    :return: How many cores this process may use
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_n_workers(n_workers: Any) -> None:
+    """
+    :param n_workers: How many workers a user wants, None: as many as fit
+    :raises ValueError: if it is neither None nor a positive whole number
+    """
+    if n_workers is not None:
+        _check(_is_whole(n_workers) and n_workers >= 1, "n_workers", n_workers, "None or a whole number of at least 1")
+
+
+def resolve_n_workers(model: "A3C", n_envs: int) -> int:
+    """
+    :param model: The model that is to learn
+    :param n_envs: How many environments it has
+    :return: How many workers it will have
+    :raises ValueError: if it was to have more than there are environments, or another number of entropy coefficients
+    """
+    n_workers = n_envs if model.n_workers is None else int(model.n_workers)
+    if n_workers > n_envs:
+        _check(False, "n_workers", n_workers, f"at most the number of environments, {n_envs}")
+    if isinstance(model.ent_coef, Sequence):
+        _check(len(model.ent_coef) == n_workers, "ent_coef", model.ent_coef, f"a number, or {n_workers} of them: one a worker")
+    return n_workers
+
+
+def check_arguments(model: "A3C") -> None:
+    """
+    :param model: A model with the arguments that are A3C's own
+    :raises ValueError: if one of them is of a kind or value that is not allowed
+    """
+    check_n_workers(model.n_workers)
+    _check(model.backend in BACKENDS, "backend", model.backend, f"one of {sorted(BACKENDS)}")
+    _check(model.engine in ENGINES, "engine", model.engine, f"one of {sorted(ENGINES)}")
+    orders = get_args(RolloutOrder)
+    _check(model.rollout_order in orders, "rollout_order", model.rollout_order, f"one of {sorted(orders)}")
+    _check(_is_whole(model.max_lead) and model.max_lead >= 0, "max_lead", model.max_lead, "a whole number of at least 0")
+    _check(isinstance(model.use_locking, bool), "use_locking", model.use_locking, "True or False")
+    _check(not model.backend_kwargs, "backend_kwargs", model.backend_kwargs, f"None: backend '{model.backend}' has no options")
+    coefficients = model.ent_coef if isinstance(model.ent_coef, Sequence) else [model.ent_coef]
+    _check(all(_is_finite(number) for number in coefficients), "ent_coef", model.ent_coef, "a number, or one a worker")
+    for name in ("learning_rate", "vf_learning_rate"):
+        _check_learning_rate(name, getattr(model, name))
+
+
+def _check_learning_rate(name: str, value: Any) -> None:
+    allowed = "a number of at least 0, or a function of the progress remaining that gives one"
+    if value is None and name == "vf_learning_rate":
+        return
+    _check(isinstance(value, Real) or callable(value), name, value, allowed)
+    first = FloatSchedule(value)(1.0)
+    _check(_is_finite(first) and first >= 0, name, value if isinstance(value, Real) else first, allowed)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _check(allowed: bool, name: str, value: Any, allowed_values: str) -> None:
+    if not allowed:
+        raise ValueError(f"{name} must be {allowed_values}, but it is {value!r}")

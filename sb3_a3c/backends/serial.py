@@ -1,0 +1,32 @@
+"""Workers in turn, in the caller's thread: nothing at the same time, so a run with a seed repeats to the last bit."""
+
+from collections.abc import Sequence
+from typing import Self
+
+from sb3_a3c.backends.quota import RolloutOrder
+from sb3_a3c.rollout import Rollout
+from sb3_a3c.worker import Worker
+
+
+class SerialBackend:
+    """
+    See :class:`~sb3_a3c.backends.protocol.Backend`. A worker is never ahead, and the first to arrive is the first.
+
+    :param workers: The workers, in the order of their environments
+    :param n_rollouts: How many rollouts of all environments the run has; the caller asks for no more
+    :param rollout_order: Of no consequence here
+    :param max_lead: Of no consequence here
+    """
+
+    def __init__(self, workers: Sequence[Worker], n_rollouts: int, rollout_order: RolloutOrder, max_lead: int) -> None:
+        self._workers = workers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def collect(self) -> list[Rollout]:
+        """See :meth:`Backend.collect`."""
+        return [worker.step() for worker in self._workers]

@@ -1,0 +1,94 @@
+"""What an engine does: the arithmetic of one worker's policy, seen from the worker."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+from sb3_a3c.hyperparameters import Hyperparameters
+
+
+class Action(NamedTuple):
+    """
+    What a policy does with one observation of each environment. Names and shapes are those of SB3's collector.
+
+    :param obs_tensor: The observations as the policy reads them, each of shape ``(n_envs, ...)``
+    :param actions: As sampled, of shape ``(n_envs, *action_space.shape)``
+    :param clipped_actions: As the environments take them, of the same shape
+    :param values: Of shape ``(n_envs, 1)``
+    :param log_probs: Of ``actions``, of shape ``(n_envs,)``
+    """
+
+    obs_tensor: th.Tensor | dict[str, th.Tensor]
+    actions: np.ndarray
+    clipped_actions: np.ndarray
+    values: th.Tensor
+    log_probs: th.Tensor
+
+
+class Losses(NamedTuple):
+    """
+    What a gradient was computed from, each a mean over the rollout.
+
+    :param policy_loss: ``-A log pi(a|s)``
+    :param value_loss: ``(R - V(s))^2``
+    :param entropy_loss: ``-H(pi(s))``
+    :param finite: Whether every element of the gradient is a finite number
+    """
+
+    policy_loss: float
+    value_loss: float
+    entropy_loss: float
+    finite: bool
+
+
+class Engine(Protocol):
+    """
+    One worker's local parameters (the paper's theta') and all that is computed from them. It holds whatever state the
+    policy has between steps, so that one collector serves every kind of policy.
+    """
+
+    #: The local parameters, of shape ``(size,)``; writing them changes the policy.
+    vector: th.Tensor
+    #: The policy's buffers (BatchNorm's running statistics).
+    buffers: list[th.Tensor]
+
+    def start_rollout(self, n_envs: int, hyperparameters: Hyperparameters) -> None:
+        """
+        Begin a rollout, with the parameters as they now are.
+
+        :param n_envs: Environments whose observations will come together
+        :param hyperparameters: What this rollout is collected and learned with
+        """
+
+    def act(self, obs: VecEnvObs, n_steps: int) -> Action:
+        """
+        Sample an action for each environment.
+
+        :param obs: Observations as a VecEnv gives them, each of shape ``(n_envs, ...)``
+        :param n_steps: Steps of this rollout before this one
+        :return: The actions, with the values of the observations
+        """
+
+    def predict_values(self, obs: VecEnvObs) -> th.Tensor:
+        """
+        :param obs: Observations as a VecEnv gives them, each of shape ``(n_envs, ...)``
+        :return: Their values, of shape ``(n_envs, 1)``
+        """
+
+    def predict_terminal_value(self, obs: VecEnvObs) -> th.Tensor:
+        """
+        :param obs: The last observation of one episode, without an axis for environments
+        :return: Its value, of shape ``(1,)``
+        """
+
+    def gradient(self, rollout_buffer: RolloutBuffer, out: th.Tensor) -> Losses:
+        """
+        The gradient of A2C's loss over a rollout, clipped to ``max_grad_norm``.
+
+        :param rollout_buffer: A full buffer with its returns and advantages; it is left as it is
+        :param out: Where the gradient is written, of shape ``(size,)``
+        :return: The losses
+        """

@@ -1,0 +1,169 @@
+"""The torch engine: A2C's own arithmetic on a clone of the policy. Whatever another engine computes, it must equal this."""
+
+from collections.abc import Callable
+from copy import copy
+from functools import wraps
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from sb3_a3c.engines.protocol import Action, Losses
+from sb3_a3c.hyperparameters import Hyperparameters
+from sb3_a3c.layout import Layout, clone_policy
+
+
+class ReferenceEngine:
+    """
+    Computes any ActorCriticPolicy with torch, see :class:`~sb3_a3c.engines.protocol.Engine`.
+
+    :param policy: The policy to compute; it is cloned
+    :param layout: Where each of its parameters lies in a vector
+    :param action_space: The actions that the environments take
+    :param seed: Seed of the engine's own random generators; None: it draws from torch's and NumPy's, as A2C does
+    """
+
+    def __init__(
+        self,
+        policy: ActorCriticPolicy,
+        layout: Layout,
+        action_space: spaces.Space,
+        seed: np.random.SeedSequence | None,
+    ) -> None:
+        self.vector = layout.gather(policy)
+        self._policy = clone_policy(policy)
+        self._layout = layout
+        layout.bind(self._policy, self.vector)
+        self.buffers = list(self._policy.buffers())
+        self._params = layout.parameters(self._policy)
+        self._action_space = action_space
+        self._permutation: Callable[[int], np.ndarray] = np.random.permutation
+        if seed is not None:
+            numpy_seed, torch_seed = seed.spawn(2)
+            self._permutation = np.random.default_rng(numpy_seed).permutation
+            generator = th.Generator(device=self._policy.device)
+            generator.manual_seed(int(torch_seed.generate_state(1, np.uint64)[0] >> 1))
+            _draw_actions_from(generator, self._policy)
+        self._hyperparameters: Hyperparameters
+
+    def start_rollout(self, n_envs: int, hyperparameters: Hyperparameters) -> None:
+        """See :meth:`Engine.start_rollout`."""
+        self._hyperparameters = hyperparameters
+        self._policy.set_training_mode(False)
+        if self._policy.use_sde:
+            self._policy.reset_noise(n_envs)
+
+    def act(self, obs: VecEnvObs, n_steps: int) -> Action:
+        """See :meth:`Engine.act`."""
+        obs_tensor = self._to_tensor(obs)
+        sde_sample_freq = self._hyperparameters.sde_sample_freq
+        if self._policy.use_sde and sde_sample_freq > 0 and n_steps % sde_sample_freq == 0:
+            self._policy.reset_noise(_batch_size(obs_tensor))
+        with th.no_grad():
+            action_tensor, values, log_probs = self._policy(obs_tensor)
+        actions = action_tensor.cpu().numpy()
+        clipped_actions = actions
+        if isinstance(self._action_space, spaces.Box):
+            if self._policy.squash_output:
+                clipped_actions = self._policy.unscale_action(actions)
+            else:
+                clipped_actions = np.clip(actions, self._action_space.low, self._action_space.high)
+        return Action(obs_tensor, actions, clipped_actions, values, log_probs)
+
+    def predict_values(self, obs: VecEnvObs) -> th.Tensor:
+        """See :meth:`Engine.predict_values`."""
+        with th.no_grad():
+            return self._policy.predict_values(self._to_tensor(obs))  # type: ignore[arg-type]
+
+    def predict_terminal_value(self, obs: VecEnvObs) -> th.Tensor:
+        """See :meth:`Engine.predict_terminal_value`."""
+        obs_tensor, _ = self._policy.obs_to_tensor(obs)  # type: ignore[arg-type]
+        with th.no_grad():
+            return self._policy.predict_values(obs_tensor)[0]
+
+    def gradient(self, rollout_buffer: RolloutBuffer, out: th.Tensor) -> Losses:
+        """See :meth:`Engine.gradient`. The loss is written as in SB3's ``A2C.train``, which it must equal to the bit."""
+        hyperparameters = self._hyperparameters
+        self._policy.set_training_mode(True)
+        rollout_data = self._samples(rollout_buffer)
+        actions = rollout_data.actions
+        if isinstance(self._action_space, spaces.Discrete):
+            actions = actions.long().flatten()
+
+        values, log_prob, entropy = self._policy.evaluate_actions(rollout_data.observations, actions)
+        advantages = rollout_data.advantages
+        if hyperparameters.normalize_advantage:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        policy_loss = -(advantages * log_prob).mean()
+        value_loss = F.mse_loss(rollout_data.returns, values.flatten())
+        entropy_loss = -th.mean(-log_prob if entropy is None else entropy)
+        loss = policy_loss + hyperparameters.ent_coef * entropy_loss + hyperparameters.vf_coef * value_loss
+
+        self._policy.zero_grad()
+        loss.backward()
+        norm = th.nn.utils.clip_grad_norm_(self._policy.parameters(), hyperparameters.max_grad_norm)
+        self._layout.flatten([th.zeros_like(p) if p.grad is None else p.grad for p in self._params], out)
+        # The norm of a finite gradient can overflow, so that only the gradient itself tells.
+        finite = bool(norm.isfinite()) or bool(out.isfinite().all())
+        return Losses(policy_loss.item(), value_loss.item(), entropy_loss.item(), finite)
+
+    def _to_tensor(self, obs: VecEnvObs) -> th.Tensor | dict[str, th.Tensor]:
+        return obs_as_tensor(obs, self._policy.device)  # type: ignore[arg-type]
+
+    def _samples(self, rollout_buffer: RolloutBuffer) -> RolloutBufferSamples:
+        """``rollout_buffer.get()`` with a generator of our own, and on a copy: the buffer itself goes to the callbacks."""
+        flat = copy(rollout_buffer)
+        if isinstance(flat.observations, dict):
+            flat.observations = {key: flat.swap_and_flatten(obs) for key, obs in flat.observations.items()}
+        else:
+            flat.observations = flat.swap_and_flatten(flat.observations)
+        for name in ("actions", "values", "log_probs", "advantages", "returns"):
+            setattr(flat, name, flat.swap_and_flatten(getattr(flat, name)))
+        return flat._get_samples(self._permutation(flat.buffer_size * flat.n_envs))
+
+
+def _batch_size(obs_tensor: th.Tensor | dict[str, th.Tensor]) -> int:
+    return len(next(iter(obs_tensor.values())) if isinstance(obs_tensor, dict) else obs_tensor)
+
+
+class _DrawFrom(TorchFunctionMode):
+    """Within it, torch draws from a generator of our own. Such a mode holds for one thread alone."""
+
+    _random_functions = frozenset({th.normal, th.bernoulli, th.multinomial, th.Tensor.normal_})
+
+    def __init__(self, generator: th.Generator) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self._random_functions:
+            kwargs = {**kwargs, "generator": self._generator}
+        return func(*args, **kwargs)
+
+
+def _draw_actions_from(generator: th.Generator, policy: ActorCriticPolicy) -> None:
+    """
+    Let a policy's action distribution draw from a generator of its own, for torch's is shared by all threads.
+    torch's distributions take no generator, and a mode around the whole policy would cost more than the policy.
+    """
+
+    def drawing_from_generator(draw: Callable) -> Callable:
+        @wraps(draw)
+        def drawn(*args: Any, **kwargs: Any) -> Any:
+            with _DrawFrom(generator):
+                return draw(*args, **kwargs)
+
+        return drawn
+
+    for name in ("sample", "sample_weights"):
+        if hasattr(policy.action_dist, name):
+            setattr(policy.action_dist, name, drawing_from_generator(getattr(policy.action_dist, name)))

@@ -1,0 +1,58 @@
+"""
+The gate between callbacks and the environments that workers are stepping.
+
+While workers step slices of a VecEnv, calls on the VecEnv itself (``env_method``, ``get_attr``, ``set_attr``, rendering)
+wait until no step is under way and keep the workers from beginning one: an environment is never entered by two threads,
+and the answers in a SubprocVecEnv's pipes reach who asked. Stepping or resetting it there is refused.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+
+from stable_baselines3.common.vec_env import VecEnv
+
+_WAITING = ("env_method", "get_attr", "set_attr", "has_attr", "env_is_wrapped", "get_images", "render")
+_REFUSED = ("reset", "step_async", "step_wait")
+
+
+@contextmanager
+def gate(venv: VecEnv, env_locks: Sequence[AbstractContextManager]) -> Iterator[None]:
+    """
+    Keep calls on a VecEnv apart from the steps of its slices.
+
+    :param venv: The VecEnv that was sliced, which its slices do not call
+    :param env_locks: The locks that are held during the steps; re-entrant, for one of these calls may make another
+    """
+    base = venv.unwrapped
+    for name in _WAITING:
+        setattr(base, name, _between_steps(getattr(base, name), env_locks))
+    for name in _REFUSED:
+        setattr(base, name, _refuse(name))
+    try:
+        yield
+    finally:
+        for name in _WAITING + _REFUSED:
+            delattr(base, name)  # the class's own method shows again
+
+
+def _between_steps(method: Callable, env_locks: Sequence[AbstractContextManager]) -> Callable:
+    @wraps(method)
+    def waiting(*args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as stack:
+            for env_lock in env_locks:  # a worker holds one lock at most, so no two can wait for each other
+                stack.enter_context(env_lock)
+            return method(*args, **kwargs)
+
+    return waiting
+
+
+def _refuse(name: str) -> Callable:
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(
+            f"{name}() was called on a VecEnv whose environments A3C's workers are stepping; "
+            "a callback that evaluates needs an environment of its own"
+        )
+
+    return refused

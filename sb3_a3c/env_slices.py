@@ -1,0 +1,213 @@
+"""
+Slices of a VecEnv: VecEnvs over some of its environments each, so that every worker steps its own.
+
+A slice is made of the same classes as the whole, around the very same environments, and computes what the whole would for
+them. What it holds for each environment (frames, returns, episode lengths) is read with :func:`read_state` and written
+back into the whole with :func:`write_state`. A wrapper can be sliced if it is declared, by :func:`register_vec_env`.
+"""
+
+import threading
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    StackedObservations,
+    SubprocVecEnv,
+    VecCheckNan,
+    VecEnv,
+    VecEnvWrapper,
+    VecExtractDictObs,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
+
+#: What one VecEnv, wrapped or wrapper, holds for each of its environments: attribute name -> value.
+LayerState = dict[str, Any]
+
+
+class CannotSlice(TypeError):
+    """A VecEnv that is not known to work in slices."""
+
+
+@dataclass(frozen=True)
+class _Declaration:
+    handles: tuple[str, ...]
+    state: tuple[str, ...]
+
+
+_DECLARATIONS: dict[type[VecEnv], _Declaration] = {}
+
+
+def register_vec_env(vec_env_class: type[VecEnv], state: Sequence[str] = (), handles: Sequence[str] = ()) -> None:
+    """
+    Declare that a VecEnv, or a wrapper of one, can be sliced. It can if each of its environments is treated alone, and
+    all that it holds for single environments is in attributes with an entry an environment: arrays with a first axis of
+    ``n_envs``, lists or tuples of that length, dicts of those, or SB3's ``StackedObservations``.
+
+    :param vec_env_class: The class itself; a subclass is declared on its own
+    :param state: Names of such attributes that change with each step, and are written back after learning
+    :param handles: Names of such attributes that only lead to the environments
+    :raises TypeError: if it is not a class of VecEnvs
+    """
+    if not (isinstance(vec_env_class, type) and issubclass(vec_env_class, VecEnv)):
+        raise TypeError(f"vec_env_class must be a subclass of VecEnv, not {vec_env_class!r}")
+    _DECLARATIONS[vec_env_class] = _Declaration(tuple(handles), tuple(state))
+
+
+register_vec_env(DummyVecEnv, ["reset_infos"], ["envs", "buf_obs", "buf_dones", "buf_rews", "buf_infos"])
+register_vec_env(SubprocVecEnv, ["reset_infos"], ["remotes", "work_remotes", "processes"])
+register_vec_env(VecNormalize, ["returns", "old_obs", "old_reward"])
+register_vec_env(VecFrameStack, ["stacked_obs"])
+register_vec_env(VecMonitor, ["episode_returns", "episode_lengths"])
+register_vec_env(VecCheckNan, ["_observations", "_actions"])
+register_vec_env(VecTransposeImage)
+register_vec_env(VecExtractDictObs)
+
+
+def slice_vec_env(venv: VecEnv, slices: Sequence[np.ndarray]) -> list[VecEnv]:
+    """
+    :param venv: The VecEnv to slice
+    :param slices: For each slice, which environments it is of, from 0 to ``n_envs - 1``
+    :return: The slices; they may be stepped from a thread each
+    :raises CannotSlice: if the VecEnv, or one inside of it, is not declared
+    """
+    if type(venv) not in _DECLARATIONS:
+        raise CannotSlice(
+            f"{type(venv).__name__} is not known to work in slices (sb3_a3c.register_vec_env declares that a class does)"
+        )
+    declaration = _DECLARATIONS[type(venv)]
+    inner = slice_vec_env(venv.venv, slices) if isinstance(venv, VecEnvWrapper) else [None] * len(slices)
+    parts: list[VecEnv] = []
+    for indices, inner_part in zip(slices, inner, strict=True):
+        part: VecEnv = object.__new__(type(venv))  # their constructors would wrap, reset or start anew
+        part.__dict__.update(vars(venv))
+        part.num_envs = len(indices)
+        for name in ("reset_infos", "_seeds", "_options", *declaration.handles, *declaration.state):
+            if name in vars(venv):
+                setattr(part, name, _take(vars(venv)[name], indices, venv.num_envs))
+        if inner_part is not None:
+            part.venv = inner_part  # type: ignore[attr-defined]
+        parts.append(part)
+    if isinstance(venv, VecMonitor):
+        _divide_monitor(parts)  # type: ignore[arg-type]
+    return parts
+
+
+def read_state(venv: VecEnv) -> list[LayerState]:
+    """
+    :param venv: A slice, or a VecEnv as a whole
+    :return: What it holds for each of its environments, the outermost wrapper first; it changes no more
+    """
+    layers = []
+    for layer in _layers(venv):
+        names = _DECLARATIONS[type(layer)].state if type(layer) in _DECLARATIONS else ()
+        values = {name: vars(layer)[name] for name in names if name in vars(layer)}
+        layers.append({name: _keep(value) for name, value in values.items() if _is_each(value, layer.num_envs)})
+    return layers
+
+
+def write_state(venv: VecEnv, states: Sequence[list[LayerState]]) -> None:
+    """
+    Let a VecEnv hold what its slices held.
+
+    :param venv: The VecEnv that was sliced
+    :param states: Each slice's state, in the order of the environments
+    """
+    for layer, *parts in zip(_layers(venv), *states, strict=True):
+        for name in set.intersection(*map(set, parts)):
+            setattr(layer, name, _join([part[name] for part in parts]))
+
+
+def merge_counters(venv: VecEnv, slices: Sequence[VecEnv]) -> None:
+    """
+    Add to a VecEnv what its slices have counted for all their environments together. To be called once.
+
+    :param venv: The VecEnv that was sliced
+    :param slices: Its slices, when they are done
+    """
+    for layer, *parts in zip(_layers(venv), *map(_layers, slices), strict=True):
+        if isinstance(layer, VecMonitor):
+            layer.episode_count += sum(part.episode_count for part in parts)
+        elif isinstance(layer, VecCheckNan):
+            layer._user_warned = any(part._user_warned for part in parts)
+
+
+def _layers(venv: VecEnv) -> list[VecEnv]:
+    layers = [venv]
+    while isinstance(layers[-1], VecEnvWrapper):
+        layers.append(layers[-1].venv)
+    return layers
+
+
+class _LockedWriter:
+    """VecMonitor's file, to which the slices of one VecMonitor write from a thread each."""
+
+    def __init__(self, results_writer: Any, lock: threading.Lock) -> None:
+        self._results_writer = results_writer
+        self._lock = lock
+
+    def write_row(self, episode_info: dict[str, Any]) -> None:
+        with self._lock:
+            self._results_writer.write_row(episode_info)
+
+
+def _divide_monitor(parts: list[VecMonitor]) -> None:
+    lock = threading.Lock()
+    for part in parts:
+        part.episode_count = 0
+        if part.results_writer is not None:
+            part.results_writer = _LockedWriter(part.results_writer, lock)  # type: ignore[assignment]
+
+
+def _take(value: Any, indices: np.ndarray, n_envs: int) -> Any:
+    """The entries of some environments; a value that has not got one an environment yet is for all."""
+    if isinstance(value, StackedObservations):
+        value = copy(value)
+        name = "stacked_obs" if "stacked_obs" in vars(value) else "sub_stacked_observations"
+        setattr(value, name, _take(vars(value)[name], indices, n_envs))
+        return value
+    if isinstance(value, dict):
+        return type(value)((key, _take(entry, indices, n_envs)) for key, entry in value.items())
+    if not _is_each(value, n_envs):
+        return value
+    return value[indices] if isinstance(value, np.ndarray) else [value[i] for i in indices]
+
+
+def _is_each(value: Any, n_envs: int) -> bool:
+    """Whether a value has got an entry for each environment (VecNormalize's last rewards have none before a step)."""
+    if isinstance(value, dict):
+        return all(_is_each(entry, n_envs) for entry in value.values())
+    return isinstance(value, StackedObservations) or len(value) == n_envs
+
+
+def _keep(value: Any) -> Any:
+    """A copy of what the next step would write to. (StackedObservations makes a new array for each step.)"""
+    if isinstance(value, StackedObservations):
+        value = copy(value)
+        if "sub_stacked_observations" in vars(value):
+            value.sub_stacked_observations = {key: copy(sub) for key, sub in value.sub_stacked_observations.items()}
+        return value
+    if isinstance(value, dict):
+        return {key: _keep(entry) for key, entry in value.items()}
+    return value.copy() if isinstance(value, np.ndarray) else list(value)
+
+
+def _join(values: list[Any]) -> Any:
+    """The other way of ``_take``."""
+    first = values[0]
+    if isinstance(first, StackedObservations):
+        joined = copy(first)
+        name = "stacked_obs" if "stacked_obs" in vars(first) else "sub_stacked_observations"
+        setattr(joined, name, _join([vars(value)[name] for value in values]))
+        return joined
+    if isinstance(first, dict):
+        return {key: _join([value[key] for value in values]) for key in first}
+    if isinstance(first, np.ndarray):
+        return np.concatenate(values)
+    return [entry for value in values for entry in value]

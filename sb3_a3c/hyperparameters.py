@@ -1,0 +1,65 @@
+"""What a worker computes with: the model's hyperparameters, as one frozen message."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stable_baselines3.common.type_aliases import Schedule
+
+if TYPE_CHECKING:
+    from sb3_a3c.a3c import A3C
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """
+    The hyperparameters of one worker. They have the names and the meaning that they have in A2C.
+
+    :param gamma: Discount factor
+    :param ent_coef: Entropy coefficient of this worker
+    :param vf_coef: Value function coefficient
+    :param max_grad_norm: Largest L2 norm of a gradient; a longer one is scaled down to it
+    :param normalize_advantage: Whether a rollout's advantages are normalized
+    :param sde_sample_freq: Steps between two noise matrices of gSDE, -1: one a rollout
+    :param lr_schedule: Learning rate as a function of the progress remaining (1 to 0)
+    :param vf_lr_schedule: The critic's own learning rate, None: ``lr_schedule``
+    """
+
+    gamma: float
+    ent_coef: float
+    vf_coef: float
+    max_grad_norm: float
+    normalize_advantage: bool
+    sde_sample_freq: int
+    lr_schedule: Schedule
+    vf_lr_schedule: Schedule | None
+
+    @classmethod
+    def of(cls, model: "A3C", worker: int) -> "Hyperparameters":
+        """
+        Read the hyperparameters off a model.
+
+        :param model: The model that learns
+        :param worker: Index of the worker they are for
+        :return: That worker's hyperparameters
+        """
+        return cls(
+            gamma=model.gamma,
+            ent_coef=model.ent_coef[worker] if isinstance(model.ent_coef, Sequence) else model.ent_coef,
+            vf_coef=model.vf_coef,
+            max_grad_norm=model.max_grad_norm,
+            normalize_advantage=model.normalize_advantage,
+            sde_sample_freq=model.sde_sample_freq,
+            lr_schedule=model.lr_schedule,
+            vf_lr_schedule=model.vf_lr_schedule,
+        )
+
+    def learning_rates(self, progress_remaining: float) -> tuple[float, float]:
+        """
+        :param progress_remaining: From 1 (start) to 0 (end)
+        :return: The learning rates of the actor and of the critic
+        """
+        learning_rate = self.lr_schedule(progress_remaining)
+        if self.vf_lr_schedule is None:
+            return learning_rate, learning_rate
+        return learning_rate, self.vf_lr_schedule(progress_remaining)

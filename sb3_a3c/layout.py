@@ -1,0 +1,113 @@
+"""Where each of a policy's parameters lies in one flat vector."""
+
+from collections.abc import Sequence
+
+import cloudpickle
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+
+#: Each parameter starts at a multiple of so many elements (64 bytes of float32), where torch would have put a tensor of
+#: its own: the last bits of a matrix product depend on it.
+_ALIGNMENT = 16
+
+
+def clone_policy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
+    """
+    A policy of its own with equal parameters, buffers and optimizer. (``copy.deepcopy`` fails once a policy has
+    learned or with gSDE, for it then holds tensors of a graph; building a new one would draw random numbers.)
+
+    :param policy: The policy to clone
+    :return: The clone, which shares nothing with the original
+    """
+    return cloudpickle.loads(cloudpickle.dumps(policy))
+
+
+class Layout:
+    """
+    The order of a policy's trainable parameters in a flat vector: the actor's, with all that it shares with the
+    critic, and then, where the critic learns at a rate of its own, the critic's. Between them are zeros, which stay zeros.
+
+    :param policy: The policy whose parameters are laid out
+    :param separate_critic: Whether the critic's own parameters are a part of their own
+    :raises ValueError: if the parameters differ in type or device, or the critic has none of its own
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, separate_critic: bool = False) -> None:
+        trainable = {name: param for name, param in policy.named_parameters() if param.requires_grad}
+        if not trainable:
+            raise ValueError("the policy has no trainable parameter")
+        kinds = {(param.dtype, param.device) for param in trainable.values()}
+        if len(kinds) > 1:
+            raise ValueError(f"the policy's parameters must all be of one type on one device, but they are of {kinds}")
+        critic = _critic_parameters(policy) if separate_critic else set()
+        actor_names = [name for name, param in trainable.items() if id(param) not in critic]
+        critic_names = [name for name, param in trainable.items() if id(param) in critic]
+        if separate_critic and not critic_names:
+            raise ValueError(
+                "vf_learning_rate needs a critic with parameters of its own (value_net, mlp_extractor.value_net or "
+                f"vf_features_extractor), but {type(policy).__name__} has none"
+            )
+        self.names = actor_names + critic_names
+        self.shapes = [trainable[name].shape for name in self.names]
+        self.slices: list[slice] = []
+        self._pads: list[th.Tensor] = []
+        start = 0
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            self.slices.append(slice(start, start + shape.numel()))
+            pad = -shape.numel() % _ALIGNMENT
+            self._pads.append(trainable[name].new_zeros(pad, requires_grad=False))
+            start += shape.numel() + pad
+        self.size = start
+        actor_size = self.slices[len(actor_names)].start if critic_names else self.size
+        #: The parts of the vector with a learning rate each: the actor's and, if it is separate, the critic's.
+        self.parts = [slice(0, actor_size), slice(actor_size, self.size)] if separate_critic else [slice(0, self.size)]
+
+    def parameters(self, policy: ActorCriticPolicy) -> list[nn.Parameter]:
+        """
+        :param policy: The policy that was laid out, or a clone of it
+        :return: Its trainable parameters in the order of the vector
+        """
+        by_name = dict(policy.named_parameters())
+        return [by_name[name] for name in self.names]
+
+    def gather(self, policy: ActorCriticPolicy) -> th.Tensor:
+        """
+        :param policy: The policy that was laid out, or a clone of it
+        :return: A new vector with its parameters, of shape ``(size,)``
+        """
+        return self.flatten([param.detach() for param in self.parameters(policy)])
+
+    def flatten(self, tensors: Sequence[th.Tensor], out: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param tensors: A tensor for each parameter, of that parameter's shape
+        :param out: Where to, of shape ``(size,)``; None: a new vector
+        :return: The vector with the tensors in it, and zeros between them
+        """
+        pieces = [piece for tensor, pad in zip(tensors, self._pads, strict=True) for piece in (tensor.reshape(-1), pad)]
+        return th.cat(pieces, out=out)  # type: ignore[arg-type]
+
+    def views(self, vector: th.Tensor) -> list[th.Tensor]:
+        """
+        :param vector: A vector of this layout, of shape ``(size,)``
+        :return: A view of it for each parameter, of that parameter's shape
+        """
+        return [vector[part].view(shape) for part, shape in zip(self.slices, self.shapes, strict=True)]
+
+    def bind(self, policy: ActorCriticPolicy, vector: th.Tensor) -> None:
+        """
+        Let a policy's parameters be views of a vector, so that writing the vector changes the policy.
+
+        :param policy: A clone of the policy that was laid out
+        :param vector: The vector, of shape ``(size,)``
+        """
+        for param, view in zip(self.parameters(policy), self.views(vector), strict=True):
+            param.data = view
+
+
+def _critic_parameters(policy: ActorCriticPolicy) -> set[int]:
+    modules = [getattr(policy, "value_net", None), getattr(getattr(policy, "mlp_extractor", None), "value_net", None)]
+    if not getattr(policy, "share_features_extractor", True):
+        modules.append(getattr(policy, "vf_features_extractor", None))
+    return {id(param) for module in modules if isinstance(module, nn.Module) for param in module.parameters()}

@@ -1,0 +1,108 @@
+"""
+VecNormalize's running statistics, shared by the workers.
+
+Each worker normalizes with statistics of its own, so that no step waits for a lock, and notes every batch that it counts.
+The batches are applied to the shared statistics together with the gradient of the rollout that they belong to, by SB3's
+own arithmetic, so every observation is counted exactly once, and one worker's statistics are A2C's to the last bit.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+
+
+class JournaledMeanStd(RunningMeanStd):
+    """
+    A worker's running mean and variance, with a journal of the batches that it has counted.
+
+    :param shared: The statistics to start from
+    """
+
+    def __init__(self, shared: RunningMeanStd) -> None:
+        set_moments(self, moments_of(shared))
+        self.journal: list[tuple[np.ndarray, np.ndarray, float]] = []
+
+    def update_from_moments(self, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> None:
+        """Count a batch, and note it."""
+        super().update_from_moments(batch_mean, batch_var, batch_count)
+        self.journal.append((batch_mean, batch_var, batch_count))
+
+    def apply_to(self, shared: RunningMeanStd) -> None:
+        """
+        Count in the shared statistics what has been counted here since the last time.
+
+        :param shared: The shared statistics; the caller holds their lock
+        """
+        for moments in self.journal:
+            shared.update_from_moments(*moments)
+        self.journal.clear()
+
+
+class Moments(NamedTuple):
+    """
+    What running statistics are at one moment. ``RunningMeanStd`` replaces its arrays and never writes them, so there is
+    nothing to copy.
+
+    :param mean: Of the shape of what is counted
+    :param var: Of the same shape
+    :param count: How many were counted
+    """
+
+    mean: np.ndarray
+    var: np.ndarray
+    count: float
+
+
+def moments_of(rms: RunningMeanStd) -> Moments:
+    """
+    :param rms: Running statistics
+    :return: What they are now
+    """
+    return Moments(rms.mean, rms.var, rms.count)
+
+
+def set_moments(rms: RunningMeanStd, moments: Moments) -> None:
+    """
+    :param rms: Running statistics to set
+    :param moments: What they become
+    """
+    rms.mean, rms.var, rms.count = moments
+
+
+def running_statistics(venv: VecEnv) -> list[RunningMeanStd]:
+    """
+    :param venv: An environment, with or without VecNormalize among its wrappers
+    :return: All its running statistics, the outermost wrapper's first
+    """
+    found: list[RunningMeanStd] = []
+    for normalize in _normalizers(venv):
+        obs_rms = vars(normalize).get("obs_rms", {})  # there is none without norm_obs, and one a key for Dict
+        found += obs_rms.values() if isinstance(obs_rms, dict) else [obs_rms]
+        found.append(normalize.ret_rms)
+    return found
+
+
+def journal_statistics(venv: VecEnv) -> list[JournaledMeanStd]:
+    """
+    Give a worker's environment running statistics of its own, which keep a journal.
+
+    :param venv: The worker's slice of the environment
+    :return: Its new statistics, in the order of :func:`running_statistics`
+    """
+    for normalize in _normalizers(venv):
+        if isinstance(vars(normalize).get("obs_rms"), dict):
+            normalize.obs_rms = {key: JournaledMeanStd(rms) for key, rms in normalize.obs_rms.items()}
+        elif "obs_rms" in vars(normalize):
+            normalize.obs_rms = JournaledMeanStd(normalize.obs_rms)
+        normalize.ret_rms = JournaledMeanStd(normalize.ret_rms)
+    return running_statistics(venv)
+
+
+def _normalizers(venv: VecEnv) -> Iterator[VecNormalize]:
+    while isinstance(venv, VecEnvWrapper):
+        if isinstance(venv, VecNormalize):
+            yield venv
+        venv = venv.venv

@@ -1,0 +1,162 @@
+"""
+The parameters that all workers share: pulled before a rollout, and pushed to, a gradient at a time, after it.
+
+What is guaranteed. With ``use_locking=True`` a pull sees the vector between two updates, and no update is lost. With
+``use_locking=False`` (Hogwild, Recht et al. 2011) vectors are read and stepped without a lock: a pull may see half of an
+update, and of two updates at the same instant a part may be lost. Counters and normalization statistics are exact in
+both. What is assumed: nothing of the GIL. No caller holds a lock of its own while it pulls or pushes.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+
+from sb3_a3c.layout import Layout
+from sb3_a3c.normalization import JournaledMeanStd, moments_of, set_moments
+from sb3_a3c.optimizers import TorchOptimizer, make_optimizer
+
+
+class Access(NamedTuple):
+    """
+    What a pull or a push met.
+
+    :param n_updates: The version: gradients applied so far in this call of ``learn()``, a push's own included
+    :param num_timesteps: Environment steps whose gradients have been applied, the paper's global counter T
+    :param waited: Seconds spent waiting for the lock
+    """
+
+    n_updates: int
+    num_timesteps: int
+    waited: float
+
+
+class SharedParameters:
+    """
+    The shared parameters (theta), with the statistics of their optimizer (the paper's shared RMSProp), the policy's
+    buffers (BatchNorm) and VecNormalize's statistics.
+
+    :param policy: The policy to start from; it is read and written by :meth:`load` and :meth:`save` alone
+    :param layout: Where each parameter lies in the vector
+    :param statistics: The normalization statistics to start from; they are copied
+    :param num_timesteps: Environment steps so far
+    :param use_locking: Whether updates are atomic
+    """
+
+    def __init__(
+        self,
+        policy: ActorCriticPolicy,
+        layout: Layout,
+        statistics: Sequence[RunningMeanStd] = (),
+        num_timesteps: int = 0,
+        use_locking: bool = True,
+    ) -> None:
+        self.layout = layout
+        self.vector = layout.gather(policy)
+        self.buffers = [buffer.detach().clone() for buffer in policy.buffers()]
+        self.statistics = [rms.copy() for rms in statistics]
+        self.n_updates = 0
+        self.num_timesteps = num_timesteps
+        self._optimizer = make_optimizer(policy, self.vector, layout)
+        self._first_step = self._optimizer.n_steps
+        # An optimizer of another make keeps gradients on its parameters, so two workers can't step it at once.
+        self.use_locking = use_locking or isinstance(self._optimizer, TorchOptimizer)
+        self._lock = threading.Lock()
+
+    def pull(self, vector: th.Tensor, buffers: Sequence[th.Tensor], statistics: Sequence[JournaledMeanStd] = ()) -> Access:
+        """
+        theta' <- theta, and the same for all that goes with it.
+
+        :param vector: The worker's parameters, of shape ``(size,)``, to be written
+        :param buffers: The worker's buffers, to be written
+        :param statistics: The worker's normalization statistics, to be set
+        :return: The version that was pulled
+        """
+        with self._exclusive() as waited:
+            if self.use_locking:
+                vector.copy_(self.vector)
+            for buffer, shared_buffer in zip(buffers, self.buffers, strict=True):
+                buffer.copy_(shared_buffer)
+            for rms, shared_rms in zip(statistics, self.statistics, strict=True):
+                set_moments(rms, moments_of(shared_rms))
+            access = Access(self.n_updates, self.num_timesteps, waited)
+        if not self.use_locking:
+            vector.copy_(self.vector)
+        return access
+
+    def push(
+        self,
+        gradient: th.Tensor,
+        learning_rates: Sequence[float],
+        n_timesteps: int,
+        buffers: Sequence[th.Tensor] = (),
+        statistics: Sequence[JournaledMeanStd] = (),
+    ) -> Access:
+        """
+        Step theta along a gradient, with the optimizer's shared statistics, and count it.
+
+        :param gradient: The gradient, finite and of shape ``(size,)``
+        :param learning_rates: The actor's and the critic's learning rate
+        :param n_timesteps: Environment steps that it was computed from
+        :param buffers: The worker's buffers; the last worker's hold
+        :param statistics: The worker's normalization statistics, whose journals are applied
+        :return: The version that this update makes
+        """
+        with self._exclusive() as waited:
+            self.n_updates += 1
+            self.num_timesteps += n_timesteps
+            access = Access(self.n_updates, self.num_timesteps, waited)
+            for shared_buffer, buffer in zip(self.buffers, buffers, strict=True):
+                shared_buffer.copy_(buffer)
+            for rms, shared_rms in zip(statistics, self.statistics, strict=True):
+                rms.apply_to(shared_rms)
+            if self.use_locking:
+                self._optimizer.step(gradient, learning_rates, self._first_step + access.n_updates)
+        if not self.use_locking:
+            self._optimizer.step(gradient, learning_rates, self._first_step + access.n_updates)
+        return access
+
+    def load(self, policy: ActorCriticPolicy) -> None:
+        """
+        Set parameters, buffers and optimizer statistics to a policy's.
+
+        :param policy: The policy that was laid out
+        """
+        with self._exclusive():
+            self.vector.copy_(self.layout.gather(policy))
+            for shared_buffer, buffer in zip(self.buffers, policy.buffers(), strict=True):
+                shared_buffer.copy_(buffer)
+            self._optimizer.load(policy)
+            self._first_step = self._optimizer.n_steps - self.n_updates
+
+    def save(self, policy: ActorCriticPolicy) -> None:
+        """
+        Write parameters, buffers and optimizer statistics into a policy: as they are between two updates.
+
+        :param policy: The policy that was laid out
+        """
+        with self._exclusive(), th.no_grad():
+            for param, view in zip(self.layout.parameters(policy), self.layout.views(self.vector), strict=True):
+                param.copy_(view)
+            for buffer, shared_buffer in zip(policy.buffers(), self.buffers, strict=True):
+                buffer.copy_(shared_buffer)
+            self._optimizer.n_steps = self._first_step + self.n_updates
+            self._optimizer.save(policy)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[float]:
+        """Hold the lock; the value is how many seconds it took to get it."""
+        waited = 0.0
+        if not self._lock.acquire(blocking=False):
+            started = time.monotonic()
+            self._lock.acquire()
+            waited = time.monotonic() - started
+        try:
+            yield waited
+        finally:
+            self._lock.release()

@@ -1,0 +1,202 @@
+"""
+The main thread's half of learning: rollouts that workers have finished are shown to callbacks and logger, step by step,
+as if SB3's own loop were collecting them now.
+
+``model.policy`` and the VecEnv's statistics belong to this thread. They are brought up to date between two rollouts and
+never within one, so what a callback evaluates is what it saves. Nothing here is called from a worker.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import explained_variance, update_learning_rate
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+from sb3_a3c.env_slices import write_state
+from sb3_a3c.normalization import running_statistics, set_moments
+from sb3_a3c.parameters import SharedParameters
+from sb3_a3c.rollout import Rollout, beside
+
+if TYPE_CHECKING:
+    from sb3_a3c.a3c import A3C
+
+_SEGMENT_ARRAYS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns")
+
+
+class Replay:
+    """
+    :param model: The model that learns
+    :param callback: The callback of this ``learn()``
+    :param watched: Whether there is any callback; if not, nothing is built for it
+    :param parameters: The shared parameters
+    :param log_interval: Rollouts of all environments between two logs, None: no logs
+    """
+
+    def __init__(
+        self,
+        model: "A3C",
+        callback: BaseCallback,
+        watched: bool,
+        parameters: SharedParameters,
+        log_interval: int | None,
+    ) -> None:
+        self._model = model
+        self._callback = callback
+        self._watched = watched
+        self._parameters = parameters
+        self._log_interval = log_interval
+        self._iteration = 0
+        self._learning_rate: float | None = None
+        self._shown: th.Tensor = parameters.layout.gather(model.policy)
+
+    def show(self, rollouts: Sequence[Rollout]) -> bool:
+        """
+        Replay rollouts that are together of all environments, one beside the other.
+
+        :param rollouts: The rollouts
+        :return: False if a callback wants training to stop
+        """
+        self._learning_rate = rollouts[-1].learning_rates[0]
+        if not (self._show_steps(rollouts) if self._watched else self._count_steps(rollouts)):
+            return False
+        self._iteration += 1
+        model = self._model
+        model._update_current_progress_remaining(model.num_timesteps, model._total_timesteps)
+        if self._due(self._iteration):
+            model.dump_logs(self._iteration)
+        if self._watched or self._due(self._iteration + 1):
+            self.refresh_policy()
+        self._record_updates(rollouts)
+        self._record_asynchrony(rollouts)
+        return True
+
+    def refresh_policy(self) -> None:
+        """
+        Bring the model's policy up to date; or, where a callback has changed it meanwhile (``set_parameters``, say), the
+        shared parameters.
+        """
+        policy = self._model.policy
+        if th.equal(self._parameters.layout.gather(policy), self._shown):
+            self._parameters.save(policy)
+        else:
+            self._parameters.load(policy)
+        self._shown = self._parameters.layout.gather(policy)
+        if self._learning_rate is not None:
+            update_learning_rate(policy.optimizer, self._learning_rate)
+
+    def _due(self, iteration: int) -> bool:
+        return self._log_interval is not None and iteration % self._log_interval == 0
+
+    def _count_steps(self, rollouts: Sequence[Rollout]) -> bool:
+        model = self._model
+        for n_steps in range(model.n_steps):
+            infos = [info for rollout in rollouts for info in rollout.infos[n_steps]]
+            model._update_info_buffer(infos, np.concatenate([rollout.dones[n_steps] for rollout in rollouts]))
+        model.num_timesteps += model.n_steps * model.n_envs
+        return True
+
+    def _show_steps(self, rollouts: Sequence[Rollout]) -> bool:
+        """SB3's ``collect_rollouts`` with the steps already made; its local variables have its names."""
+        model, callback = self._model, self._callback
+        assert model.env is not None
+        model.policy.set_training_mode(False)
+        buffers = [rollout.rollout_buffer for rollout in rollouts]
+        segment = {name: beside([getattr(buffer, name) for buffer in buffers], axis=1) for name in _SEGMENT_ARRAYS}
+        rollout_buffer = model.rollout_buffer
+        rollout_buffer.reset()
+        shown: dict[str, Any] = {
+            "self": model,
+            "env": model.env,
+            "callback": callback,
+            "rollout_buffer": rollout_buffer,
+            "n_rollout_steps": model.n_steps,
+            "env_indices": np.concatenate([rollout.env_indices for rollout in rollouts]),
+        }
+        callback.on_rollout_start()
+        for n_steps in range(model.n_steps):
+            shown |= self._step_locals(rollouts, n_steps)
+            model.num_timesteps += model.n_envs
+            callback.update_locals(shown)
+            if not callback.on_step():
+                return False
+            model._update_info_buffer(shown["infos"], shown["dones"])
+            for name in ("observations", "actions", "rewards", "episode_starts", "values", "log_probs"):
+                _copy_row(segment[name], getattr(rollout_buffer, name), n_steps)
+            rollout_buffer.pos = n_steps + 1
+            model._last_obs = shown["new_obs"]
+            model._last_episode_starts = shown["dones"]
+        rollout_buffer.full = True
+        rollout_buffer.advantages, rollout_buffer.returns = segment["advantages"], segment["returns"]
+        shown |= {"n_steps": model.n_steps, "values": th.cat([rollout.last_values for rollout in rollouts])}
+        callback.update_locals(shown)
+        callback.on_rollout_end()
+        return True
+
+    def _step_locals(self, rollouts: Sequence[Rollout], n_steps: int) -> dict[str, Any]:
+        """One step of all environments; what the VecEnv itself shows is set to that step too."""
+        steps = [rollout.steps[n_steps] for rollout in rollouts]
+        assert self._model.env is not None
+        write_state(self._model.env, [step.env_state for step in steps])
+        for rms, *moments in zip(running_statistics(self._model.env), *(step.moments for step in steps), strict=False):
+            set_moments(rms, max(moments, key=lambda m: m.count))
+        actions = [step.action for step in steps]
+        return {
+            "n_steps": n_steps,
+            "obs_tensor": beside([action.obs_tensor for action in actions]),
+            "actions": beside([action.actions for action in actions]),
+            "values": beside([action.values for action in actions]),
+            "log_probs": beside([action.log_probs for action in actions]),
+            "clipped_actions": beside([action.clipped_actions for action in actions]),
+            "new_obs": beside([step.new_obs for step in steps]),
+            "rewards": beside([step.rewards for step in steps]),
+            "dones": beside([step.dones for step in steps]),
+            "infos": steps[0].infos if len(steps) == 1 else list(chain.from_iterable(step.infos for step in steps)),
+        }
+
+    def _record_updates(self, rollouts: Sequence[Rollout]) -> None:
+        """What ``A2C.train`` logs, of the updates that came of these rollouts."""
+        model, logger = self._model, self._model.logger
+        model._n_updates += len(rollouts)
+        buffers = [rollout.rollout_buffer for rollout in rollouts]
+        values, returns = (
+            np.concatenate([buffer.swap_and_flatten(getattr(buffer, name)) for buffer in buffers])
+            for name in ("values", "returns")
+        )
+        losses = [rollout.losses for rollout in rollouts]
+        logger.record("train/learning_rate", rollouts[-1].learning_rates[0])
+        if model.vf_learning_rate is not None:
+            logger.record("train/vf_learning_rate", rollouts[-1].learning_rates[1])
+        logger.record("train/n_updates", model._n_updates, exclude="tensorboard")
+        logger.record("train/explained_variance", explained_variance(values.flatten(), returns.flatten()))
+        logger.record("train/entropy_loss", _mean([loss.entropy_loss for loss in losses]))
+        logger.record("train/policy_loss", _mean([loss.policy_loss for loss in losses]))
+        logger.record("train/value_loss", _mean([loss.value_loss for loss in losses]))
+        if hasattr(model.policy, "log_std"):
+            logger.record("train/std", th.exp(model.policy.log_std).mean().item())
+
+    def _record_asynchrony(self, rollouts: Sequence[Rollout]) -> None:
+        """How asynchronous these rollouts were; the logger makes means over all since the last log."""
+        logger = self._model.logger
+        for rollout in rollouts:
+            seconds = rollout.idle_seconds + rollout.seconds
+            logger.record_mean("async/staleness_mean", rollout.staleness)
+            logger.record_mean("async/lock_wait_fraction", rollout.lock_seconds / seconds)
+            logger.record_mean("async/main_wait_fraction", rollout.idle_seconds / seconds)
+            staleness_max = max(logger.name_to_value["async/staleness_max"], rollout.staleness)
+            logger.record("async/staleness_max", staleness_max)
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+def _copy_row(source: VecEnvObs, target: VecEnvObs, row: int) -> None:
+    if isinstance(source, dict) and isinstance(target, dict):
+        for key, array in source.items():
+            target[key][row] = array[row]
+    else:
+        target[row] = source[row]  # type: ignore[index]

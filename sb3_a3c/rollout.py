@@ -1,0 +1,88 @@
+"""What a worker hands to the main thread: one n-step rollout, with all that callbacks and logger may ask of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+from sb3_a3c.engines.protocol import Action, Losses
+from sb3_a3c.env_slices import LayerState
+from sb3_a3c.normalization import Moments
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    One step of each of a worker's environments, as callbacks see it.
+
+    :param action: What the policy did
+    :param new_obs: The observations after the step, each of shape ``(n_envs, ...)``
+    :param rewards: As the environments gave them, before any bootstrapping, of shape ``(n_envs,)``
+    :param dones: Whether episodes ended, of shape ``(n_envs,)``
+    :param infos: One a environment
+    :param env_state: What the wrappers around the environments hold, see :func:`~sb3_a3c.env_slices.read_state`
+    :param moments: What the worker's normalization statistics are after the step
+    """
+
+    action: Action
+    new_obs: VecEnvObs
+    rewards: np.ndarray
+    dones: np.ndarray
+    infos: list[dict[str, Any]]
+    env_state: list[LayerState]
+    moments: list[Moments]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """
+    One rollout of one worker, whose gradient has been pushed.
+
+    :param worker: Index of the worker
+    :param env_indices: Which of the environments it stepped
+    :param rollout_buffer: The segment, full, with returns and advantages; arrays of shape ``(n_steps, n_envs, ...)``
+    :param dones: Whether episodes ended, for each step, of shape ``(n_envs,)``
+    :param infos: The environments' infos, for each step
+    :param steps: What callbacks see, for each step; empty where there are no callbacks
+    :param last_values: Values of the observations after the last step, of shape ``(n_envs, 1)``
+    :param losses: What its gradient was computed from
+    :param learning_rates: Of the actor and of the critic
+    :param staleness: Updates that other workers made between this rollout's pull and its push
+    :param seconds: How long the rollout took, from pull to push
+    :param lock_seconds: How long of that was waiting for the lock of the shared parameters
+    :param idle_seconds: How long its worker had waited for the main thread before
+    """
+
+    worker: int
+    env_indices: np.ndarray
+    rollout_buffer: RolloutBuffer
+    dones: list[np.ndarray]
+    infos: list[list[dict[str, Any]]]
+    steps: list[Step]
+    last_values: th.Tensor
+    losses: Losses
+    learning_rates: tuple[float, float]
+    staleness: int
+    seconds: float
+    lock_seconds: float
+    idle_seconds: float = 0.0
+
+
+def beside(parts: list[Any], axis: int = 0) -> Any:
+    """
+    Put side by side what workers have of their environments.
+
+    :param parts: Arrays, tensors or dicts of them; one alone stays what it is
+    :param axis: The axis of the environments
+    :return: One of the same kind, of all environments
+    """
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], dict):
+        return {key: beside([part[key] for part in parts], axis) for key in parts[0]}
+    if isinstance(parts[0], th.Tensor):
+        return th.cat(parts, dim=axis)
+    return np.concatenate(parts, axis=axis)

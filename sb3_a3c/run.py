@@ -1,0 +1,150 @@
+"""One call of ``learn()``: its workers, their slices of the environments and the shared parameters, for as long as it lasts."""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+from sb3_a3c.arguments import resolve_n_workers
+from sb3_a3c.backends import BACKENDS
+from sb3_a3c.engines import make_engine
+from sb3_a3c.env_gate import gate
+from sb3_a3c.env_slices import CannotSlice, merge_counters, read_state, slice_vec_env, write_state
+from sb3_a3c.hyperparameters import Hyperparameters
+from sb3_a3c.layout import Layout
+from sb3_a3c.normalization import journal_statistics, moments_of, running_statistics, set_moments
+from sb3_a3c.parameters import SharedParameters
+from sb3_a3c.replay import Replay
+from sb3_a3c.rollout import beside
+from sb3_a3c.worker import Worker
+
+if TYPE_CHECKING:
+    from sb3_a3c.a3c import A3C
+
+
+def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
+    """
+    Learn until ``model._total_timesteps``, or until a callback stops it. However it ends, no worker is left, and the
+    model and its VecEnv are whole.
+
+    :param model: The model, set up to learn
+    :param callback: Its callback
+    :param log_interval: Rollouts of all environments between two logs, None: no logs
+    """
+    venv = model.env
+    assert venv is not None
+    n_rollouts = int(-(-(model._total_timesteps - model.num_timesteps) // (model.n_steps * venv.num_envs)))
+    watched = not (isinstance(callback, ConvertCallback) and callback.callback is None)
+    slices, envs = _divide(venv, resolve_n_workers(model, venv.num_envs))
+    workers, parameters = _make_workers(model, slices, envs, watched)
+    backend = BACKENDS[model.backend](workers, n_rollouts, model.rollout_order, model.max_lead, **(model.backend_kwargs or {}))
+    replay = Replay(model, callback, watched, parameters, log_interval)
+    model.logger.info(f"Learning with {len(workers)} worker(s), backend {model.backend}, engine {model.engine}")
+    try:
+        # A single worker rests while callbacks run, so they may do with the environments what they like.
+        with gate(venv, [worker.env_lock for worker in workers]) if len(workers) > 1 else nullcontext(), backend:
+            for _ in range(n_rollouts):
+                if not replay.show(backend.collect()):
+                    break
+                if watched:
+                    _follow_hyperparameters(model, workers)
+    finally:
+        replay.refresh_policy()
+        model.policy.set_training_mode(True)
+        _take_back(model, workers, parameters)
+
+
+def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv]]:
+    """Divide the environments among the workers, as evenly as can be; if that can't be done, one has them all."""
+    slices = np.array_split(np.arange(venv.num_envs), n_workers)
+    try:
+        return slices, slice_vec_env(venv, slices)
+    except CannotSlice as reason:
+        if n_workers > 1:
+            warnings.warn(f"A3C learns with one worker instead of {n_workers}: {reason}")
+        return [np.arange(venv.num_envs)], [venv]
+
+
+def _make_workers(
+    model: "A3C", slices: Sequence[np.ndarray], envs: Sequence[VecEnv], watched: bool
+) -> tuple[list[Worker], SharedParameters]:
+    assert model.env is not None and model._last_obs is not None and model._last_episode_starts is not None
+    layout = Layout(model.policy, separate_critic=model.vf_learning_rate is not None)
+    # An environment that was not sliced keeps its statistics: there is nobody to share them with.
+    sliced = envs[0] is not model.env
+    statistics = running_statistics(model.env) if sliced else []
+    parameters = SharedParameters(model.policy, layout, statistics, model.num_timesteps, model.use_locking)
+    workers = [
+        Worker(
+            index=index,
+            env_indices=env_indices,
+            env=env,
+            engine=make_engine(model.engine, model.policy, layout, model.action_space, seed),
+            parameters=parameters,
+            rollout_buffer=_make_rollout_buffer(model, env.num_envs),
+            hyperparameters=Hyperparameters.of(model, index),
+            total_timesteps=model._total_timesteps,
+            last_obs=_entries(model._last_obs, env_indices),
+            last_episode_starts=model._last_episode_starts[env_indices],
+            statistics=journal_statistics(env) if sliced else [],
+            watched=watched,
+        )
+        for index, (env_indices, env, seed) in enumerate(zip(slices, envs, _seeds(model, len(slices)), strict=True))
+    ]
+    return workers, parameters
+
+
+def _make_rollout_buffer(model: "A3C", n_envs: int) -> RolloutBuffer:
+    assert model.rollout_buffer_class is not None
+    return model.rollout_buffer_class(
+        model.n_steps,
+        model.observation_space,
+        model.action_space,
+        device=model.device,
+        gamma=model.gamma,
+        gae_lambda=model.gae_lambda,
+        n_envs=n_envs,
+        **model.rollout_buffer_kwargs,
+    )
+
+
+def _seeds(model: "A3C", n_workers: int) -> Sequence[np.random.SeedSequence | None]:
+    """
+    Each worker's own seed: of NumPy's generator, which ``set_random_seed`` seeds, and of how much the model has learned,
+    so that a run that goes on does not repeat its noise. One worker needs none: it draws as A2C does.
+    """
+    if n_workers == 1:
+        return [None]
+    entropy = int(np.random.randint(0, np.iinfo(np.uint32).max, dtype=np.uint32))
+    return np.random.SeedSequence(entropy, spawn_key=(model._n_updates,)).spawn(n_workers)
+
+
+def _follow_hyperparameters(model: "A3C", workers: Sequence[Worker]) -> None:
+    """A callback may have changed them; workers learn with the new ones from their next rollout on."""
+    for worker in workers:
+        worker.hyperparameters = Hyperparameters.of(model, worker.index)
+
+
+def _take_back(model: "A3C", workers: Sequence[Worker], parameters: SharedParameters) -> None:
+    """Let the user's VecEnv be where its slices have come to, and the model with it."""
+    assert model.env is not None
+    slices = [worker.env for worker in workers]
+    for rms, shared_rms in zip(running_statistics(model.env), parameters.statistics, strict=False):
+        set_moments(rms, moments_of(shared_rms))
+    if slices[0] is not model.env:
+        write_state(model.env, [read_state(env) for env in slices])
+        merge_counters(model.env, slices)
+    model._last_obs = beside([worker.last_obs for worker in workers])
+    model._last_episode_starts = beside([worker.last_episode_starts for worker in workers])
+    if any(worker.failed for worker in workers):
+        model._last_obs = None  # the next learn() resets the environments
+
+
+def _entries(obs: VecEnvObs, indices: np.ndarray) -> VecEnvObs:
+    return {key: array[indices] for key, array in obs.items()} if isinstance(obs, dict) else obs[indices]  # type: ignore

@@ -1,0 +1,181 @@
+"""
+One asynchronous worker: pull the shared parameters, collect n steps, push their gradient (Mnih et al. 2016, algorithm S3).
+
+A worker belongs to whoever calls :meth:`Worker.step`, one caller at a time; it touches nothing that another worker
+touches but the shared parameters, which lock themselves, and writes to the user's VecEnv only through its slice of it.
+Its ``env_lock`` is held during each step of its environments, so that a callback can reach them between two steps.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from copy import copy
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+from sb3_a3c.engines import Action, Engine, Losses
+from sb3_a3c.env_slices import read_state
+from sb3_a3c.faults import NonFiniteGradientError, WorkerStopped, blame, non_finite_parts
+from sb3_a3c.hyperparameters import Hyperparameters
+from sb3_a3c.normalization import JournaledMeanStd, moments_of
+from sb3_a3c.parameters import Access, SharedParameters
+from sb3_a3c.rollout import Rollout, Step
+
+
+class Worker:
+    """
+    :param index: Which worker this is, from 0
+    :param env_indices: Which of the user's environments it steps
+    :param env: Its slice of the user's VecEnv
+    :param engine: Its local parameters, and their arithmetic
+    :param parameters: The shared parameters
+    :param rollout_buffer: An empty buffer of ``n_steps`` for its environments
+    :param hyperparameters: What it learns with; may be exchanged between two steps
+    :param total_timesteps: Environment steps at which the learning rate's schedule ends
+    :param last_obs: What its environments observe now, each of shape ``(n_envs, ...)``
+    :param last_episode_starts: Whether an episode starts with that, of shape ``(n_envs,)``
+    :param statistics: The normalization statistics of its slice
+    :param watched: Whether callbacks will see its steps
+    """
+
+    def __init__(
+        self,
+        index: int,
+        env_indices: np.ndarray,
+        env: VecEnv,
+        engine: Engine,
+        parameters: SharedParameters,
+        rollout_buffer: RolloutBuffer,
+        hyperparameters: Hyperparameters,
+        total_timesteps: int,
+        last_obs: VecEnvObs,
+        last_episode_starts: np.ndarray,
+        statistics: Sequence[JournaledMeanStd],
+        watched: bool,
+    ) -> None:
+        self.index = index
+        self.env_indices = env_indices
+        self.env = env
+        self.env_lock = threading.RLock()
+        self.hyperparameters = hyperparameters
+        self.last_obs = last_obs
+        self.last_episode_starts = last_episode_starts
+        #: Whether a step has failed, so that nobody knows what state its environments are in.
+        self.failed = False
+        self._engine = engine
+        self._parameters = parameters
+        self._rollout_buffer = rollout_buffer
+        self._total_timesteps = total_timesteps
+        self._watched = watched
+        self._statistics = statistics
+        self._gradient = th.zeros_like(engine.vector)
+        self._stopping = False
+
+    def step(self) -> Rollout:
+        """
+        Collect one rollout and apply its gradient.
+
+        :return: The rollout
+        :raises WorkerStopped: if :meth:`stop` has been called
+        :raises NonFiniteGradientError: if the gradient is not finite; it is not applied
+        """
+        started = time.monotonic()
+        try:
+            pulled = self._sync()
+            hyperparameters = self.hyperparameters
+            dones, infos, steps, last_values = self._collect(hyperparameters)
+            losses, learning_rates, pushed = self._update(hyperparameters, pulled)
+        except WorkerStopped:
+            raise
+        except BaseException as error:
+            self.failed = True
+            blame(error, self.index, self.env_indices)
+            raise
+        return Rollout(
+            worker=self.index,
+            env_indices=self.env_indices,
+            rollout_buffer=copy(self._rollout_buffer),
+            dones=dones,
+            infos=infos,
+            steps=steps,
+            last_values=last_values,
+            losses=losses,
+            learning_rates=learning_rates,
+            staleness=pushed.n_updates - pulled.n_updates - 1,
+            seconds=time.monotonic() - started,
+            lock_seconds=pulled.waited + pushed.waited,
+        )
+
+    def stop(self) -> None:
+        """Let a rollout under way end after the environments' present step. May be called from any thread."""
+        self._stopping = True
+
+    def _sync(self) -> Access:
+        """theta' <- theta."""
+        return self._parameters.pull(self._engine.vector, self._engine.buffers, self._statistics)
+
+    def _collect(
+        self, hyperparameters: Hyperparameters
+    ) -> tuple[list[np.ndarray], list[list[dict]], list[Step], th.Tensor]:
+        """Fill the rollout buffer; the same steps in the same order as SB3's ``collect_rollouts``."""
+        rollout_dones: list[np.ndarray] = []
+        rollout_infos: list[list[dict]] = []
+        steps: list[Step] = []
+        self._rollout_buffer.reset()  # makes new arrays, so those of the last rollout are the callbacks'
+        self._engine.start_rollout(self.env.num_envs, hyperparameters)
+        for n_steps in range(self._rollout_buffer.buffer_size):
+            if self._stopping:
+                raise WorkerStopped
+            action = self._engine.act(self.last_obs, n_steps)
+            with self.env_lock:
+                new_obs, rewards, dones, infos = self.env.step(action.clipped_actions)
+            if self._watched:
+                moments = [moments_of(rms) for rms in self._statistics]
+                steps.append(Step(action, new_obs, rewards.copy(), dones, infos, read_state(self.env), moments))
+            self._bootstrap_truncated(rewards, dones, infos, hyperparameters.gamma)
+            self._add(action, rewards)
+            self.last_obs = new_obs
+            self.last_episode_starts = dones
+            rollout_dones.append(dones)
+            rollout_infos.append(infos)
+        last_values = self._engine.predict_values(self.last_obs)
+        self._rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=self.last_episode_starts)
+        return rollout_dones, rollout_infos, steps, last_values
+
+    def _bootstrap_truncated(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict], gamma: float) -> None:
+        """An episode that was cut off did not end: its last reward gets the value of what would have come."""
+        for i in np.flatnonzero(dones):
+            if infos[i].get("terminal_observation") is not None and infos[i].get("TimeLimit.truncated", False):
+                terminal_value = self._engine.predict_terminal_value(infos[i]["terminal_observation"])
+                rewards[i] += gamma * terminal_value
+
+    def _add(self, action: Action, rewards: np.ndarray) -> None:
+        actions = action.actions
+        if isinstance(self.env.action_space, spaces.Discrete):
+            actions = actions.reshape(-1, 1)
+        self._rollout_buffer.add(
+            self.last_obs,  # type: ignore[arg-type]
+            actions,
+            rewards,
+            self.last_episode_starts,
+            action.values,
+            action.log_probs,
+        )
+
+    def _update(self, hyperparameters: Hyperparameters, pulled: Access) -> tuple[Losses, tuple[float, float], Access]:
+        """Push the gradient; the learning rate is that of the global step count T at which the rollout ends."""
+        losses = self._engine.gradient(self._rollout_buffer, self._gradient)
+        if not losses.finite:
+            raise NonFiniteGradientError(non_finite_parts(self._rollout_buffer, self.env_indices, losses))
+        n_timesteps = self._rollout_buffer.buffer_size * self.env.num_envs
+        progress_remaining = 1.0 - float(pulled.num_timesteps + n_timesteps) / float(self._total_timesteps)
+        learning_rates = hyperparameters.learning_rates(progress_remaining)
+        pushed = self._parameters.push(
+            self._gradient, learning_rates, n_timesteps, self._engine.buffers, self._statistics
+        )
+        return losses, learning_rates, pushed
