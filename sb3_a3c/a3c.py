@@ -14,8 +14,9 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_a3c.arguments import check_arguments, check_n_workers, resolve_n_workers, usable_cores
+from sb3_a3c.arguments import check_arguments, check_n_workers, resolve_n_workers
 from sb3_a3c.backends import RolloutOrder
+from sb3_a3c.cores import usable_cores
 from sb3_a3c.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.run import run
 

@@ -1,7 +1,6 @@
 """Checks of what a user passes to A3C: a bad argument is told at once, by name, with its value and what is allowed."""
 
 import math
-import os
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,13 +12,6 @@ from sb3_a3c.engines import ENGINES
 
 if TYPE_CHECKING:
     from sb3_a3c.a3c import A3C
-
-
-def usable_cores() -> int:
-    """
-    :return: How many cores this process may use
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_n_workers(n_workers: Any) -> None:

@@ -12,8 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.arguments import resolve_n_workers
-from sb3_a3c.backends import BACKENDS
-from sb3_a3c.engines import make_engine
+from sb3_a3c.backends import make_backend
+from sb3_a3c.engines import make_engine, make_turn
 from sb3_a3c.env_gate import gate
 from sb3_a3c.env_slices import CannotSlice, merge_counters, read_state, slice_vec_env, write_state
 from sb3_a3c.hyperparameters import Hyperparameters
@@ -43,7 +43,9 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     watched = not (isinstance(callback, ConvertCallback) and callback.callback is None)
     slices, envs = _divide(venv, resolve_n_workers(model, venv.num_envs))
     workers, parameters = _make_workers(model, slices, envs, watched)
-    backend = BACKENDS[model.backend](workers, n_rollouts, model.rollout_order, model.max_lead, **(model.backend_kwargs or {}))
+    backend = make_backend(
+        model.backend, workers, n_rollouts, model.rollout_order, model.max_lead, **(model.backend_kwargs or {})
+    )
     replay = Replay(model, callback, watched, parameters, log_interval)
     model.logger.info(f"Learning with {len(workers)} worker(s), backend {model.backend}, engine {model.engine}")
     try:
@@ -80,12 +82,13 @@ def _make_workers(
     sliced = envs[0] is not model.env
     statistics = running_statistics(model.env) if sliced else []
     parameters = SharedParameters(model.policy, layout, statistics, model.num_timesteps, model.use_locking)
+    turn = make_turn(layout.size)
     workers = [
         Worker(
             index=index,
             env_indices=env_indices,
             env=env,
-            engine=make_engine(model.engine, model.policy, layout, model.action_space, seed),
+            engine=make_engine(model.engine, model.policy, layout, model.action_space, turn, seed),
             parameters=parameters,
             rollout_buffer=_make_rollout_buffer(model, env.num_envs),
             hyperparameters=Hyperparameters.of(model, index),

@@ -39,15 +39,13 @@ class ThreadBackend:
     :param workers: The workers, in the order of their environments
     :param n_rollouts: How many rollouts of all environments the run has; the caller asks for no more
     :param rollout_order: "env": a rollout of each worker, "arrival": the first to arrive
-    :param max_lead: Rollouts that a worker may be ahead of what the caller has done with. One worker is never ahead: with
-        nobody to be asynchronous to it would only leave behind what callbacks are to see.
+    :param max_lead: Rollouts that a worker may be ahead of what the caller has done with
     """
 
     def __init__(self, workers: Sequence[Worker], n_rollouts: int, rollout_order: RolloutOrder, max_lead: int) -> None:
         self._workers = workers
         self._quota = Quota(workers, n_rollouts, rollout_order)
-        lead = max_lead if len(workers) > 1 else 0
-        self._permits = [threading.Semaphore(1 + lead) for _ in workers]
+        self._permits = [threading.Semaphore(1 + max_lead) for _ in workers]
         self._messages: SimpleQueue[tuple[Worker, Rollout | _Failure]] = SimpleQueue()
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
         self._collected: list[Rollout] = []
@@ -108,8 +106,7 @@ class ThreadBackend:
     def _run(self, worker: Worker, permit: threading.Semaphore) -> None:
         """The life of a worker, in its thread."""
         try:
-            if len(self._workers) > 1:
-                th.set_num_threads(1)  # of this thread; small tensors and many workers leave nothing to divide
+            th.set_num_threads(1)  # of this thread; many workers leave nothing to divide
             while True:
                 started = time.monotonic()
                 permit.acquire()

@@ -1,6 +1,7 @@
 """The torch engine: A2C's own arithmetic on a clone of the policy. Whatever another engine computes, it must equal this."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from copy import copy
 from functools import wraps
 from typing import Any
@@ -28,6 +29,7 @@ class ReferenceEngine:
     :param policy: The policy to compute; it is cloned
     :param layout: Where each of its parameters lies in a vector
     :param action_space: The actions that the environments take
+    :param turn: What the engines of one run hold while they compute
     :param seed: Seed of the engine's own random generators; None: it draws from torch's and NumPy's, as A2C does
     """
 
@@ -36,6 +38,7 @@ class ReferenceEngine:
         policy: ActorCriticPolicy,
         layout: Layout,
         action_space: spaces.Space,
+        turn: AbstractContextManager,
         seed: np.random.SeedSequence | None,
     ) -> None:
         self.vector = layout.gather(policy)
@@ -45,6 +48,7 @@ class ReferenceEngine:
         self.buffers = list(self._policy.buffers())
         self._params = layout.parameters(self._policy)
         self._action_space = action_space
+        self._turn = turn
         self._permutation: Callable[[int], np.ndarray] = np.random.permutation
         if seed is not None:
             numpy_seed, torch_seed = seed.spawn(2)
@@ -59,17 +63,18 @@ class ReferenceEngine:
         self._hyperparameters = hyperparameters
         self._policy.set_training_mode(False)
         if self._policy.use_sde:
-            self._policy.reset_noise(n_envs)
+            with self._turn:
+                self._policy.reset_noise(n_envs)
 
     def act(self, obs: VecEnvObs, n_steps: int) -> Action:
         """See :meth:`Engine.act`."""
-        obs_tensor = self._to_tensor(obs)
         sde_sample_freq = self._hyperparameters.sde_sample_freq
-        if self._policy.use_sde and sde_sample_freq > 0 and n_steps % sde_sample_freq == 0:
-            self._policy.reset_noise(_batch_size(obs_tensor))
-        with th.no_grad():
+        with self._turn, th.no_grad():
+            obs_tensor = self._to_tensor(obs)
+            if self._policy.use_sde and sde_sample_freq > 0 and n_steps % sde_sample_freq == 0:
+                self._policy.reset_noise(_batch_size(obs_tensor))
             action_tensor, values, log_probs = self._policy(obs_tensor)
-        actions = action_tensor.cpu().numpy()
+            actions = action_tensor.cpu().numpy()
         clipped_actions = actions
         if isinstance(self._action_space, spaces.Box):
             if self._policy.squash_output:
@@ -80,17 +85,22 @@ class ReferenceEngine:
 
     def predict_values(self, obs: VecEnvObs) -> th.Tensor:
         """See :meth:`Engine.predict_values`."""
-        with th.no_grad():
+        with self._turn, th.no_grad():
             return self._policy.predict_values(self._to_tensor(obs))  # type: ignore[arg-type]
 
     def predict_terminal_value(self, obs: VecEnvObs) -> th.Tensor:
         """See :meth:`Engine.predict_terminal_value`."""
-        obs_tensor, _ = self._policy.obs_to_tensor(obs)  # type: ignore[arg-type]
-        with th.no_grad():
+        with self._turn, th.no_grad():
+            obs_tensor, _ = self._policy.obs_to_tensor(obs)  # type: ignore[arg-type]
             return self._policy.predict_values(obs_tensor)[0]
 
     def gradient(self, rollout_buffer: RolloutBuffer, out: th.Tensor) -> Losses:
-        """See :meth:`Engine.gradient`. The loss is written as in SB3's ``A2C.train``, which it must equal to the bit."""
+        """See :meth:`Engine.gradient`."""
+        with self._turn:
+            return self._gradient(rollout_buffer, out)
+
+    def _gradient(self, rollout_buffer: RolloutBuffer, out: th.Tensor) -> Losses:
+        """The loss is written as in SB3's ``A2C.train``, which it must equal to the bit."""
         hyperparameters = self._hyperparameters
         self._policy.set_training_mode(True)
         rollout_data = self._samples(rollout_buffer)
