@@ -7,7 +7,6 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-
 #: Each parameter starts at a multiple of so many elements (64 bytes of float32), where torch would have put a tensor of
 #: its own: the last bits of a matrix product depend on it.
 _ALIGNMENT = 16

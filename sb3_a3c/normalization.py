@@ -7,7 +7,7 @@ own arithmetic, so every observation is counted exactly once, and one worker's s
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
@@ -48,12 +48,12 @@ class Moments(NamedTuple):
 
     :param mean: Of the shape of what is counted
     :param var: Of the same shape
-    :param count: How many were counted
+    :param n_samples: How many were counted
     """
 
     mean: np.ndarray
     var: np.ndarray
-    count: float
+    n_samples: float
 
 
 def moments_of(rms: RunningMeanStd) -> Moments:
@@ -93,12 +93,13 @@ def journal_statistics(venv: VecEnv) -> list[JournaledMeanStd]:
     :return: Its new statistics, in the order of :func:`running_statistics`
     """
     for normalize in _normalizers(venv):
-        if isinstance(vars(normalize).get("obs_rms"), dict):
-            normalize.obs_rms = {key: JournaledMeanStd(rms) for key, rms in normalize.obs_rms.items()}
-        elif "obs_rms" in vars(normalize):
-            normalize.obs_rms = JournaledMeanStd(normalize.obs_rms)
+        obs_rms: Any = vars(normalize).get("obs_rms")
+        if isinstance(obs_rms, dict):
+            normalize.obs_rms = {key: JournaledMeanStd(rms) for key, rms in obs_rms.items()}
+        elif obs_rms is not None:
+            vars(normalize)["obs_rms"] = JournaledMeanStd(obs_rms)
         normalize.ret_rms = JournaledMeanStd(normalize.ret_rms)
-    return running_statistics(venv)
+    return cast("list[JournaledMeanStd]", running_statistics(venv))
 
 
 def _normalizers(venv: VecEnv) -> Iterator[VecNormalize]:

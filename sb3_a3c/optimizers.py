@@ -87,7 +87,8 @@ class FlatOptimizer(ABC):
         views = {name: self.layout.views(vector) for name, vector in self.statistics.items()}
         for index, param in enumerate(self.layout.parameters(policy)):
             policy.optimizer.state[param] = {
-                "step": self._step_entry(), **{name: views[name][index].clone() for name in self.initial}
+                "step": self._step_entry(),
+                **{name: views[name][index].clone() for name in self.initial},
             }
 
     def _step_entry(self) -> th.Tensor | int:

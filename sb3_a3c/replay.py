@@ -142,7 +142,7 @@ class Replay:
         assert self._model.env is not None
         write_state(self._model.env, [step.env_state for step in steps])
         for rms, *moments in zip(running_statistics(self._model.env), *(step.moments for step in steps), strict=False):
-            set_moments(rms, max(moments, key=lambda m: m.count))
+            set_moments(rms, max(moments, key=lambda m: m.n_samples))
         actions = [step.action for step in steps]
         return {
             "n_steps": n_steps,

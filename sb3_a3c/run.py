@@ -1,4 +1,4 @@
-"""One call of ``learn()``: its workers, their slices of the environments and the shared parameters, for as long as it lasts."""
+"""One call of ``learn()``: its workers, their slices of the environments and the shared parameters, while it lasts."""
 
 import warnings
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv
         return slices, slice_vec_env(venv, slices)
     except CannotSlice as reason:
         if n_workers > 1:
-            warnings.warn(f"A3C learns with one worker instead of {n_workers}: {reason}")
+            warnings.warn(f"A3C learns with one worker instead of {n_workers}: {reason}", stacklevel=4)  # at learn()
         return [np.arange(venv.num_envs)], [venv]
 
 

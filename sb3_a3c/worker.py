@@ -119,9 +119,7 @@ class Worker:
         """theta' <- theta."""
         return self._parameters.pull(self._engine.vector, self._engine.buffers, self._statistics)
 
-    def _collect(
-        self, hyperparameters: Hyperparameters
-    ) -> tuple[list[np.ndarray], list[list[dict]], list[Step], th.Tensor]:
+    def _collect(self, hyperparameters: Hyperparameters) -> tuple[list[np.ndarray], list[list[dict]], list[Step], th.Tensor]:
         """Fill the rollout buffer; the same steps in the same order as SB3's ``collect_rollouts``."""
         rollout_dones: list[np.ndarray] = []
         rollout_infos: list[list[dict]] = []
@@ -175,7 +173,5 @@ class Worker:
         n_timesteps = self._rollout_buffer.buffer_size * self.env.num_envs
         progress_remaining = 1.0 - float(pulled.num_timesteps + n_timesteps) / float(self._total_timesteps)
         learning_rates = hyperparameters.learning_rates(progress_remaining)
-        pushed = self._parameters.push(
-            self._gradient, learning_rates, n_timesteps, self._engine.buffers, self._statistics
-        )
+        pushed = self._parameters.push(self._gradient, learning_rates, n_timesteps, self._engine.buffers, self._statistics)
         return losses, learning_rates, pushed

@@ -29,4 +29,5 @@ def make_backend(
     make = SerialBackend if name == "thread" and len(workers) == 1 else BACKENDS[name]
     return make(workers, n_rollouts, rollout_order, max_lead, **options)
 
+
 __all__ = ["BACKENDS", "Backend", "RolloutOrder", "make_backend"]

@@ -24,7 +24,7 @@ class SerialBackend:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
         pass
 
     def collect(self) -> list[Rollout]:

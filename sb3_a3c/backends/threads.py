@@ -76,14 +76,15 @@ class ThreadBackend:
             self._collected.append(arrived.popleft())
         return self._collected
 
-    def __exit__(self, exc_type: object, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
         self._stop()
         while not self._messages.empty():  # no worker is left to send another
             _, message = self._messages.get()
-            if isinstance(message, _Failure) and error is None:
-                error = message.error
-            elif isinstance(message, _Failure):
-                error.add_note(f"another worker failed too: {message.error!r}")
+            if isinstance(message, _Failure):
+                if error is None:
+                    error = message.error
+                else:
+                    error.add_note(f"another worker failed too: {message.error!r}")
         if exc_type is None and error is not None:
             raise error
 
@@ -123,5 +124,5 @@ class ThreadBackend:
 def _join(thread: threading.Thread) -> None:
     thread.join(_PATIENCE)
     if thread.is_alive():
-        warnings.warn(f"{thread.name} is still in a step of its environment; learn() ends when that step does")
+        warnings.warn(f"{thread.name} is still in a step of its environment; learn() ends when that step does", stacklevel=2)
         thread.join()

@@ -132,7 +132,9 @@ class ReferenceEngine:
         """``rollout_buffer.get()`` with a generator of our own, and on a copy: the buffer itself goes to the callbacks."""
         flat = copy(rollout_buffer)
         if isinstance(flat.observations, dict):
-            flat.observations = {key: flat.swap_and_flatten(obs) for key, obs in flat.observations.items()}
+            flat.observations = {  # type: ignore[assignment]
+                key: flat.swap_and_flatten(obs) for key, obs in flat.observations.items()
+            }
         else:
             flat.observations = flat.swap_and_flatten(flat.observations)
         for name in ("actions", "values", "log_probs", "advantages", "returns"):

@@ -1,0 +1,37 @@
+# The project's verbs. Each sets up what it needs, in .venv, from the pinned constraints.txt.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+OUT := runs/pendulum
+SEED := 0
+
+.PHONY: train test conformance lint type doc bench clean
+
+train: $(VENV)/installed
+	$(PYTHON) examples/pendulum.py --seed $(SEED) --out $(OUT)
+
+test: $(VENV)/installed
+	$(PYTHON) -m pytest
+
+conformance: $(VENV)/installed
+	$(PYTHON) tests/conformance/run.py
+
+lint: $(VENV)/installed
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+type: $(VENV)/installed
+	$(PYTHON) -m mypy
+
+doc: $(VENV)/installed
+	$(PYTHON) -m sphinx -W -b html docs docs/_build/html
+
+bench: $(VENV)/installed
+	$(PYTHON) benchmarks/uneven_envs.py
+
+$(VENV)/installed: setup.cfg constraints.txt
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,tests,conformance,lint,docs]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) docs/_build .conformance
