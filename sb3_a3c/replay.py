@@ -131,7 +131,8 @@ class Replay:
             model._last_episode_starts = shown["dones"]
         rollout_buffer.full = True
         rollout_buffer.advantages, rollout_buffer.returns = segment["advantages"], segment["returns"]
-        shown |= {"n_steps": model.n_steps, "values": th.cat([rollout.last_values for rollout in rollouts])}
+        shown |= {"n_steps": model.n_steps, "values": beside([rollout.last_values for rollout in rollouts])}
+        shown["rewards"] = segment["rewards"][-1]  # by now with the values of truncated episodes
         callback.update_locals(shown)
         callback.on_rollout_end()
         return True

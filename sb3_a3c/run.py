@@ -150,4 +150,6 @@ def _take_back(model: "A3C", workers: Sequence[Worker], parameters: SharedParame
 
 
 def _entries(obs: VecEnvObs, indices: np.ndarray) -> VecEnvObs:
-    return {key: array[indices] for key, array in obs.items()} if isinstance(obs, dict) else obs[indices]  # type: ignore
+    """Some environments' observations, as views: a copy would lie otherwise in memory, and torch compute otherwise."""
+    part = slice(indices[0], indices[-1] + 1)
+    return {key: array[part] for key, array in obs.items()} if isinstance(obs, dict) else obs[part]  # type: ignore
