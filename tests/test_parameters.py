@@ -1,0 +1,213 @@
+"""The shared parameters: no update is lost with locks, staleness is counted, Hogwild still learns, optimizers are torch's."""
+
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.utils import update_learning_rate
+
+from sb3_a3c.layout import Layout
+from sb3_a3c.normalization import JournaledMeanStd
+from sb3_a3c.optimizers import Adam, RMSprop, RMSpropTensorFlow, TorchOptimizer, make_optimizer
+from sb3_a3c.parameters import SharedParameters
+
+
+@pytest.fixture
+def tiny_switch_interval() -> Iterator[None]:
+    """Threads take turns as often as can be, so that races show."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def make_policy(optimizer_class: type[th.optim.Optimizer] = th.optim.RMSprop, **optimizer_kwargs) -> ActorCriticPolicy:
+    th.manual_seed(0)
+    return ActorCriticPolicy(
+        spaces.Box(-1, 1, (3,)),
+        spaces.Box(-1, 1, (2,)),
+        lambda _: 1e-3,
+        net_arch=[7],
+        optimizer_class=optimizer_class,
+        optimizer_kwargs=optimizer_kwargs,
+    )
+
+
+def push_from_threads(parameters: SharedParameters, gradient: th.Tensor, n_threads: int, n_pushes: int) -> None:
+    """Each thread pushes the same gradient so often, at learning rate 1, and counts observations."""
+    start = threading.Barrier(n_threads)
+
+    def work(thread: int) -> None:
+        rms = JournaledMeanStd(parameters.statistics[0])
+        rng = np.random.default_rng(thread)
+        start.wait()
+        for _ in range(n_pushes):
+            rms.update(rng.normal(thread, 2.0, size=(5, 1)))
+            parameters.push(gradient, (1.0, 1.0), 5, (), [rms])
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_no_update_is_lost_with_locks(tiny_switch_interval: None) -> None:
+    """Plain SGD adds up: after 16 x 500 pushes of -1/8192, each parameter has moved by exactly so much."""
+    policy = make_policy(th.optim.SGD)
+    layout = Layout(policy)
+    parameters = SharedParameters(policy, layout, [RunningMeanStd(shape=(1,))])
+    for view in layout.views(parameters.vector):
+        view.zero_()
+    gradient = layout.flatten([th.full(shape, -1 / 8192) for shape in layout.shapes])
+    push_from_threads(parameters, gradient, n_threads=16, n_pushes=500)
+    assert parameters.n_updates == 16 * 500
+    assert parameters.num_timesteps == 16 * 500 * 5
+    for view in layout.views(parameters.vector):
+        assert th.all(view == 16 * 500 / 8192)  # sums of a power of two are exact in float32
+
+
+def test_statistics_are_exact_under_threads(tiny_switch_interval: None) -> None:
+    policy = make_policy()
+    layout = Layout(policy)
+    parameters = SharedParameters(policy, layout, [RunningMeanStd(shape=(1,))])
+    push_from_threads(parameters, th.zeros(layout.size), n_threads=8, n_pushes=200)
+    observed = np.concatenate([np.random.default_rng(thread).normal(thread, 2.0, size=(1000, 1)) for thread in range(8)])
+    rms = parameters.statistics[0]
+    assert rms.count == pytest.approx(len(observed) + 1e-4, abs=1e-9)
+    # SB3 begins with a ten thousandth of an observation of mean 0 and variance 1.
+    np.testing.assert_allclose(rms.mean, observed.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(rms.var, observed.var(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("use_locking", [True, False])
+def test_pushes_are_counted(use_locking: bool, tiny_switch_interval: None) -> None:
+    policy = make_policy()
+    layout = Layout(policy)
+    parameters = SharedParameters(policy, layout, [RunningMeanStd(shape=(1,))], use_locking=use_locking)
+    before = parameters.vector.clone()
+    push_from_threads(parameters, layout.flatten([th.ones(s) for s in layout.shapes]), n_threads=8, n_pushes=50)
+    assert parameters.n_updates == 400
+    assert all(th.all(view < 0) for view in layout.views(parameters.vector - before))  # Hogwild may lose some, not all
+    parameters.save(policy)
+    assert all(state["step"] == 400 for state in policy.optimizer.state.values())
+
+
+def test_a_pull_sees_the_vector_between_two_updates(tiny_switch_interval: None) -> None:
+    """One thread pushes steps that keep all parameters equal; what others pull has to be all of one value."""
+    policy = make_policy(th.optim.SGD)
+    layout = Layout(policy)
+    parameters = SharedParameters(policy, layout)
+    parameters.vector.zero_()
+    done = threading.Event()
+    torn: list[th.Tensor] = []
+
+    def pull() -> None:
+        vector = th.empty(layout.size)
+        while not done.is_set():
+            parameters.pull(vector, ())
+            if len({float(view.min()) for view in layout.views(vector)} | {float(v.max()) for v in layout.views(vector)}) != 1:
+                torn.append(vector.clone())
+
+    threads = [threading.Thread(target=pull) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    gradient = layout.flatten([th.ones(shape) for shape in layout.shapes])
+    for _ in range(300):
+        parameters.push(gradient, (1.0, 1.0), 1)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not torn
+
+
+def test_staleness_in_a_made_up_schedule() -> None:
+    """Three workers pull; then 0, 1, 0, 2 push, where 0 pulls again in between: staleness 0, 1, 1, 3."""
+    policy = make_policy()
+    layout = Layout(policy)
+    parameters = SharedParameters(policy, layout)
+    vector, gradient = th.empty(layout.size), th.zeros(layout.size)
+    pulled = {worker: parameters.pull(vector, ()).n_updates for worker in range(3)}
+    staleness = []
+    for worker in (0, 1, 0, 2):
+        staleness.append(parameters.push(gradient, (1e-3, 1e-3), 5).n_updates - pulled[worker] - 1)
+        pulled[worker] = parameters.pull(vector, ()).n_updates
+    assert staleness == [0, 1, 1, 3]
+    assert parameters.num_timesteps == 20
+
+
+OPTIMIZERS = {
+    "rmsprop": (th.optim.RMSprop, dict(alpha=0.9, eps=1e-5), RMSprop),
+    "rmsprop as in tensorflow": (RMSpropTFLike, dict(alpha=0.9, eps=1e-5), RMSpropTensorFlow),
+    "adam": (th.optim.Adam, dict(betas=(0.8, 0.99), eps=1e-5), Adam),
+    "adam with weight decay": (th.optim.Adam, dict(weight_decay=1e-3), TorchOptimizer),
+    "centered rmsprop": (th.optim.RMSprop, dict(centered=True), TorchOptimizer),
+    "nadam": (th.optim.NAdam, {}, TorchOptimizer),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_step_as_torch_does(name: str) -> None:
+    """From a fresh optimizer, and from one that has stepped; parameters and state, to the last bit."""
+    optimizer_class, options, expected_class = OPTIMIZERS[name]
+    policy, twin = make_policy(optimizer_class, **options), make_policy(optimizer_class, **options)
+    layout = Layout(policy)
+    for _ in range(2):
+        parameters = SharedParameters(policy, layout)
+        assert type(make_optimizer(policy, parameters.vector, layout)) is expected_class
+        for step in range(4):
+            grads = [th.randn(shape) * 10.0**step for shape in layout.shapes]
+            learning_rate = 1e-3 / (1 + step)
+            parameters.push(layout.flatten(grads), (learning_rate, learning_rate), 1)
+            for param, grad in zip(twin.parameters(), grads, strict=True):
+                param.grad = grad.clone()
+            update_learning_rate(twin.optimizer, learning_rate)
+            twin.optimizer.step()
+        parameters.save(policy)
+        for param, twin_param in zip(policy.parameters(), twin.parameters(), strict=True):
+            assert th.equal(param, twin_param)
+            state, twin_state = policy.optimizer.state[param], twin.optimizer.state[twin_param]
+            assert list(state) == list(twin_state)
+            assert all(th.equal(th.as_tensor(state[key]), th.as_tensor(twin_state[key])) for key in state)
+
+
+@pytest.mark.parametrize("optimizer_class", [th.optim.RMSprop, th.optim.NAdam])
+def test_the_critic_learns_at_a_rate_of_its_own(optimizer_class: type[th.optim.Optimizer]) -> None:
+    policy, twin = make_policy(optimizer_class), make_policy(optimizer_class)
+    critic = [p for n, p in twin.named_parameters() if "value_net" in n]
+    actor = [p for n, p in twin.named_parameters() if "value_net" not in n]
+    assert len(critic) == 4 and len(actor) == 5
+    optimizer = optimizer_class([dict(params=actor, lr=1e-3), dict(params=critic, lr=1e-2)])
+    layout = Layout(policy, separate_critic=True)
+    parameters = SharedParameters(policy, layout)
+    for _ in range(3):
+        grads = {name: th.randn(param.shape) for name, param in twin.named_parameters()}
+        parameters.push(layout.flatten([grads[name] for name in layout.names]), (1e-3, 1e-2), 1)
+        for name, param in twin.named_parameters():
+            param.grad = grads[name]
+        optimizer.step()
+    parameters.save(policy)
+    for param, twin_param in zip(policy.parameters(), twin.parameters(), strict=True):
+        assert th.equal(param, twin_param)
+
+
+def test_a_critic_without_parameters_of_its_own_is_refused() -> None:
+    policy = make_policy()
+    policy.value_net.requires_grad_(False)
+    policy.mlp_extractor.value_net.requires_grad_(False)
+    with pytest.raises(ValueError, match="vf_learning_rate needs a critic with parameters of its own"):
+        Layout(policy, separate_critic=True)
+
+
+def test_parameters_of_two_types_are_refused() -> None:
+    policy = make_policy()
+    policy.value_net.double()
+    with pytest.raises(ValueError, match="must all be of one type on one device"):
+        Layout(policy)
