@@ -4,7 +4,8 @@ import traceback
 
 import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.protocol import Losses
 
@@ -13,21 +14,46 @@ class WorkerStopped(Exception):
     """A worker was asked to stop: no error, and never the caller's."""
 
 
-class NonFiniteGradientError(ArithmeticError):
-    """A gradient with NaN or infinity in it, which has not been applied."""
+class NonFiniteError(ArithmeticError):
+    """A reward or a gradient with NaN or infinity in it. No such gradient is ever applied."""
 
 
-def blame(error: BaseException, worker: int, env_indices: np.ndarray) -> None:
+def blame(error: BaseException, worker: int, env_indices: np.ndarray, env: VecEnv, last_obs: VecEnvObs) -> None:
     """
     Add a note to an error that says where it comes from.
 
     :param error: The error, as raised in the worker
     :param worker: Index of the worker
     :param env_indices: Which of the environments the worker steps
+    :param env: Its slice, with these environments
+    :param last_obs: What they observed last
     """
+    note = f"raised in worker {worker} of A3C"
     failed = _failed_slot(error)
-    which = env_indices if failed is None else env_indices[failed : failed + 1]
-    error.add_note(f"raised in worker {worker} of A3C, {_environments(which)}")
+    suspect = _non_finite_slot(_raw(env, "old_obs", last_obs))
+    if failed is not None:
+        note += f", {_environments(env_indices[[failed]])}"
+    elif suspect is not None:
+        note += f", where the last observation of {_environments(env_indices[[suspect]])} has nan or inf in it"
+    else:
+        note += f", {_environments(env_indices)}"
+    error.add_note(note)
+
+
+def check_rewards(rewards: np.ndarray, env: VecEnv, env_indices: np.ndarray) -> None:
+    """
+    Refuse a reward from which no return can be computed, before it has spoilt anything.
+
+    :param rewards: Of one step, of shape ``(n_envs,)``
+    :param env: The slice that gave them
+    :param env_indices: Which environments they are of
+    :raises NonFiniteError: if one is NaN or infinite
+    """
+    if not np.isfinite(rewards).all():
+        given = np.asarray(_raw(env, "old_reward", rewards))
+        slot = _non_finite_slot(given)
+        slot = int(np.argmin(np.isfinite(rewards))) if slot is None else slot
+        raise NonFiniteError(f"{_environments(env_indices[[slot]])} gave a reward of {given[slot]}")
 
 
 def non_finite_parts(rollout_buffer: RolloutBuffer, env_indices: np.ndarray, losses: Losses) -> str:
@@ -47,10 +73,9 @@ def non_finite_parts(rollout_buffer: RolloutBuffer, env_indices: np.ndarray, los
         bad = np.argwhere(~np.isfinite(array))
         if len(bad):
             step, column = bad[0][:2]
-            value = array[tuple(bad[0])]
             return (
-                f"the gradient is not finite and was not applied: {name} {value} of {_environments(env_indices[[column]])} "
-                f"at step {step} of the rollout"
+                f"the gradient is not finite and was not applied: {name} {array[tuple(bad[0])]} of "
+                f"{_environments(env_indices[[column]])} at step {step} of the rollout"
             )
     return (
         f"the gradient over {_environments(env_indices)} is not finite and was not applied, though observations, rewards "
@@ -64,6 +89,24 @@ def _failed_slot(error: BaseException) -> int | None:
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if isinstance(frame.f_locals.get("self"), DummyVecEnv) and "env_idx" in frame.f_locals:
             return frame.f_locals["env_idx"]
+    return None
+
+
+def _raw(env: VecEnv, name: str, normalized: VecEnvObs) -> VecEnvObs:
+    """What VecNormalize was given, for it spreads one environment's NaN over all."""
+    while isinstance(env, VecEnvWrapper):
+        if isinstance(env, VecNormalize) and len(vars(env).get(name, ())):
+            normalized = vars(env)[name]
+        env = env.venv
+    return normalized
+
+
+def _non_finite_slot(values: VecEnvObs) -> int | None:
+    """The first environment with NaN or infinity in its values."""
+    for array in values.values() if isinstance(values, dict) else [values]:
+        bad = np.argwhere(~np.isfinite(array))
+        if len(bad):
+            return int(bad[:, 0].min())
     return None
 
 

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines import Action, Engine, Losses
 from sb3_a3c.env_slices import read_state
-from sb3_a3c.faults import NonFiniteGradientError, WorkerStopped, blame, non_finite_parts
+from sb3_a3c.faults import NonFiniteError, WorkerStopped, blame, check_rewards, non_finite_parts
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.normalization import JournaledMeanStd, moments_of
 from sb3_a3c.parameters import Access, SharedParameters
@@ -82,7 +82,7 @@ class Worker:
 
         :return: The rollout
         :raises WorkerStopped: if :meth:`stop` has been called
-        :raises NonFiniteGradientError: if the gradient is not finite; it is not applied
+        :raises NonFiniteError: if a reward is not finite, or the gradient, which is then not applied
         """
         started = time.monotonic()
         try:
@@ -94,7 +94,7 @@ class Worker:
             raise
         except BaseException as error:
             self.failed = True
-            blame(error, self.index, self.env_indices)
+            blame(error, self.index, self.env_indices, self.env, self.last_obs)
             raise
         return Rollout(
             worker=self.index,
@@ -132,6 +132,7 @@ class Worker:
             action = self._engine.act(self.last_obs, n_steps)
             with self.env_lock:
                 new_obs, rewards, dones, infos = self.env.step(action.clipped_actions)
+            check_rewards(rewards, self.env, self.env_indices)
             if self._watched:
                 moments = [moments_of(rms) for rms in self._statistics]
                 steps.append(Step(action, new_obs, rewards.copy(), dones, infos, read_state(self.env), moments))
@@ -169,7 +170,7 @@ class Worker:
         """Push the gradient; the learning rate is that of the global step count T at which the rollout ends."""
         losses = self._engine.gradient(self._rollout_buffer, self._gradient)
         if not losses.finite:
-            raise NonFiniteGradientError(non_finite_parts(self._rollout_buffer, self.env_indices, losses))
+            raise NonFiniteError(non_finite_parts(self._rollout_buffer, self.env_indices, losses))
         n_timesteps = self._rollout_buffer.buffer_size * self.env.num_envs
         progress_remaining = 1.0 - float(pulled.num_timesteps + n_timesteps) / float(self._total_timesteps)
         learning_rates = hyperparameters.learning_rates(progress_remaining)

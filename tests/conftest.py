@@ -1,0 +1,21 @@
+"""What every test is checked for: no thread and no process of a run outlives it."""
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    yield
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("A3C worker")]
+    assert not left, f"threads are left: {left}"
+
+
+@pytest.fixture
+def no_new_process() -> Iterator[None]:
+    before = set(multiprocessing.active_children())
+    yield
+    assert set(multiprocessing.active_children()) <= before
