@@ -61,7 +61,9 @@ class Replay:
         :return: False if a callback wants training to stop
         """
         self._learning_rate = rollouts[-1].learning_rates[0]
-        if not (self._show_steps(rollouts) if self._watched else self._count_steps(rollouts)):
+        if not self._watched:
+            self._count_steps(rollouts)
+        elif not self._show_steps(rollouts):
             return False
         self._iteration += 1
         model = self._model
@@ -91,13 +93,12 @@ class Replay:
     def _due(self, iteration: int) -> bool:
         return self._log_interval is not None and iteration % self._log_interval == 0
 
-    def _count_steps(self, rollouts: Sequence[Rollout]) -> bool:
+    def _count_steps(self, rollouts: Sequence[Rollout]) -> None:
         model = self._model
         for n_steps in range(model.n_steps):
             infos = [info for rollout in rollouts for info in rollout.infos[n_steps]]
             model._update_info_buffer(infos, np.concatenate([rollout.dones[n_steps] for rollout in rollouts]))
         model.num_timesteps += model.n_steps * model.n_envs
-        return True
 
     def _show_steps(self, rollouts: Sequence[Rollout]) -> bool:
         """SB3's ``collect_rollouts`` with the steps already made; its local variables have its names."""

@@ -1,0 +1,80 @@
+"""A bad argument is a ValueError at once, which names the argument, its value and what is allowed."""
+
+import inspect
+from typing import Any
+
+import pytest
+from stable_baselines3 import A2C
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_a3c import A3C
+from sb3_a3c.backends import BACKENDS
+from sb3_a3c.engines import ENGINES
+
+
+def test_the_constructor_is_a2cs() -> None:
+    ours, theirs = (list(inspect.signature(cls.__init__).parameters.values()) for cls in (A3C, A2C))
+    assert [(p.name, p.default, p.kind) for p in ours[: len(theirs)]] == [(p.name, p.default, p.kind) for p in theirs]
+    own = {p.name: p.default for p in ours[len(theirs) :]}
+    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in ours[len(theirs) :])
+    assert own == dict(
+        n_workers=None,
+        backend="thread",
+        backend_kwargs=None,
+        engine="auto",
+        use_locking=True,
+        rollout_order="env",
+        max_lead=64,
+        vf_learning_rate=None,
+    )
+
+
+def test_learn_is_a2cs() -> None:
+    ours, theirs = (inspect.signature(cls.learn).parameters for cls in (A3C, A2C))
+    assert list(ours) == list(theirs)
+    changed = {"total_timesteps", "tb_log_name"}
+    assert all(ours[name].default == theirs[name].default for name in ours if name not in changed)
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"n_workers": 0}, "n_workers must be None or a whole number of at least 1, but it is 0"),
+    ({"n_workers": -2}, "n_workers must be None or a whole number of at least 1, but it is -2"),
+    ({"n_workers": 1.5}, "n_workers must be .*, but it is 1.5"),
+    ({"n_workers": True}, "n_workers must be .*, but it is True"),
+    ({"n_workers": "2"}, "n_workers must be .*, but it is '2'"),
+    ({"n_workers": 3}, "n_workers must be at most the number of environments, 2, but it is 3"),
+    ({"backend": "rocket"}, r"backend must be one of \['serial', 'thread'\], but it is 'rocket'"),
+    ({"backend": None}, "backend must be one of"),
+    ({"backend_kwargs": {"start_method": "spawn"}}, "backend_kwargs must be None: backend 'thread' has no options"),
+    ({"engine": "steam"}, r"engine must be one of \['auto', 'torch'\], but it is 'steam'"),
+    ({"rollout_order": "random"}, r"rollout_order must be one of \['arrival', 'env'\], but it is 'random'"),
+    ({"max_lead": -1}, "max_lead must be a whole number of at least 0, but it is -1"),
+    ({"max_lead": None}, "max_lead must be a whole number of at least 0, but it is None"),
+    ({"use_locking": "yes"}, "use_locking must be True or False, but it is 'yes'"),
+    ({"ent_coef": [0.1]}, "ent_coef must be a number, or 2 of them: one a worker, but it is"),
+    ({"ent_coef": [0.1, "0.2"]}, "ent_coef must be a number, or one a worker"),
+    ({"ent_coef": float("nan")}, "ent_coef must be .*, but it is nan"),
+    ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, .*, but it is nan"),
+    ({"learning_rate": -1e-3}, "learning_rate must be .*, but it is -0.001"),
+    ({"learning_rate": lambda _: -1.0}, "learning_rate must be .*, but it is -1.0"),
+    ({"vf_learning_rate": float("inf")}, "vf_learning_rate must be .*, but it is inf"),
+    ({"vf_learning_rate": "fast"}, "vf_learning_rate must be .*, but it is 'fast'"),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "message"), BAD, ids=[str(kwargs) for kwargs, _ in BAD])
+def test_bad_arguments(kwargs: dict[str, Any], message: str) -> None:
+    env = make_vec_env("CartPole-v1", n_envs=2)
+    with pytest.raises(ValueError, match=message):
+        A3C("MlpPolicy", env, **kwargs)
+
+
+def test_bad_n_workers_with_an_environment_id() -> None:
+    with pytest.raises(ValueError, match="n_workers must be None or a whole number of at least 1, but it is 0"):
+        A3C("MlpPolicy", "CartPole-v1", n_workers=0)
+
+
+def test_names_are_those_of_the_registries() -> None:
+    for backend in BACKENDS:
+        for engine in ENGINES:
+            A3C("MlpPolicy", "CartPole-v1", backend=backend, engine=engine)

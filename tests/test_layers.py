@@ -1,0 +1,62 @@
+"""Imports point down only, and heavy libraries are imported where DESIGN says."""
+
+import ast
+from pathlib import Path
+
+import sb3_a3c
+
+ROOT = Path(sb3_a3c.__file__).parent
+#: From the top down. A module may import of its own package only what stands in a later row.
+ROWS = [
+    ["sb3_a3c"],
+    ["a3c"],
+    ["run"],
+    ["arguments", "replay"],
+    ["backends"],
+    ["backends.serial", "backends.threads"],
+    ["backends.protocol", "backends.quota"],
+    ["worker"],
+    ["rollout"],
+    ["faults", "env_gate"],
+    ["engines"],
+    ["engines.reference"],
+    ["engines.protocol", "engines.turns", "parameters", "env_slices"],
+    ["optimizers", "hyperparameters"],
+    ["layout", "normalization", "policies", "cores"],
+]
+
+
+def name_of(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "sb3_a3c"
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of ours that a module imports when it runs (and not for its types alone)."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    found |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return {name.removeprefix("sb3_a3c.") for name in found if name.split(".")[0] == "sb3_a3c"}
+
+
+def test_imports_point_down() -> None:
+    row_of = {name: index for index, row in enumerate(ROWS) for name in row}
+    paths = sorted(ROOT.rglob("*.py"))
+    assert {name_of(path) for path in paths} == set(row_of)
+    upward = [
+        f"{name_of(path)} imports {name}"
+        for path in paths
+        for name in imports_of(path)
+        if row_of[name] <= row_of[name_of(path)]
+    ]
+    assert not upward
+
+
+def test_every_file_says_its_job_first() -> None:
+    for path in ROOT.rglob("*.py"):
+        doc = ast.get_docstring(ast.parse(path.read_text()))
+        assert doc and len(doc.splitlines()[0]) > 10, path
+        assert path.stem not in {"utils", "helpers", "common", "misc", "manager"}
