@@ -1,0 +1,65 @@
+"""A pytest plugin that puts A3C in A2C's place before SB3's tests are imported, and keeps the tests that then use it."""
+
+import inspect
+import os
+from typing import Any, Self
+
+import pytest
+import stable_baselines3
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_a3c import A3C
+
+
+class InA2CsPlace(A3C):
+    """A3C, but for the name that it gives to its folder of logs, which is all that a test knows A2C by."""
+
+    def learn(self, *args: Any, **kwargs: Any) -> Self:
+        return super().learn(*args, **{"tb_log_name": "A2C", **kwargs})
+
+
+class OneWorker(InA2CsPlace):
+    """A3C with one worker, which is A2C."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"n_workers": 1, **kwargs})
+
+
+STAND_IN = {"one": OneWorker, "default": InA2CsPlace}[os.environ["A3C_WORKERS"]]
+stable_baselines3.A2C = stable_baselines3.a2c.A2C = STAND_IN  # type: ignore[misc,assignment,attr-defined]
+
+#: Tests that several workers can't pass, and why. One worker passes them all.
+EXCLUDED = {
+    "test_callbacks.py::test_callbacks[InA2CsPlace]": "it expects a single environment of 'Pendulum-v1', and one step a call",
+    "test_deterministic.py::test_deterministic_training_common[InA2CsPlace]": "threads don't repeat; one worker and the "
+    "serial backend do",
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what does not use A2C, and what is excluded."""
+    chosen, others = [], []
+    for item in items:
+        excluded = STAND_IN is InA2CsPlace and item.nodeid.split("/")[-1] in EXCLUDED
+        (chosen if _uses_a2c(item) and not excluded else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    excluded = "".join(f"\nexcluded: {name}: {reason}" for name, reason in EXCLUDED.items()) if STAND_IN is InA2CsPlace else ""
+    return f"A2C is {STAND_IN.__name__}{excluded}"
+
+
+def _uses_a2c(item: pytest.Item) -> bool:
+    """Whether a test is parametrized with A2C or, if with no algorithm at all, speaks of it in its source or its fixtures'."""
+    assert isinstance(item, pytest.Function)
+    params = list(item.callspec.params.values()) if hasattr(item, "callspec") else []
+    algorithms = [value for value in params if isinstance(value, type) and issubclass(value, BaseAlgorithm)]
+    if algorithms:
+        return STAND_IN in algorithms
+    fixtures = [
+        definition.func for name in item.fixturenames for definition in item._fixtureinfo.name2fixturedefs.get(name, ())
+    ]
+    sources = [inspect.getsource(func) for func in (item.function, *fixtures) if func.__module__ == item.function.__module__]
+    return any(isinstance(value, str) and value == "a2c" for value in params) or any("A2C" in source for source in sources)
