@@ -1,0 +1,127 @@
+"""VecNormalize's statistics are shared by the workers: each observation is counted once, and the moments are exact."""
+
+import pickle
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_a3c import A3C
+
+N_ENVS = 4
+
+
+class Recorder(gym.Env):
+    """An environment that notes each observation that it gives."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, as_dict: bool) -> None:
+        box = spaces.Box(-100, 100, (2,), np.float32)
+        self.observation_space = spaces.Dict({"a": box, "b": box}) if as_dict else box
+        self.as_dict = as_dict
+        self.given: list[np.ndarray] = []
+        self.age = 0
+
+    def _observe(self) -> Any:
+        self.given.append(self.np_random.normal([3.0, -1.0], [0.5, 20.0]).astype(np.float32))
+        return {"a": self.given[-1], "b": -self.given[-1]} if self.as_dict else self.given[-1]
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+        super().reset(seed=seed)
+        self.age = 0
+        return self._observe(), {}
+
+    def step(self, action: int) -> Any:
+        self.age += 1
+        obs = self._observe()
+        if self.age == 11:
+            self.given.pop()  # VecNormalize counts the observation that a new episode begins with, not the last one
+        return obs, float(self.np_random.normal(5.0)), self.age == 11, False, {}
+
+
+def make_env(as_dict: bool = False, **kwargs: Any) -> VecNormalize:
+    return VecNormalize(DummyVecEnv([lambda: Recorder(as_dict)] * N_ENVS), **kwargs)
+
+
+def given(env: VecNormalize) -> np.ndarray:
+    return np.concatenate([inner.given for inner in env.unwrapped.envs])  # type: ignore[attr-defined]
+
+
+def assert_counted(rms: RunningMeanStd, observations: np.ndarray) -> None:
+    """
+    SB3 begins with a ten thousandth of an observation of mean 0 and variance 1, which is counted here too; the rest is the
+    rounding of some thousand float64 additions.
+    """
+    weight = 1e-4 / (len(observations) + 1e-4)
+    mean = observations.mean(axis=0, dtype=np.float64) * (1 - weight)
+    second_moment = (observations.astype(np.float64) ** 2).mean(axis=0) * (1 - weight) + weight
+    assert rms.count == pytest.approx(len(observations) + 1e-4, abs=1e-8)
+    np.testing.assert_allclose(rms.mean, mean, rtol=1e-9)
+    np.testing.assert_allclose(rms.var, second_moment - mean**2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 4])
+@pytest.mark.parametrize("backend", ["serial", "thread"])
+def test_every_observation_is_counted_once(backend: str, n_workers: int) -> None:
+    env = make_env()
+    objects = env.obs_rms, env.ret_rms
+    model = A3C("MlpPolicy", env, backend=backend, n_workers=n_workers).learn(600)
+    assert_counted(env.obs_rms, given(env))
+    assert len(given(env)) == N_ENVS + 600 and env.ret_rms.count == pytest.approx(600 + 1e-4, abs=1e-8)
+    model.learn(200, reset_num_timesteps=False)
+    assert_counted(env.obs_rms, given(env))
+    assert (env.obs_rms, env.ret_rms) == objects  # the very same objects, and no worker's
+    assert type(env.obs_rms) is type(env.ret_rms) is RunningMeanStd
+    loaded = pickle.loads(pickle.dumps(env))
+    np.testing.assert_array_equal(loaded.obs_rms.mean, env.obs_rms.mean)
+
+
+def test_dict_observations() -> None:
+    env = make_env(as_dict=True)
+    A3C("MultiInputPolicy", env).learn(400)
+    assert_counted(env.obs_rms["a"], given(env))
+    assert_counted(env.obs_rms["b"], -given(env))
+
+
+def test_without_normalized_observations() -> None:
+    env = make_env(norm_obs=False)
+    A3C("MlpPolicy", env).learn(400)
+    assert env.ret_rms.count == pytest.approx(400 + 1e-4, abs=1e-8) and not hasattr(env, "obs_rms")
+
+
+def test_statistics_that_are_not_in_training_stay() -> None:
+    env = make_env()
+    A3C("MlpPolicy", env).learn(200)
+    env.training = False
+    before = env.obs_rms.mean.copy(), env.obs_rms.count, env.ret_rms.var
+    A3C("MlpPolicy", env).learn(200)
+    np.testing.assert_array_equal(env.obs_rms.mean, before[0])
+    assert (env.obs_rms.count, env.ret_rms.var) == before[1:]
+
+
+def test_callbacks_see_whole_statistics_and_what_the_environment_gave() -> None:
+    class Look(BaseCallback):
+        counts: list[float] = []
+
+        def _on_step(self) -> bool:
+            env = self.model.get_vec_normalize_env()
+            assert env is not None
+            raw, rewards = env.get_original_obs(), env.get_original_reward()
+            assert raw.shape == (N_ENVS, 2) and rewards.shape == (N_ENVS,) and env.returns.shape == (N_ENVS,)
+            assert abs(rewards.mean() - 5.0) < 4.0
+            new_obs = self.locals["new_obs"]
+            # Each worker normalizes with its own statistics, so the shown ones fit one worker's environments to the bit.
+            fits = np.isclose(env.normalize_obs(raw), new_obs, rtol=1e-5, atol=1e-6).all(axis=1)
+            assert fits.any()
+            self.counts.append(env.obs_rms.count)
+            return True
+
+    env = make_env()
+    A3C("MlpPolicy", env).learn(400, callback=Look())
+    assert all(count > N_ENVS for count in Look.counts) and Look.counts[-1] > 100
