@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+# Each process of a SubprocVecEnv would import torch by itself; so the server that they are forked from has it.
+multiprocessing.set_forkserver_preload(["stable_baselines3"])
+
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_running() -> Iterator[None]:

@@ -36,13 +36,13 @@ class Walk(gym.Env):
 
     def __init__(self, kind: str = "box") -> None:
         box = spaces.Box(-5, 5, (3,), np.float32)
-        image = spaces.Box(0, 255, (8, 6, 3), np.uint8)
+        image = spaces.Box(0, 255, (40, 38, 3), np.uint8)
         self.observation_space = {"box": box, "image": image, "dict": spaces.Dict({"walk": box, "image": image})}[kind]
         self.kind = kind
 
     def _observe(self) -> Any:
         box = self.np_random.normal(size=3).astype(np.float32)
-        image = self.np_random.integers(0, 256, (8, 6, 3), dtype=np.uint8)
+        image = self.np_random.integers(0, 256, (40, 38, 3), dtype=np.uint8)
         return {"box": box, "image": image, "dict": {"walk": box, "image": image}}[self.kind]
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:

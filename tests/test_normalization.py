@@ -29,7 +29,8 @@ class Recorder(gym.Env):
         self.age = 0
 
     def _observe(self) -> Any:
-        self.given.append(self.np_random.normal([3.0, -1.0], [0.5, 20.0]).astype(np.float32))
+        # Whole numbers: SB3 averages the environments of a slice in float32, and of these up to four exactly.
+        self.given.append(np.rint(self.np_random.normal([3.0, -1.0], [5.0, 20.0])).astype(np.float32))
         return {"a": self.given[-1], "b": -self.given[-1]} if self.as_dict else self.given[-1]
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
