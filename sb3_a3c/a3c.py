@@ -59,7 +59,7 @@ class A3C(OnPolicyAlgorithm):
         used where it is asked for
     :param _init_setup_model: Whether or not to build the network at the creation of the instance
     :param n_workers: Asynchronous workers. ``None``: one for each environment of a VecEnv; for an environment id given as
-        text, one for each usable core
+        text, one for each usable core. Fast environments are better served by few workers with several of them each
     :param backend: Where workers live: ``"serial"`` (in turn, in the thread that calls ``learn()``: repeatable, for
         debugging) or ``"thread"``
     :param backend_kwargs: Options of the backend; the present ones have none
@@ -133,7 +133,7 @@ class A3C(OnPolicyAlgorithm):
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
+            policy_kwargs=None if policy_kwargs is None else dict(policy_kwargs),  # the caller's own stays as it is
             verbose=verbose,
             device="cpu" if device == "auto" else device,
             seed=seed,

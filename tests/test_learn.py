@@ -300,9 +300,11 @@ def test_several_models_learn_at_once_in_threads_of_their_own() -> None:
     assert th.get_num_threads() == n_threads
 
 
-def test_torchs_threads_are_put_back() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_torchs_threads_are_put_back(backend: str) -> None:
     before = th.get_num_threads()
-    make_model().learn(100)
+    model = make_model(backend=backend).learn(100, callback=lambda *_: th.get_num_threads() == before)
+    assert model.num_timesteps == 100
     counts: list[int] = []
     thread = threading.Thread(target=lambda: counts.append(th.get_num_threads()))
     thread.start()

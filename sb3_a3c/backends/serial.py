@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Self
 
+import torch as th
+
 from sb3_a3c.backends.quota import RolloutOrder
 from sb3_a3c.rollout import Rollout
 from sb3_a3c.worker import Worker
@@ -29,4 +31,11 @@ class SerialBackend:
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
-        return [worker.step() for worker in self._workers]
+        if len(self._workers) == 1:  # it is A2C, which leaves torch's threads as they are
+            return [self._workers[0].step()]
+        n_threads = th.get_num_threads()
+        th.set_num_threads(1)  # as in the workers' own threads: the last bits of a sum depend on it
+        try:
+            return [worker.step() for worker in self._workers]
+        finally:
+            th.set_num_threads(n_threads)

@@ -24,4 +24,5 @@ def make_turn(n_parameters: int) -> AbstractContextManager:
     """
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return nullcontext()
-    return threading.Semaphore(1 if n_parameters < _LARGE else usable_cores())
+    # A lock rather than a semaphore of one, which is written in Python and would cost interpreter time at each step.
+    return threading.Lock() if n_parameters < _LARGE else threading.Semaphore(usable_cores())
