@@ -1,0 +1,88 @@
+"""
+A3C learns to swing a pendulum up, and to hold it there.
+
+    python examples/pendulum.py --seed 0 --out runs/pendulum
+
+Shows a progress bar; leaves the model, the normalization statistics, the episodes and a picture of the learning curve in the
+folder; and prints at last how the policy does without noise, in 50 episodes that it has not seen.
+"""
+
+import argparse
+from pathlib import Path
+
+import gymnasium as gym
+from matplotlib.figure import Figure
+from pandas import DataFrame
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import load_results
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+
+from sb3_a3c import A3C
+
+ENV_ID = "Pendulum-v1"
+N_ENVS = 32
+GAMMA = 0.9
+
+
+def draw_learning_curve(episodes: DataFrame, path: Path) -> None:
+    """
+    :param episodes: What VecMonitor wrote: return ``r``, length ``l`` and time of the end ``t`` of each episode
+    :param path: The picture to write
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    average = episodes.r.rolling(100, min_periods=1).mean()
+    for axis, x, label in (
+        (axes[0], episodes.l.cumsum() / 1000, "environment steps (thousands)"),
+        (axes[1], episodes.t, "seconds"),
+    ):
+        axis.plot(x, episodes.r, ".", markersize=2, alpha=0.3, label="episode")
+        axis.plot(x, average, label="average of the last 100")
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("episode return")
+    axes[0].legend(loc="lower right")
+    figure.suptitle(f"A3C on {ENV_ID}")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A3C learns Pendulum.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/pendulum"), help="the folder to write to")
+    parser.add_argument("--timesteps", type=int, default=800_000)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    # Each of two workers has 16 environments: they are fast, and torch computes 16 observations nearly as fast as one.
+    monitored = VecMonitor(DummyVecEnv([lambda: gym.make(ENV_ID)] * N_ENVS), str(args.out / "monitor.csv"))
+    env = VecNormalize(monitored, gamma=GAMMA)
+    model = A3C(
+        "MlpPolicy",
+        env,
+        learning_rate=lambda progress_remaining: 1.5e-3 * progress_remaining,
+        n_steps=8,
+        gamma=GAMMA,
+        gae_lambda=0.9,
+        vf_coef=0.4,
+        use_sde=True,
+        policy_kwargs=dict(log_std_init=-2, ortho_init=False),
+        seed=args.seed,
+        n_workers=2,
+    )
+    model.learn(args.timesteps, progress_bar=True)
+
+    model.save(args.out / "model.zip")
+    env.save(str(args.out / "vecnormalize.pkl"))
+    env.close()
+    draw_learning_curve(load_results(str(args.out)), args.out / "learning_curve.png")
+
+    eval_env = VecNormalize.load(str(args.out / "vecnormalize.pkl"), VecMonitor(DummyVecEnv([lambda: gym.make(ENV_ID)])))
+    eval_env.training = eval_env.norm_reward = False
+    eval_env.seed(args.seed + 1_000_000)
+    mean, std = evaluate_policy(A3C.load(args.out / "model.zip"), eval_env, n_eval_episodes=50)
+    print(f"seed {args.seed}: mean reward {mean:.1f} +/- {std:.1f} over 50 episodes")
+
+
+if __name__ == "__main__":
+    main()
