@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 from sb3_a3c import A3C
 
 ENV_ID = "Pendulum-v1"
-N_ENVS = 32
+N_ENVS = 16
 GAMMA = 0.9
 
 
@@ -50,17 +50,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A3C learns Pendulum.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/pendulum"), help="the folder to write to")
-    parser.add_argument("--timesteps", type=int, default=800_000)
+    parser.add_argument("--timesteps", type=int, default=1_000_000)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    # Each of two workers has 16 environments: they are fast, and torch computes 16 observations nearly as fast as one.
+    # Each of two workers has 8 environments: they are fast, and torch computes 8 observations nearly as fast as one.
     monitored = VecMonitor(DummyVecEnv([lambda: gym.make(ENV_ID)] * N_ENVS), str(args.out / "monitor.csv"))
     env = VecNormalize(monitored, gamma=GAMMA)
     model = A3C(
         "MlpPolicy",
         env,
-        learning_rate=lambda progress_remaining: 1.5e-3 * progress_remaining,
+        learning_rate=lambda progress_remaining: 7e-4 * progress_remaining,
         n_steps=8,
         gamma=GAMMA,
         gae_lambda=0.9,

@@ -1,9 +1,10 @@
 """
 Slices of a VecEnv: VecEnvs over some of its environments each, so that every worker steps its own.
 
-A slice is made of the same classes as the whole, around the very same environments, and computes what the whole would for
-them. What it holds for each environment (frames, returns, episode lengths) is read with :func:`read_state` and written
-back into the whole with :func:`write_state`. A wrapper can be sliced if it is declared, by :func:`register_vec_env`.
+A slice is made of the same classes as the whole (or of one that does the same in less time), around the very same
+environments, and computes what the whole would for them. What it holds for each environment (frames, returns, episode
+lengths) is read with :func:`read_state` and written back into the whole with :func:`write_state`. A wrapper can be sliced
+if it is declared, by :func:`register_vec_env`.
 """
 
 import threading
@@ -26,6 +27,8 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
     VecTransposeImage,
 )
+
+from sb3_a3c.lean_vec_envs import LeanDummyVecEnv, lean_class
 
 #: What one VecEnv, wrapped or wrapper, holds for each of its environments: attribute name -> value.
 LayerState = dict[str, Any]
@@ -61,6 +64,7 @@ def register_vec_env(vec_env_class: type[VecEnv], state: Sequence[str] = (), han
 
 
 register_vec_env(DummyVecEnv, ["reset_infos"], ["envs", "buf_obs", "buf_dones", "buf_rews", "buf_infos"])
+register_vec_env(LeanDummyVecEnv, _DECLARATIONS[DummyVecEnv].state, _DECLARATIONS[DummyVecEnv].handles)
 register_vec_env(SubprocVecEnv, ["reset_infos"], ["remotes", "work_remotes", "processes"])
 register_vec_env(VecNormalize, ["returns", "old_obs", "old_reward"])
 register_vec_env(VecFrameStack, ["stacked_obs"])
@@ -85,7 +89,7 @@ def slice_vec_env(venv: VecEnv, slices: Sequence[np.ndarray]) -> list[VecEnv]:
     inner = slice_vec_env(venv.venv, slices) if isinstance(venv, VecEnvWrapper) else [None] * len(slices)
     parts: list[VecEnv] = []
     for indices, inner_part in zip(slices, inner, strict=True):
-        part: VecEnv = object.__new__(type(venv))  # their constructors would wrap, reset or start anew
+        part: VecEnv = object.__new__(lean_class(venv))  # their constructors would wrap, reset or start anew
         part.__dict__.update(vars(venv))
         part.num_envs = len(indices)
         for name in ("reset_infos", "_seeds", "_options", *declaration.handles, *declaration.state):

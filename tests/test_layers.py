@@ -22,7 +22,7 @@ ROWS = [
     ["engines.reference"],
     ["engines.protocol", "engines.turns", "parameters", "env_slices"],
     ["optimizers", "hyperparameters"],
-    ["layout", "normalization", "policies", "cores"],
+    ["layout", "normalization", "policies", "cores", "lean_vec_envs"],
 ]
 
 
