@@ -16,13 +16,17 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-_njit: Any = njit
+# All options are given each time: one that is not would be taken over from whichever function happens to call first.
+_OPTIONS: dict[str, Any] = dict(cache=True, nogil=False, error_model="numpy")
+_INNER: dict[str, Any] = dict(no_cpython_wrapper=True, **_OPTIONS)
 _FAST = {"reassoc", "contract", "arcp", "afn", "nsz"}
-_kernel = _njit(cache=True, error_model="numpy", fastmath=_FAST)
-_inner = _njit(cache=True, error_model="numpy", fastmath=_FAST, no_cpython_wrapper=True)
-#: Where the order of operations matters.
-_exact = _njit(cache=True, error_model="numpy", no_cpython_wrapper=True)
-_exact_kernel = _njit(cache=True, error_model="numpy")
+_kernel: Any = njit(fastmath=_FAST, **_OPTIONS)
+_inner: Any = njit(fastmath=_FAST, **_INNER)
+#: Where the order of operations matters, but not whether a product is rounded before it is added.
+_contracted: Any = njit(fastmath={"contract"}, **_INNER)
+#: Where the last bit matters.
+_exact: Any = njit(fastmath=False, **_INNER)
+_exact_kernel: Any = njit(fastmath=False, **_OPTIONS)
 
 # What stands where in the table that describes a network.
 OBS_KIND, N_OBS, N_FEATURES, OBS_SIZES = 0, 1, 2, 3
@@ -39,30 +43,17 @@ IDENTITY, TANH, RECTIFIER, ELU, RELU6, SIGMOID = 0, 1, 2, 3, 4, 5
 _ZERO, _HALF, _ONE, _TWO, _SIX = (np.float32(number) for number in (0.0, 0.5, 1.0, 2.0, 6.0))
 _HALF_LOG_TWO_PI = np.float32(0.5 * math.log(2.0 * math.pi))
 
-# tanh(x) = x p(x^2) / q(x^2), the rational function that Eigen uses too; beyond the limit it is 1 to the last bit.
-_TANH_LIMIT = np.float32(7.90531110763549805)
-_P1, _P3, _P5, _P7, _P9, _P11, _P13 = (
-    np.float32(number)
-    for number in (
-        4.89352455891786e-03,
-        6.37261928875436e-04,
-        1.48572235717979e-05,
-        5.12229709037114e-08,
-        -8.60467152213735e-11,
-        2.00018790482477e-13,
-        -2.76076847742355e-16,
-    )
-)
-_Q0, _Q2, _Q4, _Q6 = (
-    np.float32(number) for number in (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06)
-)
-
-# exp(x) = 2^n e^r with r = x - n ln 2, and the Taylor-like polynomial of Cephes for e^r.
-_EXP_LOWEST, _EXP_HIGHEST = np.float32(-87.3), np.float32(88.7)
+# exp(x) = 2^n e^r with n = x / ln 2 to the nearest whole number; tanh(x) = x + x^3 p(x^2) up to 0.625. The polynomials are
+# those of the Cephes library.
+_EXP_LOWEST, _TANH_SMALL = np.float32(-87.3), np.float32(0.625)
 _LOG2_E, _LN2_HIGH, _LN2_LOW = np.float32(1.44269504088896341), np.float32(0.693359375), np.float32(-2.12194440e-4)
 _E0, _E1, _E2, _E3, _E4, _E5 = (
     np.float32(number)
     for number in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+)
+_T0, _T1, _T2, _T3, _T4 = (
+    np.float32(number)
+    for number in (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 )
 _EXPONENT_BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
 
@@ -547,38 +538,34 @@ def _deactivate(kind, parameter, y, delta):
             delta[i] *= y[i] * (_ONE - y[i])
 
 
-@_inner
+@_contracted
 def _tanh(x):
-    """A NaN passes both comparisons."""
-    x = _TANH_LIMIT if x > _TANH_LIMIT else x
-    x = -_TANH_LIMIT if x < -_TANH_LIMIT else x
-    z = x * x
-    p = z * _P13 + _P11
-    p = z * p + _P9
-    p = z * p + _P7
-    p = z * p + _P5
-    p = z * p + _P3
-    p = z * p + _P1
-    q = z * _Q6 + _Q4
-    q = z * q + _Q2
-    q = z * q + _Q0
-    return x * p / q
+    """To two units in the last place, and 1 where a float32 has nothing closer; a NaN is not above the limit, and passes."""
+    size, z = abs(x), x * x
+    p = _T0 * z + _T1
+    p = p * z + _T2
+    p = p * z + _T3
+    p = p * z + _T4
+    small = p * z * x + x
+    t = _exp(-_TWO * size)
+    large = (_ONE - t) / (_ONE + t)
+    large = -large if x < _ZERO else large
+    return large if size > _TANH_SMALL else small
 
 
-@_exact
+@_contracted
 def _exp(x):
-    """For x up to 0, as ELU needs it; a NaN passes."""
-    z = _EXP_LOWEST if x < _EXP_LOWEST else x
-    z = _ZERO if z > _ZERO else z
-    n = math.floor(z * _LOG2_E + _HALF)
-    r = z - n * _LN2_HIGH - n * _LN2_LOW
+    """For x up to 0; a NaN counts as the lowest number."""
+    x = x if x > _EXP_LOWEST else _EXP_LOWEST
+    n = np.floor(x * _LOG2_E + _HALF)
+    r = x - n * _LN2_HIGH - n * _LN2_LOW
     p = _E0 * r + _E1
     p = p * r + _E2
     p = p * r + _E3
     p = p * r + _E4
     p = p * r + _E5
     p = p * r * r + r + _ONE
-    return p * math.ldexp(_ONE, np.int32(n))  # type: ignore[arg-type]
+    return p * np.int32((np.int32(n) + _EXPONENT_BIAS) << _MANTISSA_BITS).view(np.float32)
 
 
 # Distributions of actions
