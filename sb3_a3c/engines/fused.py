@@ -59,6 +59,9 @@ class Segment(NamedTuple):
         return cls(*(np.zeros(shape, dtype=np.float32) for shape in shapes))
 
 
+_NONE = np.empty((0, 0), dtype=np.float32)
+
+
 class FusedEngine:
     """
     Computes what :func:`~sb3_a3c.engines.network.why_not_fused` finds nothing against, see
@@ -103,17 +106,14 @@ class FusedEngine:
     def act(self, obs: VecEnvObs, n_steps: int) -> Action:
         """See :meth:`Engine.act`."""
         assert isinstance(obs, np.ndarray)
-        observations = self._flat(obs)[None]
-        n_envs = observations.shape[1]
-        actions = np.empty((1, n_envs, self._n_actions), dtype=np.float32)
-        clipped_actions = np.empty_like(actions)
-        values = np.empty((1, n_envs), dtype=np.float32)
-        log_probs = np.empty_like(values)
-        self._act(observations, actions, clipped_actions, values, log_probs, 0)
-        actions = self.as_actions(actions[0])
-        clipped_actions = self.as_actions(clipped_actions[0]) if isinstance(self._action_space, spaces.Box) else actions
+        segment = self._one_step(obs)
+        self.act_into(segment, 0)
+        actions = clipped_actions = self.as_actions(segment.actions[0])
+        if isinstance(self._action_space, spaces.Box):
+            clipped_actions = self.as_actions(segment.clipped_actions[0])
+        values, log_probs = th.from_numpy(segment.values[0, :, None]), th.from_numpy(segment.log_probs[0])
         obs_tensor = obs_as_tensor(obs, self.vector.device)  # type: ignore[arg-type]
-        return Action(obs_tensor, actions, clipped_actions, th.from_numpy(values[0, :, None]), th.from_numpy(log_probs[0]))
+        return Action(obs_tensor, actions, clipped_actions, values, log_probs)
 
     def predict_values(self, obs: VecEnvObs) -> th.Tensor:
         """See :meth:`Engine.predict_values`."""
@@ -171,7 +171,21 @@ class FusedEngine:
         :param step: Which of its steps
         :raises ValueError: if an observation is outside of its space, or what the policy says is not finite
         """
-        self._act(segment.observations, segment.actions, segment.clipped_actions, segment.values, segment.log_probs, step)
+        trouble = kernels.act(
+            self._network,
+            self._limits,
+            self._params,
+            self.rng_state,
+            segment.observations,
+            segment.actions,
+            segment.clipped_actions,
+            segment.values,
+            segment.log_probs,
+            self._workspace,
+            step,
+        )
+        if trouble >= 0:
+            self._check(trouble, segment.observations[step])
 
     def returns_and_gradient(self, segment: Segment, gae_lambda: float, out: np.ndarray) -> Losses:
         """
@@ -215,31 +229,14 @@ class FusedEngine:
             actions = actions.astype(np.int64)
         return actions.reshape(len(actions), *self._action_space.shape)  # type: ignore[misc]
 
-    def _act(
-        self,
-        observations: np.ndarray,
-        actions: np.ndarray,
-        clipped_actions: np.ndarray,
-        values: np.ndarray,
-        log_probs: np.ndarray,
-        step: int,
-    ) -> None:
-        workspace = self._room(observations.shape[1])
-        trouble = kernels.act(
-            self._network,
-            self._limits,
-            self._params,
-            self.rng_state,
-            observations,
-            actions,
-            clipped_actions,
-            values,
-            log_probs,
-            workspace,
-            step,
-        )
-        if trouble >= 0:
-            self._check(trouble, observations[step])
+    def _one_step(self, obs: np.ndarray) -> Segment:
+        """A segment of one step, of which there is only what :meth:`act_into` needs, with observations in it."""
+        observations = self._flat(obs)[None]
+        n_envs = observations.shape[1]
+        self._room(n_envs)
+        actions, clipped_actions = np.empty((2, 1, n_envs, self._n_actions), dtype=np.float32)
+        values, log_probs = np.empty((2, 1, n_envs), dtype=np.float32)
+        return Segment(observations, actions, clipped_actions, _NONE, _NONE, values, log_probs, _NONE, _NONE)
 
     def _check(self, trouble: int, observations: np.ndarray) -> None:
         if trouble < 0:

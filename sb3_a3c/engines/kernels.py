@@ -394,10 +394,11 @@ def _backward(network, net, vector, parameter, x, hidden, delta, spare, out, n_r
         if layer > 0:
             start -= n_rows * n_in
             below = hidden[start : start + n_rows * n_in]
-        _weight_gradient(delta, below, out[weight : weight + n_in * n_out], out[bias : bias + n_out], n_rows, n_in, n_out)
+        w_out, b_out = out[weight : weight + n_in * n_out], out[bias : bias + n_out]
+        _weight_gradient(delta[: n_rows * n_out], below, w_out, b_out, n_rows, n_in, n_out)
         if layer > 0:
             upper = spare[: n_rows * n_in]
-            _input_gradient(delta, vector[weight : weight + n_in * n_out], upper, n_rows, n_in, n_out)
+            _input_gradient(delta[: n_rows * n_out], vector[weight : weight + n_in * n_out], upper, n_rows, n_in, n_out)
             _deactivate(network[ACTIVATION], parameter, below, upper)
             delta, spare = spare, delta
 
@@ -446,52 +447,63 @@ def _four_dots(a, b0, b1, b2, b3):
     return s0, s1, s2, s3
 
 
-@_inner
-def _add_four(y, d0, d1, d2, d3, x0, x1, x2, x3):
-    for i in range(y.size):
-        y[i] += d0 * x0[i] + d1 * x1[i] + d2 * x2[i] + d3 * x3[i]
+# Below, arrays of two axes and sums of no more than eight rows: slices within the loops would count references, and with
+# more rows the compiler gives up to check which of them overlap, and does not vectorize.
 
 
 @_inner
-def _weight_gradient(delta, x, w_out, b_out, n_rows, n_in, n_out):
-    """``w_out += delta^T x``, ``b_out += sum(delta)``; rows four at a time."""
+def _weight_gradient(flat_delta, flat_x, flat_out, b_out, n_rows, n_in, n_out):
+    """``w_out += delta^T x``, ``b_out += sum(delta)``; rows eight, then four at a time."""
+    delta, x, w_out = flat_delta.reshape(n_rows, n_out), flat_x.reshape(n_rows, n_in), flat_out.reshape(n_out, n_in)
     row = 0
-    while row + 4 <= n_rows:
-        x0, x1 = x[row * n_in : (row + 1) * n_in], x[(row + 1) * n_in : (row + 2) * n_in]
-        x2, x3 = x[(row + 2) * n_in : (row + 3) * n_in], x[(row + 3) * n_in : (row + 4) * n_in]
+    while row + 8 <= n_rows:
         for o in range(n_out):
-            d0, d1 = delta[row * n_out + o], delta[(row + 1) * n_out + o]
-            d2, d3 = delta[(row + 2) * n_out + o], delta[(row + 3) * n_out + o]
+            d0, d1, d2, d3 = delta[row, o], delta[row + 1, o], delta[row + 2, o], delta[row + 3, o]
+            d4, d5, d6, d7 = delta[row + 4, o], delta[row + 5, o], delta[row + 6, o], delta[row + 7, o]
+            b_out[o] += d0 + d1 + d2 + d3 + d4 + d5 + d6 + d7
+            for i in range(n_in):
+                w_out[o, i] += (
+                    d0 * x[row, i] + d1 * x[row + 1, i] + d2 * x[row + 2, i] + d3 * x[row + 3, i]
+                    + d4 * x[row + 4, i] + d5 * x[row + 5, i] + d6 * x[row + 6, i] + d7 * x[row + 7, i]
+                )  # fmt: skip
+        row += 8
+    while row + 4 <= n_rows:
+        for o in range(n_out):
+            d0, d1, d2, d3 = delta[row, o], delta[row + 1, o], delta[row + 2, o], delta[row + 3, o]
             b_out[o] += d0 + d1 + d2 + d3
-            _add_four(w_out[o * n_in : (o + 1) * n_in], d0, d1, d2, d3, x0, x1, x2, x3)
+            for i in range(n_in):
+                w_out[o, i] += d0 * x[row, i] + d1 * x[row + 1, i] + d2 * x[row + 2, i] + d3 * x[row + 3, i]
         row += 4
     while row < n_rows:
-        x0 = x[row * n_in : (row + 1) * n_in]
         for o in range(n_out):
-            d0 = delta[row * n_out + o]
+            d0 = delta[row, o]
             b_out[o] += d0
-            w0 = w_out[o * n_in : (o + 1) * n_in]
             for i in range(n_in):
-                w0[i] += d0 * x0[i]
+                w_out[o, i] += d0 * x[row, i]
         row += 1
 
 
 @_inner
-def _input_gradient(delta, w, x_out, n_rows, n_in, n_out):
-    """``x_out = delta w``; outputs four at a time."""
-    x_out[:] = _ZERO
+def _input_gradient(flat_delta, flat_w, flat_out, n_rows, n_in, n_out):
+    """``x_out = delta w``; outputs eight at a time."""
+    delta, w, x_out = flat_delta.reshape(n_rows, n_out), flat_w.reshape(n_out, n_in), flat_out.reshape(n_rows, n_in)
     for row in range(n_rows):
-        x0, d = x_out[row * n_in : (row + 1) * n_in], delta[row * n_out : (row + 1) * n_out]
+        for i in range(n_in):
+            x_out[row, i] = _ZERO
         o = 0
-        while o + 4 <= n_out:
-            w0, w1 = w[o * n_in : (o + 1) * n_in], w[(o + 1) * n_in : (o + 2) * n_in]
-            w2, w3 = w[(o + 2) * n_in : (o + 3) * n_in], w[(o + 3) * n_in : (o + 4) * n_in]
-            _add_four(x0, d[o], d[o + 1], d[o + 2], d[o + 3], w0, w1, w2, w3)
-            o += 4
-        while o < n_out:
-            w0 = w[o * n_in : (o + 1) * n_in]
+        while o + 8 <= n_out:
+            d0, d1, d2, d3 = delta[row, o], delta[row, o + 1], delta[row, o + 2], delta[row, o + 3]
+            d4, d5, d6, d7 = delta[row, o + 4], delta[row, o + 5], delta[row, o + 6], delta[row, o + 7]
             for i in range(n_in):
-                x0[i] += d[o] * w0[i]
+                x_out[row, i] += (
+                    d0 * w[o, i] + d1 * w[o + 1, i] + d2 * w[o + 2, i] + d3 * w[o + 3, i]
+                    + d4 * w[o + 4, i] + d5 * w[o + 5, i] + d6 * w[o + 6, i] + d7 * w[o + 7, i]
+                )  # fmt: skip
+            o += 8
+        while o < n_out:
+            d0 = delta[row, o]
+            for i in range(n_in):
+                x_out[row, i] += d0 * w[o, i]
             o += 1
 
 
