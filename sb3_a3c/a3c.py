@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_a3c.arguments import check_arguments, check_n_workers, resolve_n_workers
 from sb3_a3c.backends import RolloutOrder
 from sb3_a3c.cores import usable_cores
+from sb3_a3c.engines import choose_engine
 from sb3_a3c.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.run import run
 
@@ -63,7 +64,8 @@ class A3C(OnPolicyAlgorithm):
     :param backend: Where workers live: ``"serial"`` (in turn, in the thread that calls ``learn()``: repeatable, for
         debugging) or ``"thread"``
     :param backend_kwargs: Options of the backend; the present ones have none
-    :param engine: Who computes: ``"torch"`` (any policy) or ``"auto"`` (the fastest that computes the same)
+    :param engine: Who computes: ``"torch"`` (any policy; what is correct), ``"fused"`` (compiled kernels, for an ``MlpPolicy``
+        without gSDE or parts of your own; the same but for rounding and noise) or ``"auto"`` (fused where it fits)
     :param use_locking: Whether updates are atomic, so that none is lost. ``False`` is Hogwild
     :param rollout_order: ``"env"``: callbacks see one step of every environment, in order, as in SB3. ``"arrival"``:
         whoever is first, for environments of lastingly different speed; the local variable ``env_indices`` says which
@@ -164,6 +166,7 @@ class A3C(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         check_arguments(self)
         super()._setup_model()
+        choose_engine(self.engine, self.policy)
 
     def _setup_lr_schedule(self) -> None:
         super()._setup_lr_schedule()

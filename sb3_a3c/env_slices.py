@@ -28,7 +28,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from sb3_a3c.lean_vec_envs import LeanDummyVecEnv, lean_class
+from sb3_a3c.lean_vec_envs import LeanDummyVecEnv, LeanVecNormalize, lean_class
 
 #: What one VecEnv, wrapped or wrapper, holds for each of its environments: attribute name -> value.
 LayerState = dict[str, Any]
@@ -67,6 +67,7 @@ register_vec_env(DummyVecEnv, ["reset_infos"], ["envs", "buf_obs", "buf_dones", 
 register_vec_env(LeanDummyVecEnv, _DECLARATIONS[DummyVecEnv].state, _DECLARATIONS[DummyVecEnv].handles)
 register_vec_env(SubprocVecEnv, ["reset_infos"], ["remotes", "work_remotes", "processes"])
 register_vec_env(VecNormalize, ["returns", "old_obs", "old_reward"])
+register_vec_env(LeanVecNormalize, _DECLARATIONS[VecNormalize].state)
 register_vec_env(VecFrameStack, ["stacked_obs"])
 register_vec_env(VecMonitor, ["episode_returns", "episode_lengths"])
 register_vec_env(VecCheckNan, ["_observations", "_actions"])

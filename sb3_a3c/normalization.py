@@ -13,6 +13,10 @@ import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
+from sb3_a3c.normalization_kernels import FEW, batch_moments, count_moments
+
+_FLOATS = (np.float32, np.float64)
+
 
 class JournaledMeanStd(RunningMeanStd):
     """
@@ -25,10 +29,17 @@ class JournaledMeanStd(RunningMeanStd):
         set_moments(self, moments_of(shared))
         self.journal: list[tuple[np.ndarray, np.ndarray, float]] = []
 
+    def update(self, arr: np.ndarray) -> None:
+        """As ``RunningMeanStd.update``, and note the batch. Few environments' are counted by compiled code."""
+        if len(arr) >= FEW or arr.dtype not in _FLOATS:
+            super().update(arr)
+            return
+        batch_mean, batch_var = batch_moments(arr.reshape(len(arr), -1))
+        self._count(batch_mean, batch_var, len(arr))
+
     def update_from_moments(self, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> None:
         """Count a batch, and note it."""
-        super().update_from_moments(batch_mean, batch_var, batch_count)
-        self.journal.append((batch_mean, batch_var, batch_count))
+        self._count(np.reshape(batch_mean, -1), np.reshape(batch_var, -1), batch_count)
 
     def apply_to(self, shared: RunningMeanStd) -> None:
         """
@@ -36,9 +47,20 @@ class JournaledMeanStd(RunningMeanStd):
 
         :param shared: The shared statistics; the caller holds their lock
         """
-        for moments in self.journal:
-            shared.update_from_moments(*moments)
+        for batch in self.journal:
+            _count_in(shared, *batch)
         self.journal.clear()
+
+    def _count(self, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> None:
+        _count_in(self, batch_mean, batch_var, batch_count)
+        self.journal.append((batch_mean, batch_var, batch_count))
+
+
+def _count_in(rms: RunningMeanStd, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> None:
+    """``RunningMeanStd.update_from_moments``, compiled."""
+    mean, var, shape = rms.mean, rms.var, rms.mean.shape
+    mean, var = count_moments(batch_mean, batch_var, batch_count, mean.reshape(-1), var.reshape(-1), float(rms.count))
+    rms.mean, rms.var, rms.count = mean.reshape(shape), var.reshape(shape), rms.count + batch_count
 
 
 class Moments(NamedTuple):

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.arguments import resolve_n_workers
 from sb3_a3c.backends import make_backend
-from sb3_a3c.engines import make_engine, make_turn
+from sb3_a3c.engines import choose_engine, make_engine, make_turn
 from sb3_a3c.env_gate import gate
 from sb3_a3c.env_slices import CannotSlice, merge_counters, read_state, slice_vec_env, write_state
 from sb3_a3c.hyperparameters import Hyperparameters
@@ -42,12 +42,13 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     n_rollouts = int(-(-(model._total_timesteps - model.num_timesteps) // (model.n_steps * venv.num_envs)))
     watched = not (isinstance(callback, ConvertCallback) and callback.callback is None)
     slices, envs = _divide(venv, resolve_n_workers(model, venv.num_envs))
-    workers, parameters = _make_workers(model, slices, envs, watched)
+    engine, why = choose_engine(model.engine, model.policy)
+    workers, parameters = _make_workers(model, engine, slices, envs, watched)
     backend = make_backend(
         model.backend, workers, n_rollouts, model.rollout_order, model.max_lead, **(model.backend_kwargs or {})
     )
     replay = Replay(model, callback, watched, parameters, log_interval)
-    model.logger.info(f"Learning with {len(workers)} worker(s), backend {model.backend}, engine {model.engine}")
+    model.logger.info(f"Learning with {len(workers)} worker(s), backend {model.backend}, engine {engine} ({why})")
     try:
         # A single worker rests while callbacks run, so they may do with the environments what they like.
         with gate(venv, [worker.env_lock for worker in workers]) if len(workers) > 1 else nullcontext(), backend:
@@ -74,7 +75,7 @@ def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv
 
 
 def _make_workers(
-    model: "A3C", slices: Sequence[np.ndarray], envs: Sequence[VecEnv], watched: bool
+    model: "A3C", engine: str, slices: Sequence[np.ndarray], envs: Sequence[VecEnv], watched: bool
 ) -> tuple[list[Worker], SharedParameters]:
     assert model.env is not None and model._last_obs is not None and model._last_episode_starts is not None
     layout = Layout(model.policy, separate_critic=model.vf_learning_rate is not None)
@@ -88,7 +89,7 @@ def _make_workers(
             index=index,
             env_indices=env_indices,
             env=env,
-            engine=make_engine(model.engine, model.policy, layout, model.action_space, turn, seed),
+            engine=make_engine(engine, model.policy, layout, model.action_space, turn, seed),
             parameters=parameters,
             rollout_buffer=_make_rollout_buffer(model, env.num_envs),
             hyperparameters=Hyperparameters.of(model, index),

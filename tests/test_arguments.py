@@ -46,7 +46,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"backend": "rocket"}, r"backend must be one of \['serial', 'thread'\], but it is 'rocket'"),
     ({"backend": None}, "backend must be one of"),
     ({"backend_kwargs": {"start_method": "spawn"}}, "backend_kwargs must be None: backend 'thread' has no options"),
-    ({"engine": "steam"}, r"engine must be one of \['auto', 'torch'\], but it is 'steam'"),
+    ({"engine": "steam"}, r"engine must be one of \['auto', 'fused', 'torch'\], but it is 'steam'"),
     ({"rollout_order": "random"}, r"rollout_order must be one of \['arrival', 'env'\], but it is 'random'"),
     ({"max_lead": -1}, "max_lead must be a whole number of at least 0, but it is -1"),
     ({"max_lead": None}, "max_lead must be a whole number of at least 0, but it is None"),

@@ -252,7 +252,7 @@ def test_only_vec_envs_are_declared(bad: Any) -> None:
 
 def test_an_environment_that_cannot_be_sliced_gets_one_worker_and_a_warning() -> None:
     env = Undeclared(dummy())
-    model = A3C("MlpPolicy", env, seed=0)
+    model = A3C("MlpPolicy", env, seed=0, engine="torch")
     with pytest.warns(UserWarning, match="A3C learns with one worker instead of 5: Undeclared is not known to work in slices"):
         model.learn(100)
     assert model._n_updates == 4 and env.obs_rms.count == pytest.approx(N_ENVS * 21, abs=1e-3)

@@ -148,16 +148,17 @@ def test_an_error_in_a_subprocess(backend: str, n_workers: int, tmp_path: Any, n
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # VecNormalize's, of infinite rewards
+@pytest.mark.parametrize("engine", ["torch", "fused"])
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("n_workers", N_WORKERS)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("fault", ["nan observation", "inf reward"])
 def test_a_gradient_that_is_not_finite_is_not_applied(
-    fault: str, backend: str, n_workers: int, normalize: bool, tmp_path: Any
+    fault: str, backend: str, n_workers: int, normalize: bool, engine: str, tmp_path: Any
 ) -> None:
     env = make_env(fault)
-    model = make_model(VecNormalize(env) if normalize else env, backend, n_workers)
-    error = assert_ends(model, NonFiniteError if fault == "inf reward" else ValueError)  # the latter is torch's own
+    model = make_model(VecNormalize(env) if normalize else env, backend, n_workers, engine=engine)
+    error = assert_ends(model, NonFiniteError if fault == "inf reward" else ValueError)  # the latter is as torch's own
     text = str(error) + str(error.__notes__)
     assert "environment 2 " in text and "inf" in text and fault.split()[1] in text
     assert re.search(f"worker { ({1: 0, 2: 1, 4: 2}[n_workers]) } ", text)

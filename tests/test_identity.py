@@ -208,7 +208,7 @@ def test_learns_what_a2c_learns(case: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_goes_on_as_a2c_goes_on() -> None:
     """A second learn() that goes on, one that starts again, and one after saving and loading."""
     runs = []
-    for algorithm, kwargs in ((A2C, {}), (A3C, {"n_workers": 1})):
+    for algorithm, kwargs in ((A2C, {}), (A3C, {"n_workers": 1, "engine": "torch"})):
         model, n = make(algorithm, "normalized, 3 envs", **kwargs)
         model.learn(n).learn(n, reset_num_timesteps=False).learn(n)
         runs.append(learned(model))
@@ -312,7 +312,7 @@ def test_one_worker_is_a2c_on_every_backend() -> None:
         (A3C, {"backend": "serial"}),
         (A3C, {"backend": "thread", "rollout_order": "arrival"}),
     ):
-        model, n = make(algorithm, "cartpole, 3 envs", **(kwargs and {"n_workers": 1, **kwargs}))
+        model, n = make(algorithm, "cartpole, 3 envs", **(kwargs and {"n_workers": 1, "engine": "torch", **kwargs}))
         runs.append(learned(model.learn(n)))
     assert_equal_to_the_bit(runs[1], runs[0])
     assert_equal_to_the_bit(runs[2], runs[0])

@@ -19,10 +19,12 @@ ROWS = [
     ["rollout"],
     ["faults", "env_gate"],
     ["engines"],
-    ["engines.reference"],
+    ["engines.fused", "engines.reference"],
+    ["engines.network"],
     ["engines.protocol", "engines.turns", "parameters", "env_slices"],
     ["optimizers", "hyperparameters"],
-    ["layout", "normalization", "policies", "cores", "lean_vec_envs"],
+    ["lean_vec_envs", "normalization"],
+    ["engines.kernels", "normalization_kernels", "layout", "policies", "cores"],
 ]
 
 
@@ -53,6 +55,16 @@ def test_imports_point_down() -> None:
         if row_of[name] <= row_of[name_of(path)]
     ]
     assert not upward
+
+
+def test_heavy_libraries_are_imported_where_they_are_at_home() -> None:
+    homes = {"numba": {"engines.kernels", "normalization_kernels", "optimizers"}}
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for library, allowed in homes.items():
+                assert name_of(path) in allowed or library not in {name.split(".")[0] for name in names}, path
 
 
 def test_every_file_says_its_job_first() -> None:

@@ -12,6 +12,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_a3c import A3C
+from sb3_a3c.env_slices import slice_vec_env
+from sb3_a3c.normalization import JournaledMeanStd, journal_statistics
 
 N_ENVS = 4
 
@@ -65,6 +67,48 @@ def assert_counted(rms: RunningMeanStd, observations: np.ndarray) -> None:
     assert rms.count == pytest.approx(len(observations) + 1e-4, abs=1e-8)
     np.testing.assert_allclose(rms.mean, mean, rtol=1e-9)
     np.testing.assert_allclose(rms.var, second_moment - mean**2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3)])
+@pytest.mark.parametrize("n_envs", [1, 2, 3, 7, 8, 20])
+def test_compiled_statistics_are_sb3s_to_the_last_bit(n_envs: int, shape: tuple[int, ...], dtype: type) -> None:
+    rng = np.random.default_rng(n_envs)
+    expected, shared = RunningMeanStd(shape=shape), RunningMeanStd(shape=shape)
+    worker = JournaledMeanStd(shared)
+    for _ in range(50):
+        batch = rng.normal(100, 30, (n_envs, *shape)).astype(dtype)
+        expected.update(batch)
+        worker.update(batch)
+    worker.apply_to(shared)
+    for rms in (worker, shared):
+        assert rms.count == expected.count and rms.mean.shape == rms.var.shape == shape
+        np.testing.assert_array_equal(rms.mean, expected.mean)
+        np.testing.assert_array_equal(rms.var, expected.var)
+
+
+@pytest.mark.parametrize("options", [{}, dict(norm_obs=False), dict(norm_reward=False, clip_obs=1), dict(training=False)])
+@pytest.mark.parametrize("n_envs", [1, 4, 9])
+def test_slices_normalize_as_sb3_does_to_the_last_bit(n_envs: int, options: dict[str, Any]) -> None:
+    def make() -> VecNormalize:
+        env = VecNormalize(DummyVecEnv([lambda: Recorder(False)] * n_envs), clip_reward=1.5, **options)
+        env.seed(3)
+        env.reset()
+        return env
+
+    whole, twin = make(), make()
+    (part,) = slice_vec_env(whole, [np.arange(n_envs)])
+    journal_statistics(part)
+    for _ in range(30):
+        actions = np.zeros(n_envs, int)
+        (obs, rewards, dones, infos), (twin_obs, twin_rewards, twin_dones, twin_infos) = part.step(actions), twin.step(actions)
+        for ours, theirs in ((obs, twin_obs), (rewards, twin_rewards), (dones, twin_dones), (part.returns, twin.returns)):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs)
+        for info, twin_info in zip(infos, twin_infos, strict=True):
+            assert info.keys() == twin_info.keys()
+            if "terminal_observation" in info:
+                np.testing.assert_array_equal(info["terminal_observation"], twin_info["terminal_observation"])
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 4])

@@ -69,25 +69,27 @@ def vector(model: A3C) -> th.Tensor:
 def test_equals_a_plain_reference() -> None:
     n_rollouts = 20
     expected = reference(make_model(), n_rollouts)
-    actual = vector(make_model().learn(n_rollouts * N_WORKERS * N_STEPS))
+    actual = vector(make_model(engine="torch").learn(n_rollouts * N_WORKERS * N_STEPS))
     # The same numbers in another order of float32 operations; RMSProp's first steps enlarge the last digit's noise.
     np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-4, atol=2e-5)
     start = vector(make_model())
     assert (actual - start).abs().max() > 100 * 2e-5  # far more has been learned than the tolerance lets through
 
 
-@pytest.mark.parametrize("n_workers", [2, 3])
-def test_repeats_to_the_last_bit(n_workers: int) -> None:
-    first, second = (make_model(n_workers).learn(300) for _ in range(2))
+@pytest.mark.parametrize("engine", ["torch", "fused"])
+@pytest.mark.parametrize("n_workers", [1, 2, 3])
+def test_repeats_to_the_last_bit(n_workers: int, engine: str) -> None:
+    first, second = (make_model(n_workers, engine=engine).learn(300) for _ in range(2))
     assert th.equal(vector(first), vector(second))
     returns = [[info["r"] for info in model.ep_info_buffer] for model in (first, second)]
     assert returns[0] == returns[1] != []
 
 
-def test_workers_draw_differently_from_each_other_and_from_their_own_past() -> None:
+@pytest.mark.parametrize("engine", ["torch", "fused"])
+def test_workers_draw_differently_from_each_other_and_from_their_own_past(engine: str) -> None:
     """Environments that all look alike, so that only the workers' noise can tell them apart."""
     env = make_vec_env("Pendulum-v1", n_envs=2)
-    model = A3C("MlpPolicy", env, backend="serial", learning_rate=0.0, seed=0)
+    model = A3C("MlpPolicy", env, backend="serial", engine=engine, learning_rate=0.0, seed=0)
     actions: list[np.ndarray] = []
     for _ in range(2):
         model.learn(10, callback=lambda locals_, _: actions.append(locals_["actions"] - 0) or True)

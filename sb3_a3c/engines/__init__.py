@@ -2,18 +2,48 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from sb3_a3c.engines.fused import FusedEngine
+from sb3_a3c.engines.network import why_not_fused
 from sb3_a3c.engines.protocol import Action, Engine, Losses
 from sb3_a3c.engines.reference import ReferenceEngine
 from sb3_a3c.engines.turns import make_turn
 from sb3_a3c.layout import Layout
 
 #: The engines by the names that users type; "auto" takes the fastest that computes what the policy does.
-ENGINES: dict[str, Callable[..., Engine]] = {"auto": ReferenceEngine, "torch": ReferenceEngine}
+ENGINES: dict[str, Callable[..., Engine] | None] = {"auto": None, "fused": FusedEngine, "torch": ReferenceEngine}
+
+
+class Choice(NamedTuple):
+    """
+    Which engine will compute a policy.
+
+    :param name: A key of ``ENGINES``, not "auto"
+    :param reason: Why it is that one
+    """
+
+    name: str
+    reason: str
+
+
+def choose_engine(name: str, policy: ActorCriticPolicy) -> Choice:
+    """
+    :param name: A key of ``ENGINES``, as the user typed it
+    :param policy: The policy to compute
+    :return: The engine to take
+    :raises ValueError: if the policy does not fit the engine that the user wants
+    """
+    misfit = None if name == "torch" else why_not_fused(policy)
+    if name == "auto":
+        return Choice("fused", "the policy fits it") if misfit is None else Choice("torch", f"not fused: {misfit}")
+    if misfit is not None:
+        raise ValueError(f"engine must be 'auto' or 'torch' for this policy, but it is {name!r}: {misfit}")
+    return Choice(name, "as asked for")
 
 
 def make_engine(
@@ -32,8 +62,11 @@ def make_engine(
     :param turn: What the engines of one run hold while they compute
     :param seed: Seed of the engine's own random generators; None: it draws from torch's and NumPy's, as A2C does
     :return: A new engine, with the policy's parameters
+    :raises ValueError: if the policy does not fit the engine of that name
     """
-    return ENGINES[name](policy, layout, action_space, turn, seed)
+    engine_class = ENGINES[choose_engine(name, policy).name]
+    assert engine_class is not None
+    return engine_class(policy, layout, action_space, turn, seed)
 
 
-__all__ = ["ENGINES", "Action", "Engine", "Losses", "make_engine", "make_turn"]
+__all__ = ["ENGINES", "Action", "Choice", "Engine", "Losses", "choose_engine", "make_engine", "make_turn"]

@@ -1,0 +1,198 @@
+"""What the fused engine can compute: reads a policy into the table that its kernels work from, or says why it can't."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim, get_obs_shape, is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from torch import nn
+
+import sb3_a3c.engines.kernels as kernels
+from sb3_a3c.layout import Layout
+
+_DISTRIBUTIONS = {
+    DiagGaussianDistribution: kernels.GAUSSIAN,
+    CategoricalDistribution: kernels.CATEGORICAL,
+    MultiCategoricalDistribution: kernels.CATEGORICAL,
+    BernoulliDistribution: kernels.BERNOULLI,
+}
+
+
+class Network(NamedTuple):
+    """
+    A policy as the kernels read it.
+
+    :param table: What stands where is told by the constants of :mod:`~sb3_a3c.engines.kernels`
+    :param limits: The activation's parameter, then the lowest and then the highest actions
+    """
+
+    table: np.ndarray
+    limits: np.ndarray
+
+    def workspace_size(self, n_rows: int) -> int:
+        """
+        :param n_rows: The most observations that will be computed at once
+        :return: How many elements of a workspace that takes
+        """
+        features = int(self.table[kernels.N_FEATURES]) if self.table[kernels.OBS_KIND] == kernels.ONE_HOT else 0
+        units = max(int(self.table[kernels.ACTOR_UNITS]), int(self.table[kernels.CRITIC_UNITS]))
+        return n_rows * (features + units + 2 * int(self.table[kernels.WIDEST]))
+
+
+def why_not_fused(policy: ActorCriticPolicy) -> str | None:
+    """
+    :param policy: A policy
+    :return: Why the fused engine can't compute what the policy does, None: it can
+    """
+    if type(policy) is not ActorCriticPolicy:
+        return f"the policy is a {type(policy).__name__}, not an ActorCriticPolicy itself"
+    return _why_not_spaces(policy) or _why_not_parts(policy) or _why_not_parameters(policy)
+
+
+def read_network(policy: ActorCriticPolicy, layout: Layout) -> Network:
+    """
+    :param policy: A policy that fits
+    :param layout: Where each of its parameters lies in a vector
+    :return: The policy as the kernels read it
+    """
+    starts = {id(param): part.start for param, part in zip(layout.parameters(policy), layout.slices, strict=True)}
+    obs_space, action_space = policy.observation_space, policy.action_space
+    obs_sizes, action_sizes = _sizes(obs_space), _sizes(action_space)
+    n_actions = get_action_dim(action_space)
+    activation, parameter = _activation(policy)
+    nets = [_linears(policy.mlp_extractor.policy_net, policy.action_net)]
+    nets += [_linears(policy.mlp_extractor.value_net, policy.value_net)]
+
+    table = [0] * kernels.N_FIELDS
+    table[kernels.OBS_KIND] = kernels.ONE_HOT if obs_sizes else kernels.FLAT
+    table[kernels.N_OBS] = int(np.prod(get_obs_shape(obs_space)))  # type: ignore[arg-type]
+    table[kernels.N_FEATURES] = get_flattened_obs_dim(obs_space)
+    table[kernels.OBS_SIZES] = len(table)
+    table += obs_sizes
+    table[kernels.ACTION_KIND] = _DISTRIBUTIONS[type(policy.action_dist)]
+    table[kernels.N_ACTIONS] = n_actions
+    table[kernels.ACTION_SIZES] = len(table)
+    table += action_sizes
+    if isinstance(policy.action_dist, DiagGaussianDistribution):
+        table[kernels.LOG_STD] = starts[id(policy.log_std)]
+    table[kernels.ACTIVATION] = activation
+    for field, units, linears in zip(
+        (kernels.ACTOR, kernels.CRITIC), (kernels.ACTOR_UNITS, kernels.CRITIC_UNITS), nets, strict=True
+    ):
+        table[field], table[units] = len(table), sum(linear.out_features for linear in linears)
+        table.append(len(linears))
+        for linear in linears:
+            table += [linear.in_features, linear.out_features, starts[id(linear.weight)], starts[id(linear.bias)]]
+    table[kernels.WIDEST] = max(max(linear.in_features, linear.out_features) for linears in nets for linear in linears)
+
+    low, high = np.full(n_actions, -np.inf), np.full(n_actions, np.inf)
+    if isinstance(action_space, spaces.Box):
+        low, high = action_space.low.flatten(), action_space.high.flatten()
+    return Network(np.array(table, dtype=np.int64), np.concatenate([[parameter], low, high]).astype(np.float32))
+
+
+def _sizes(space: spaces.Space) -> list[int]:
+    """How many values each entry of a discrete space has."""
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    return [int(size) for size in space.nvec] if isinstance(space, spaces.MultiDiscrete) else []
+
+
+def _why_not_spaces(policy: ActorCriticPolicy) -> str | None:
+    obs_space, action_space = policy.observation_space, policy.action_space
+    if not isinstance(obs_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        return f"observations of {type(obs_space).__name__} spaces need torch"
+    if is_image_space(obs_space):
+        return "observations are images"
+    if isinstance(obs_space, spaces.MultiDiscrete) and obs_space.nvec.ndim != 1:
+        return "observations are of a MultiDiscrete space with more than one axis"
+    if isinstance(obs_space, spaces.Discrete) and obs_space.start != 0:
+        return "Discrete observations do not start at 0"
+    if type(policy.action_dist) not in _DISTRIBUTIONS:
+        return f"actions are drawn from a {type(policy.action_dist).__name__} (gSDE, if use_sde=True)"
+    if isinstance(action_space, spaces.Box) and action_space.dtype != np.float32:
+        return f"actions are {action_space.dtype}, not float32"
+    if policy.squash_output:
+        return "squash_output=True needs torch"
+    return None
+
+
+def _why_not_parts(policy: ActorCriticPolicy) -> str | None:
+    extractors = {type(extractor) for extractor in (policy.pi_features_extractor, policy.vf_features_extractor)}
+    if extractors != {FlattenExtractor}:
+        return f"the features extractor is a {policy.features_extractor_class.__name__}, not a FlattenExtractor"
+    if type(policy.mlp_extractor) is not MlpExtractor:
+        return f"the mlp_extractor is a {type(policy.mlp_extractor).__name__}, not an MlpExtractor itself"
+    if any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in policy.modules()):
+        return "modules of the policy have hooks"
+    try:
+        _linears(policy.mlp_extractor.policy_net, policy.action_net)
+        _linears(policy.mlp_extractor.value_net, policy.value_net)
+        _activation(policy)
+    except _Misfit as misfit:
+        return str(misfit)
+    return None
+
+
+def _why_not_parameters(policy: ActorCriticPolicy) -> str | None:
+    params = list(policy.parameters())
+    linears = [module for module in policy.modules() if isinstance(module, nn.Linear)]
+    expected = 2 * len(linears) + isinstance(policy.action_dist, DiagGaussianDistribution)
+    if len(params) != expected or any(True for _ in policy.buffers()):
+        return "the policy has parameters or buffers of its own, or modules that share theirs"
+    if not all(param.requires_grad for param in params):
+        return "some parameters are frozen"
+    if any(param.dtype != th.float32 for param in params):
+        return f"parameters are {params[0].dtype}, not float32"
+    if any(param.device.type != "cpu" for param in params):
+        return f"parameters are on {params[0].device}, not on the CPU"
+    return None
+
+
+class _Misfit(Exception):
+    """Why a network is none that the kernels compute."""
+
+
+def _linears(net: nn.Sequential, head: nn.Module) -> list[nn.Linear]:
+    """The layers of a net, with its head, between which there are activations."""
+    layers = [*net, head]
+    if any(type(layer) is not nn.Linear or layer.bias is None for layer in layers[::2]) or len(layers) % 2 == 0:
+        raise _Misfit("the networks are not linear layers with activations between them")
+    return layers[::2]  # type: ignore[return-value]
+
+
+def _activation(policy: ActorCriticPolicy) -> tuple[int, float]:
+    """The kernels' number of the activation, and its parameter; a network without hidden layers has none."""
+    kinds = {
+        _kind(module) for net in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net) for module in [*net][1::2]
+    }
+    if len(kinds) > 1:
+        raise _Misfit("activations differ from layer to layer")
+    return kinds.pop() if kinds else (kernels.IDENTITY, 0.0)
+
+
+def _kind(module: nn.Module) -> tuple[int, float]:
+    """The derivative is computed from the output, so that a parameter must keep the signs apart."""
+    plain = {
+        nn.Identity: kernels.IDENTITY,
+        nn.Tanh: kernels.TANH,
+        nn.ReLU: kernels.RECTIFIER,
+        nn.ReLU6: kernels.RELU6,
+        nn.Sigmoid: kernels.SIGMOID,
+    }
+    if type(module) in plain:
+        return plain[type(module)], 0.0
+    if type(module) is nn.LeakyReLU and module.negative_slope >= 0:
+        return kernels.RECTIFIER, float(module.negative_slope)
+    if type(module) is nn.ELU and module.alpha >= 0:
+        return kernels.ELU, float(module.alpha)
+    raise _Misfit(f"the activation {module} needs torch")

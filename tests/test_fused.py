@@ -1,0 +1,630 @@
+"""The fused engine is the torch engine to float32 rounding, draws what it should, and is taken where it fits."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from itertools import product
+from math import erf, sqrt
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import IdentityEnv, IdentityEnvBox, IdentityEnvMultiBinary, IdentityEnvMultiDiscrete
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import nn
+
+from sb3_a3c import A3C
+from sb3_a3c.engines import choose_engine, kernels
+from sb3_a3c.engines.fused import FusedEngine
+from sb3_a3c.engines.network import why_not_fused
+from sb3_a3c.engines.reference import ReferenceEngine
+from sb3_a3c.hyperparameters import Hyperparameters
+from sb3_a3c.layout import Layout
+from sb3_a3c.optimizers import make_optimizer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    n_threads = th.get_num_threads()
+    th.set_num_threads(1)
+    yield
+    th.set_num_threads(n_threads)
+
+
+BOX = spaces.Box(-1, 1, (3,))
+OBS_SPACES: dict[str, spaces.Space] = {
+    "box": BOX,
+    "box of doubles, two axes": spaces.Box(-5, 5, (2, 5), np.float64),
+    "box of bytes": spaces.Box(0, 255, (7,), np.uint8),
+    "discrete": spaces.Discrete(6),
+    "multi-discrete": spaces.MultiDiscrete([3, 2, 5]),
+    "multi-binary": spaces.MultiBinary(9),
+}
+ACTION_SPACES: dict[str, spaces.Space] = {
+    "box": spaces.Box(-0.5, 0.5, (1,)),
+    "box, two axes": spaces.Box(np.array([[-1, -2], [-0.1, 0]], np.float32), np.array([[1, 0.3], [0.2, 5]], np.float32)),
+    "discrete": spaces.Discrete(5),
+    "multi-discrete": spaces.MultiDiscrete([2, 4, 3]),
+    "multi-binary": spaces.MultiBinary(4),
+}
+NET_ARCHS: list[Any] = [[64, 64], [], [5], dict(pi=[33, 16, 7], vf=[18]), dict(vf=[4, 4]), dict(pi=[20])]
+ACTIVATIONS: dict[str, Any] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky relu": nn.LeakyReLU,
+    "leaky relu 0.3": partial(nn.LeakyReLU, negative_slope=0.3),
+    "elu": nn.ELU,
+    "elu 0.4": partial(nn.ELU, alpha=0.4),
+    "relu6": nn.ReLU6,
+    "sigmoid": nn.Sigmoid,
+    "identity": nn.Identity,
+}
+
+
+def make_policy(obs_space: spaces.Space = BOX, action_space: spaces.Space = BOX, **kwargs: Any) -> ActorCriticPolicy:
+    """A policy with some noise in its parameters, for all actions are as good as equal in a new one."""
+    th.manual_seed(1)
+    policy = ActorCriticPolicy(obs_space, action_space, lambda _: 7e-4, ortho_init=False, **kwargs)
+    with th.no_grad():
+        for param in policy.parameters():
+            param += 0.3 * th.randn_like(param)
+    return policy
+
+
+def make(
+    engine_class: Callable[..., Any], policy: ActorCriticPolicy, seed: int | None = 0, n_envs: int = 1, **kwargs: Any
+) -> Any:
+    """An engine that has begun a rollout."""
+    sequence = None if seed is None else np.random.SeedSequence(seed)
+    engine = engine_class(policy, Layout(policy), policy.action_space, nullcontext(), sequence)
+    engine.start_rollout(n_envs, hyperparameters(**kwargs))
+    return engine
+
+
+def hyperparameters(
+    ent_coef: float = 0.01, vf_coef: float = 0.5, max_grad_norm: float = 0.5, normalize_advantage: bool = False
+) -> Hyperparameters:
+    return Hyperparameters(0.97, ent_coef, vf_coef, max_grad_norm, normalize_advantage, -1, lambda _: 7e-4, None)
+
+
+def evaluate_actions(policy: ActorCriticPolicy, obs: np.ndarray, actions: np.ndarray) -> Any:
+    """As A2C calls it, of actions as they come from a buffer: flat, and float32."""
+    flat = actions if actions.ndim == 1 else actions.reshape(len(actions), -1).astype(np.float32)
+    return policy.evaluate_actions(th.as_tensor(obs), th.as_tensor(flat))
+
+
+def make_buffer(policy: ActorCriticPolicy, n_steps: int = 5, n_envs: int = 1, seed: int = 0) -> RolloutBuffer:
+    """A rollout of random observations and actions, with what the policy says of them."""
+    obs_space, action_space = policy.observation_space, policy.action_space
+    buffer = RolloutBuffer(n_steps, obs_space, action_space, "cpu", gae_lambda=0.9, gamma=0.97, n_envs=n_envs)
+    rng = np.random.default_rng(seed)
+    obs_space.seed(seed)
+    action_space.seed(seed)
+    samples = [[(obs_space.sample(), action_space.sample()) for _ in range(n_envs)] for _ in range(n_steps + 1)]
+    dones = np.zeros(n_envs)
+    for row in samples[:-1]:
+        obs, actions = (np.stack(part) for part in zip(*row, strict=True))
+        with th.no_grad():
+            values, log_probs, _ = evaluate_actions(policy, obs, actions)
+        buffer.add(obs, actions, rng.normal(size=n_envs), dones, values, log_probs)
+        dones = rng.random(n_envs) < 0.2
+    last_obs = np.stack([obs for obs, _ in samples[-1]])
+    with th.no_grad():
+        buffer.compute_returns_and_advantage(policy.predict_values(th.as_tensor(last_obs)), dones)
+    return buffer
+
+
+def assert_same_gradient(policy: ActorCriticPolicy, buffer: RolloutBuffer, **kwargs: Any) -> None:
+    """To 5e-5 of the gradient's norm, and each element to 2e-5 of it and 1e-4 of its own."""
+    gradients, losses = [], []
+    for engine_class in (ReferenceEngine, FusedEngine):
+        engine = make(engine_class, policy, n_envs=buffer.n_envs, **kwargs)
+        gradients.append(th.full_like(engine.vector, 7.0))
+        losses.append(engine.gradient(buffer, gradients[-1]))
+    expected, actual = gradients
+    norm = float(expected.norm())
+    assert norm > 0 and float((expected - actual).norm()) < 5e-5 * norm
+    np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-4, atol=2e-5 * norm)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
+@pytest.mark.parametrize("activation_fn", ACTIVATIONS.values(), ids=ACTIVATIONS)
+@pytest.mark.parametrize("net_arch", NET_ARCHS, ids=str)
+def test_gradient_of_networks(net_arch: Any, activation_fn: Any, action_space: spaces.Space) -> None:
+    policy = make_policy(BOX, action_space, net_arch=net_arch, activation_fn=activation_fn)
+    assert_same_gradient(policy, make_buffer(policy, n_steps=8))
+
+
+@pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
+@pytest.mark.parametrize("obs_space", OBS_SPACES.values(), ids=OBS_SPACES)
+def test_gradient_of_spaces_and_shapes(obs_space: spaces.Space, action_space: spaces.Space) -> None:
+    policy = make_policy(obs_space, action_space, net_arch=[32, 9])
+    for n_steps, n_envs in [(1, 1), (2, 1), (3, 3), (5, 4), (20, 2)]:
+        assert_same_gradient(policy, make_buffer(policy, n_steps, n_envs))
+
+
+@pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
+@pytest.mark.parametrize("normalize_advantage", [False, True])
+def test_gradient_of_coefficients(normalize_advantage: bool, action_space: spaces.Space) -> None:
+    policy = make_policy(BOX, action_space)
+    buffer = make_buffer(policy, 6, 2)
+    for ent_coef, vf_coef, max_grad_norm in product([0, 0.3], [0.0, 0.5, 2], [0.05, 10]):
+        assert_same_gradient(
+            policy,
+            buffer,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            normalize_advantage=normalize_advantage,
+        )
+
+
+def test_gradient_with_a_layout_of_two_parts_and_a_critic_with_features_of_its_own() -> None:
+    policy = make_policy(share_features_extractor=False)
+    layout, buffer = Layout(policy, separate_critic=True), make_buffer(policy)
+    gradients = []
+    for engine_class in (ReferenceEngine, FusedEngine):
+        engine = engine_class(policy, layout, policy.action_space, nullcontext(), np.random.SeedSequence(0))
+        engine.start_rollout(1, hyperparameters())
+        gradients.append(th.empty_like(engine.vector))
+        engine.gradient(buffer, gradients[-1])
+    np.testing.assert_allclose(gradients[1].numpy(), gradients[0].numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer_class", [th.optim.RMSprop, th.optim.Adam])
+def test_parameters_after_many_updates(optimizer_class: type[th.optim.Optimizer]) -> None:
+    """The same 100 rollouts to both engines: each goes its own way, and they arrive at the same place."""
+    policy = make_policy(BOX, spaces.Discrete(4), optimizer_class=optimizer_class, optimizer_kwargs=dict(eps=1e-5))
+    layout = Layout(policy)
+    buffers = [make_buffer(policy, 5, 2, seed) for seed in range(100)]
+    ends = []
+    for engine_class in (ReferenceEngine, FusedEngine):
+        engine = make(engine_class, policy)
+        optimizer = make_optimizer(policy, engine.vector, layout)
+        gradient = th.empty_like(engine.vector)
+        for n_updates, buffer in enumerate(buffers):
+            engine.gradient(buffer, gradient)
+            optimizer.step(gradient, [7e-4], n_updates + 1)
+        ends.append(engine.vector.clone())
+    start = layout.gather(policy)
+    moved = float((ends[0] - start).norm())
+    assert moved > 0.5 and float((ends[1] - ends[0]).norm()) < 1e-3 * moved
+
+
+@pytest.mark.parametrize("n_envs", [1, 3, 8])
+@pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
+@pytest.mark.parametrize("obs_space", OBS_SPACES.values(), ids=OBS_SPACES)
+def test_act_is_the_torch_engines(obs_space: spaces.Space, action_space: spaces.Space, n_envs: int) -> None:
+    """But for the noise: arrays of the same kinds, and values and log probabilities as torch has them for these actions."""
+    policy = make_policy(obs_space, action_space)
+    expected, actual = make(ReferenceEngine, policy), make(FusedEngine, policy)
+    obs_space.seed(0)
+    for step in range(5):
+        obs = np.stack([obs_space.sample() for _ in range(n_envs)])
+        theirs, ours = expected.act(obs, step), actual.act(obs, step)
+        assert th.equal(ours.obs_tensor, theirs.obs_tensor)
+        for name in ("actions", "clipped_actions", "values", "log_probs"):
+            mine, other = getattr(ours, name), getattr(theirs, name)
+            assert (type(mine), mine.dtype, mine.shape) == (type(other), other.dtype, other.shape), name
+        assert all(action in action_space for action in ours.clipped_actions.astype(action_space.dtype))
+        if isinstance(action_space, spaces.Box):
+            np.testing.assert_array_equal(ours.clipped_actions, np.clip(ours.actions, action_space.low, action_space.high))
+        with th.no_grad():
+            values, log_probs, _ = evaluate_actions(policy, obs, ours.actions)
+        np.testing.assert_allclose(ours.values, values, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(ours.log_probs, log_probs, rtol=1e-5, atol=2e-5)
+        np.testing.assert_allclose(actual.predict_values(obs), values, rtol=1e-5, atol=1e-5)
+        terminal = expected.predict_terminal_value(obs[0])
+        assert actual.predict_terminal_value(obs[0]).shape == terminal.shape
+        np.testing.assert_allclose(actual.predict_terminal_value(obs[0]), terminal, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
+@pytest.mark.parametrize("obs_space", OBS_SPACES.values(), ids=OBS_SPACES)
+def test_a_segment_is_a_rollout_buffer(obs_space: spaces.Space, action_space: spaces.Space) -> None:
+    policy = make_policy(obs_space, action_space)
+    n_steps, n_envs, gae_lambda = 6, 3, 0.9
+    ours, theirs = make(FusedEngine, policy), make(FusedEngine, policy)
+    buffer = RolloutBuffer(n_steps, obs_space, action_space, "cpu", gae_lambda, gamma=0.97, n_envs=n_envs)
+    segment = ours.new_segment(n_steps, n_envs)
+    rng = np.random.default_rng(0)
+    obs_space.seed(0)
+    episode_starts = np.ones(n_envs)
+    for step in range(n_steps):
+        obs = np.stack([obs_space.sample() for _ in range(n_envs)])
+        rewards = rng.normal(size=n_envs)
+        segment.observations[step] = obs.reshape(n_envs, -1)
+        segment.episode_starts[step] = episode_starts
+        segment.rewards[step] = rewards
+        ours.act_into(segment, step)
+        action = theirs.act(obs, step)
+        np.testing.assert_array_equal(ours.as_actions(segment.actions[step]), action.actions)
+        np.testing.assert_array_equal(ours.as_actions(segment.clipped_actions[step]), action.clipped_actions)
+        buffer.add(obs, action.actions, rewards, episode_starts, action.values, action.log_probs)
+        episode_starts = rng.random(n_envs) < 0.2
+    last_obs = np.stack([obs_space.sample() for _ in range(n_envs)])
+    segment.observations[n_steps] = last_obs.reshape(n_envs, -1)
+    segment.episode_starts[n_steps] = episode_starts
+    gradients = th.empty(2, len(ours.vector))
+    losses = [ours.returns_and_gradient(segment, gae_lambda, gradients[0].numpy())]
+    last_values = th.from_numpy(segment.values[n_steps])
+    np.testing.assert_allclose(last_values, theirs.predict_values(last_obs).flatten(), rtol=1e-5, atol=1e-6)
+    buffer.compute_returns_and_advantage(last_values, episode_starts)
+    losses.append(theirs.gradient(buffer, gradients[1]))
+    for name in ("values", "log_probs", "advantages", "returns", "rewards", "episode_starts"):
+        np.testing.assert_array_equal(getattr(segment, name)[:n_steps], getattr(buffer, name), err_msg=name)
+    # The same operations, compiled into two kernels.
+    np.testing.assert_allclose(*losses, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(*gradients.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def spoilt(array: np.ndarray, number: float) -> None:
+    array.reshape(-1)[-1] = number
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("activation_fn", ACTIVATIONS.values(), ids=ACTIVATIONS)
+@pytest.mark.parametrize("where", ["observations", "advantages", "returns", "every parameter"])
+def test_a_gradient_that_is_not_finite_is_told(where: str, activation_fn: Any, number: float) -> None:
+    for action_space in (ACTION_SPACES["box"], ACTION_SPACES["discrete"], ACTION_SPACES["multi-binary"]):
+        policy = make_policy(BOX, action_space, net_arch=[6, 17], activation_fn=activation_fn)
+        engine, buffer = make(FusedEngine, policy), make_buffer(policy)
+        out = th.empty_like(engine.vector)
+        assert engine.gradient(buffer, out).finite and out.isfinite().all()
+        if where != "every parameter":
+            # With bounded activations and clipped gradients an infinite observation may be of no consequence.
+            spoilt(getattr(buffer, where), number)
+            assert engine.gradient(buffer, out).finite == bool(out.isfinite().all())
+            reference = make(ReferenceEngine, policy)
+            if where != "observations" or np.isnan(number):
+                assert not out.isfinite().all()
+            if not np.isnan(number) or where != "observations":
+                expected = reference.gradient(buffer, th.empty_like(out)) if where != "observations" else None
+                assert expected is None or not expected.finite
+            continue
+        for part in Layout(policy).slices:
+            kept = engine.vector[part.start].item()
+            engine.vector[part.start] = np.nan
+            assert not engine.gradient(buffer, out).finite
+            engine.vector[part.start] = kept
+        assert engine.gradient(buffer, out).finite
+
+
+def test_a_norm_that_overflows_is_clipped_as_torch_does() -> None:
+    policy = make_policy()
+    buffer = make_buffer(policy)
+    buffer.returns[:] = 1e30
+    for engine_class in (ReferenceEngine, FusedEngine):
+        engine = make(engine_class, policy)
+        out = th.empty_like(engine.vector)
+        assert engine.gradient(buffer, out).finite
+        assert not out.any()
+
+
+def test_what_the_policy_cannot_act_on_is_an_error() -> None:
+    engine = make(FusedEngine, make_policy(spaces.Discrete(3), spaces.Discrete(2)))
+    with pytest.raises(ValueError, match=r"the observation \[3.\] is not in the space Discrete\(3\)"):
+        engine.act(np.array([0, 3]), 0)
+    with pytest.raises(ValueError, match="is not in the space"):
+        engine.predict_values(np.array([-1]))
+    for action_space in ACTION_SPACES.values():
+        engine = make(FusedEngine, make_policy(BOX, action_space))
+        with pytest.raises(ValueError, match="has nan or inf in it"):
+            engine.act(np.array([[0, 0, 0], [0, np.nan, 0]], dtype=np.float32), 0)
+
+
+# What is drawn. Each statistic has a chance of one in a million to be past its bound by accident; the seeds are fixed.
+
+#: Quantiles of the chi-square distribution by its degrees of freedom.
+CHI_SQUARE = {1: 23.93, 2: 27.63, 3: 30.66, 4: 33.38}
+#: Of Kolmogorov's distribution.
+KOLMOGOROV = 2.694
+
+
+def draw(action_space: spaces.Space, n_draws: int = 40_000) -> tuple[np.ndarray, Any]:
+    policy = make_policy(BOX, action_space)
+    with th.no_grad():
+        policy.action_net.weight *= 0.2  # so that every action is drawn many times
+    obs = np.tile(np.array([[0.3, -0.8, 0.5]], dtype=np.float32), (n_draws // 8, 1))
+    engine = make(FusedEngine, policy)
+    actions = np.concatenate([engine.act(obs, step).actions for step in range(8)])
+    return actions, policy.get_distribution(th.as_tensor(obs[:1])).distribution
+
+
+def assert_drawn_from(probs: np.ndarray, counts: np.ndarray) -> None:
+    expected = probs * counts.sum()
+    assert expected.min() > 50
+    assert ((counts - expected) ** 2 / expected).sum() < CHI_SQUARE[len(probs) - 1]
+
+
+def test_categories_are_drawn_with_their_probabilities() -> None:
+    actions, distribution = draw(spaces.Discrete(5))
+    assert_drawn_from(distribution.probs[0].detach().numpy(), np.bincount(actions, minlength=5))
+    actions, distributions = draw(spaces.MultiDiscrete([2, 4, 3]))
+    for column, distribution in zip(actions.T, distributions, strict=True):
+        probs = distribution.probs[0].detach().numpy()
+        assert_drawn_from(probs, np.bincount(column, minlength=len(probs)))
+
+
+def test_bits_are_drawn_with_their_probabilities() -> None:
+    actions, distribution = draw(spaces.MultiBinary(4))
+    for column, prob in zip(actions.T, distribution.probs[0].detach().numpy(), strict=True):
+        assert_drawn_from(np.array([1 - prob, prob]), np.bincount(column.astype(int), minlength=2))
+
+
+def test_normal_actions_are_normal_and_independent() -> None:
+    actions, distribution = draw(spaces.Box(-1, 1, (2,)))
+    noise = (actions - distribution.loc.detach().numpy()) / distribution.scale.detach().numpy()
+    n_draws = len(noise)
+    for column in noise.T:
+        cumulative = np.array([0.5 * (1 + erf(z / sqrt(2))) for z in np.sort(column)])
+        ranks = np.arange(n_draws + 1) / n_draws
+        distance = max(np.abs(cumulative - ranks[:-1]).max(), np.abs(cumulative - ranks[1:]).max())
+        assert sqrt(n_draws) * distance < KOLMOGOROV
+    # 4.9 standard deviations of a normal distribution are passed once in a million times.
+    pairs = [noise.T[0] * noise.T[1], *(column[1:] * column[:-1] for column in noise.T)]
+    assert all(abs(products.mean()) * sqrt(n_draws) < 4.9 for products in pairs)
+
+
+def test_a_category_of_no_probability_is_never_drawn() -> None:
+    policy = make_policy(BOX, spaces.Discrete(3))
+    with th.no_grad():
+        policy.action_net.bias.copy_(th.tensor([-200.0, 0.0, -200.0]))
+    actions = make(FusedEngine, policy).act(np.zeros((1000, 3), dtype=np.float32), 0).actions
+    assert (actions == 1).all()
+
+
+def noise_of(seed: int | None, n_draws: int = 50) -> np.ndarray:
+    engine = make(FusedEngine, make_policy(), seed)
+    return np.concatenate([engine.act(np.zeros((1, 3), dtype=np.float32), step).actions for step in range(n_draws)])
+
+
+def test_noise_repeats_with_a_seed_and_differs_without() -> None:
+    np.testing.assert_array_equal(noise_of(3), noise_of(3))
+    everything = np.concatenate([noise_of(3), noise_of(4)]).flatten()
+    assert len(np.unique(everything)) == len(everything)
+    np.random.seed(5)
+    first, second = noise_of(None), noise_of(None)
+    assert not np.isin(first, second).any()
+    np.random.seed(5)
+    np.testing.assert_array_equal(noise_of(None), first)
+
+
+def test_noise_goes_on_from_a_state() -> None:
+    first, second = make(FusedEngine, make_policy(), 1), make(FusedEngine, make_policy(), 2)
+    obs = np.zeros((4, 3), dtype=np.float32)
+    first.act(obs, 0)
+    second.rng_state[:] = first.rng_state
+    np.testing.assert_array_equal(first.act(obs, 1).actions, second.act(obs, 1).actions)
+
+
+def test_the_random_generator_is_xoshiro256_plus_plus() -> None:
+    """Written down a second time, in whole numbers."""
+    mask = 2**64 - 1
+    state = np.random.SeedSequence(0).generate_state(4, np.uint64)
+    s = [int(number) for number in state]
+    engine = make(FusedEngine, make_policy(BOX, spaces.MultiBinary(1)), 0)
+    np.testing.assert_array_equal(engine.rng_state, state)
+    engine.act(np.zeros((10, 3), dtype=np.float32), 0)  # each bit draws one number
+    for _ in range(10):
+        shifted = (s[1] << 17) & mask
+        s[2] ^= s[0]
+        s[3] ^= s[1]
+        s[1] ^= s[2]
+        s[0] ^= s[3]
+        s[2] ^= shifted
+        s[3] = ((s[3] << 45) | (s[3] >> 19)) & mask
+    assert engine.rng_state.tolist() == s
+
+
+# Where it fits
+
+
+class OwnPolicy(ActorCriticPolicy):
+    pass
+
+
+class OwnExtractor(FlattenExtractor):
+    pass
+
+
+class OwnMlp(MlpExtractor):
+    pass
+
+
+def changed(change: Callable[[ActorCriticPolicy], Any], **kwargs: Any) -> ActorCriticPolicy:
+    policy = make_policy(**kwargs)
+    change(policy)
+    return policy
+
+
+def set_mlp(policy: ActorCriticPolicy) -> None:
+    policy.mlp_extractor = OwnMlp(3, [4], nn.Tanh, "cpu")
+
+
+MISFITS: dict[str, Callable[[], ActorCriticPolicy]] = {
+    "the policy is a OwnPolicy, not an ActorCriticPolicy itself": lambda: OwnPolicy(BOX, BOX, lambda _: 1e-3),
+    "observations of Dict spaces need torch": lambda: changed(
+        lambda policy: setattr(policy, "observation_space", spaces.Dict({"a": BOX}))
+    ),
+    "observations are images": lambda: make_policy(spaces.Box(0, 255, (36, 36, 1), np.uint8)),
+    "MultiDiscrete space with more than one axis": lambda: changed(
+        lambda policy: setattr(policy, "observation_space", spaces.MultiDiscrete([[2, 3], [4, 5]]))
+    ),
+    "Discrete observations do not start at 0": lambda: make_policy(spaces.Discrete(3, start=1)),
+    "drawn from a StateDependentNoiseDistribution": lambda: make_policy(use_sde=True),
+    "actions are float64, not float32": lambda: make_policy(BOX, spaces.Box(-1, 1, (2,), np.float64)),
+    "the features extractor is a OwnExtractor": lambda: make_policy(features_extractor_class=OwnExtractor),
+    "the mlp_extractor is a OwnMlp": lambda: changed(set_mlp),
+    "modules of the policy have hooks": lambda: changed(
+        lambda policy: policy.action_net.register_forward_hook(lambda *_: None)
+    ),
+    "not linear layers with activations between them": lambda: changed(
+        lambda policy: policy.mlp_extractor.policy_net.append(nn.LayerNorm(64))
+    ),
+    "activations differ from layer to layer": lambda: changed(
+        lambda policy: policy.mlp_extractor.policy_net.__setitem__(1, nn.ReLU())
+    ),
+    r"the activation GELU\(.*\) needs torch": lambda: make_policy(activation_fn=nn.GELU),
+    r"the activation LeakyReLU\(negative_slope=-0.1\) needs torch": lambda: make_policy(
+        activation_fn=partial(nn.LeakyReLU, negative_slope=-0.1)
+    ),
+    "parameters or buffers of its own": lambda: changed(lambda policy: policy.register_buffer("mean", th.zeros(3))),
+    "modules that share theirs": lambda: changed(
+        lambda policy: setattr(policy.mlp_extractor.value_net[0], "weight", policy.mlp_extractor.policy_net[0].weight)
+    ),
+    "some parameters are frozen": lambda: changed(lambda policy: policy.log_std.requires_grad_(False)),
+    "parameters are torch.float64, not float32": lambda: make_policy().double(),
+    "parameters are on meta, not on the CPU": lambda: make_policy().to("meta"),
+}
+
+
+@pytest.mark.parametrize(("reason", "build"), MISFITS.items(), ids=list(MISFITS))
+def test_what_does_not_fit(reason: str, build: Callable[[], ActorCriticPolicy]) -> None:
+    policy = build()
+    assert choose_engine("torch", policy).name == choose_engine("auto", policy).name == "torch"
+    with pytest.raises(ValueError, match=f"engine must be 'auto' or 'torch' for this policy, but it is 'fused': .*{reason}"):
+        choose_engine("fused", policy)
+
+
+def test_what_fits() -> None:
+    for obs_space, action_space in product(OBS_SPACES.values(), ACTION_SPACES.values()):
+        assert why_not_fused(make_policy(obs_space, action_space, net_arch=[4])) is None
+    assert choose_engine("auto", make_policy()).name == choose_engine("fused", make_policy()).name == "fused"
+    assert choose_engine("torch", make_policy()).name == "torch"
+
+
+def test_a_policy_that_does_not_fit_is_told_at_once() -> None:
+    with pytest.raises(ValueError, match=r"engine must be .* but it is 'fused': actions are drawn from a StateDependent"):
+        A3C("MlpPolicy", "Pendulum-v1", engine="fused", use_sde=True)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "line"),
+    [
+        (dict(engine="auto"), "engine fused (the policy fits it)"),
+        (dict(engine="auto", use_sde=True), "engine torch (not fused: actions are drawn from a StateDependent"),
+        (dict(engine="torch"), "engine torch (as asked for)"),
+    ],
+)
+def test_the_user_is_told_which_engine_it_is(kwargs: dict[str, Any], line: str, capsys: pytest.CaptureFixture) -> None:
+    A3C("MlpPolicy", make_vec_env("Pendulum-v1"), verbose=1, **kwargs).learn(5)
+    assert line in capsys.readouterr().out
+
+
+# Kernels
+
+
+def test_tanh_is_accurate() -> None:
+    """To two units in the last place, and 1 where that is nearest."""
+    policy = make_policy(spaces.Box(-np.inf, np.inf, (1,)), BOX, net_arch=dict(pi=[], vf=[1]))
+    with th.no_grad():
+        for param in (*policy.mlp_extractor.value_net[0].parameters(), *policy.value_net.parameters()):
+            param.fill_(1.0 if param.ndim == 2 else 0.0)
+    magnitudes = np.concatenate([np.geomspace(1e-30, 1e38, 200_001), np.linspace(0, 10, 200_001), [np.inf]])
+    x = np.concatenate([magnitudes, -magnitudes]).astype(np.float32)
+    engine = make(FusedEngine, policy)
+    actual = engine.predict_values(x[:, None]).numpy()[:, 0]
+    expected = np.tanh(x.astype(np.float64))
+    assert (np.abs(actual - expected) <= 2 * np.spacing(np.abs(expected).astype(np.float32))).all()
+    assert np.isnan(engine.predict_values(np.array([[np.nan]])).item())
+
+
+OPTIMIZERS: dict[str, tuple[Callable[..., th.optim.Optimizer], Callable[..., None], list[str], float]] = {
+    "rmsprop": (
+        partial(th.optim.RMSprop, alpha=0.95, eps=1e-5),
+        lambda x, g, v, n: kernels.rmsprop_step(x, g, v, 7e-4, 0.95, 1e-5),
+        ["square_avg"],
+        0.0,
+    ),
+    "rmsprop as in tensorflow": (
+        partial(RMSpropTFLike, alpha=0.95, eps=1e-5),
+        lambda x, g, v, n: kernels.rmsprop_tf_step(x, g, v, 7e-4, 0.95, 1e-5),
+        ["square_avg"],
+        1.0,
+    ),
+    "adam": (
+        partial(th.optim.Adam, betas=(0.8, 0.99), eps=1e-5),
+        lambda x, g, m, v, n: kernels.adam_step(x, g, m, v, 7e-4, 0.8, 0.99, 1e-5, n),
+        ["exp_avg", "exp_avg_sq"],
+        0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_optimizer_steps_are_torchs(case: tuple) -> None:
+    build, step, names, initial = case
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=1003).astype(np.float32)
+    param = nn.Parameter(th.as_tensor(start.copy()))
+    optimizer = build([param], lr=7e-4)
+    vector, statistics = start.copy(), [np.full_like(start, initial) for _ in names]
+    for n_steps in range(1, 51):
+        gradient = (rng.normal(size=1003) * 10.0 ** rng.uniform(-6, 1, size=1003)).astype(np.float32)
+        param.grad = th.as_tensor(gradient)
+        optimizer.step()
+        step(vector, gradient, *statistics, n_steps)
+    for name, statistic in zip(names, statistics, strict=True):
+        np.testing.assert_allclose(statistic, optimizer.state[param][name], rtol=2e-6, atol=2e-7)
+    np.testing.assert_allclose(vector, param.detach(), rtol=1e-6, atol=1e-6)
+    assert np.abs(vector - start).max() > 1e-3
+
+
+def test_kernels_are_compiled_once() -> None:
+    """Whatever the network, the spaces and the number of environments."""
+    for (_, obs_space), (_, action_space) in product(OBS_SPACES.items(), ACTION_SPACES.items()):
+        policy = make_policy(obs_space, action_space, net_arch=[3])
+        engine, buffer = make(FusedEngine, policy, ent_coef=0, normalize_advantage=True), make_buffer(policy, 4, 2)
+        segment = engine.new_segment(2, 3)
+        engine.act_into(segment, 0)
+        engine.act(buffer.observations[0].reshape(2, *obs_space.shape), 0)
+        buffer.observations.flags.writeable = False  # a callback's doing, say
+        engine.gradient(buffer, th.empty_like(engine.vector))
+        engine.returns_and_gradient(segment, 1, np.empty(len(engine.vector), dtype=np.float32))
+    for kernel in (kernels.act, kernels.predict_values, kernels.gradient, kernels.returns_and_gradient):
+        assert len(kernel.signatures) == 1, kernel
+
+
+# Learning
+
+
+IDENTITIES: dict[str, Callable[[], gym.Env]] = {
+    "discrete": lambda: IdentityEnv(10),
+    "multi-discrete": lambda: IdentityEnvMultiDiscrete(4),
+    "multi-binary": lambda: IdentityEnvMultiBinary(4),
+    "box": lambda: IdentityEnvBox(eps=0.5),
+}
+
+
+@pytest.mark.parametrize("backend", ["serial", "thread"])
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_it_learns(identity: str, backend: str) -> None:
+    env = DummyVecEnv([lambda: Monitor(IDENTITIES[identity]()) for _ in range(4)])  # type: ignore[list-item, return-value]
+    kwargs = dict(n_steps=5, learning_rate=2e-3, gamma=0.4, seed=0) | (dict(vf_coef=0.25) if identity == "box" else {})
+    model = A3C("MlpPolicy", env, engine="fused", backend=backend, **kwargs)  # type: ignore[arg-type]
+    before, _ = evaluate_policy(model, env, n_eval_episodes=4)
+    model.learn(12_000)
+    after, _ = evaluate_policy(model, env, n_eval_episodes=4)
+    assert after > 90 > before  # of 100 a episode
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_a_serial_run_repeats_to_the_last_bit(n_workers: int) -> None:
+    ends = []
+    for _ in range(2):
+        env = make_vec_env("CartPole-v1", n_envs=3, seed=0)
+        model = A3C("MlpPolicy", env, n_workers=n_workers, engine="fused", backend="serial", seed=4).learn(600)
+        ends.append(th.cat([param.detach().flatten() for param in model.policy.parameters()]))
+    assert th.equal(*ends)
