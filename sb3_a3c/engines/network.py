@@ -12,7 +12,7 @@ from stable_baselines3.common.distributions import (
     MultiCategoricalDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim, get_obs_shape, is_image_space
+from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim, get_obs_shape
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
@@ -111,8 +111,8 @@ def _why_not_spaces(policy: ActorCriticPolicy) -> str | None:
     obs_space, action_space = policy.observation_space, policy.action_space
     if not isinstance(obs_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         return f"observations of {type(obs_space).__name__} spaces need torch"
-    if is_image_space(obs_space):
-        return "observations are images"
+    if isinstance(obs_space, spaces.Box) and obs_space.dtype == np.uint8 and len(obs_space.shape) == 3:
+        return "observations look like images"
     if isinstance(obs_space, spaces.MultiDiscrete) and obs_space.nvec.ndim != 1:
         return "observations are of a MultiDiscrete space with more than one axis"
     if isinstance(obs_space, spaces.Discrete) and obs_space.start != 0:

@@ -1,0 +1,152 @@
+"""Microseconds of one step, one gradient and one optimizer step, of the torch engine and of the fused engine's kernels."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_a3c.engines import kernels
+from sb3_a3c.engines.fused import FusedEngine
+from sb3_a3c.engines.reference import ReferenceEngine
+from sb3_a3c.hyperparameters import Hyperparameters
+from sb3_a3c.layout import Layout
+from sb3_a3c.optimizers import Adam, RMSprop, RMSpropTensorFlow
+
+N_STEPS = 8
+#: Name, entries of an observation, the actions, the layers, environments of the worker.
+CASES: list[tuple[str, int, spaces.Space, list[int], int]] = [
+    ("Pendulum, 64x64", 3, spaces.Box(-2, 2, (1,)), [64, 64], 1),
+    ("CartPole, 64x64", 4, spaces.Discrete(2), [64, 64], 1),
+    ("CartPole, 64x64, 4 environments", 4, spaces.Discrete(2), [64, 64], 4),
+    ("HalfCheetah, 64x64", 17, spaces.Box(-1, 1, (6,)), [64, 64], 1),
+    ("HalfCheetah, 256x256", 17, spaces.Box(-1, 1, (6,)), [256, 256], 1),
+    ("HalfCheetah, 400x300", 17, spaces.Box(-1, 1, (6,)), [400, 300], 1),
+    ("HalfCheetah, 1024x1024", 17, spaces.Box(-1, 1, (6,)), [1024, 1024], 1),
+]
+HYPERPARAMETERS = Hyperparameters(
+    gamma=0.99,
+    ent_coef=0.01,
+    vf_coef=0.5,
+    max_grad_norm=0.5,
+    normalize_advantage=False,
+    sde_sample_freq=-1,
+    lr_schedule=lambda _: 7e-4,
+    vf_lr_schedule=None,
+)
+
+
+def microseconds(call: Callable[[], Any], n_rounds: int = 7) -> float:
+    """
+    :param call: What to time
+    :param n_rounds: How often to time it, each time for about 20 ms
+    :return: The time of one call in the fastest round
+    """
+    call()
+    started = perf_counter()
+    call()
+    n_calls = max(1, int(0.02 / (perf_counter() - started)))
+    rounds = []
+    for _ in range(n_rounds):
+        started = perf_counter()
+        for _ in range(n_calls):
+            call()
+        rounds.append((perf_counter() - started) / n_calls)
+    return 1e6 * min(rounds)
+
+
+def filled_buffer(engine: Any, obs_space: spaces.Box, action_space: spaces.Space, n_envs: int) -> RolloutBuffer:
+    """
+    :param engine: The engine that acts
+    :param obs_space: What it observes
+    :param action_space: What it does
+    :param n_envs: Environments of the worker
+    :return: A full buffer of random observations and rewards
+    """
+    buffer = RolloutBuffer(N_STEPS, obs_space, action_space, "cpu", n_envs=n_envs)
+    for step in range(N_STEPS):
+        obs = np.stack([obs_space.sample() for _ in range(n_envs)])
+        action = engine.act(obs, step)
+        rewards = np.random.normal(size=n_envs)
+        buffer.add(obs, action.actions, rewards, np.zeros(n_envs), action.values, action.log_probs)
+    buffer.compute_returns_and_advantage(th.zeros(n_envs), np.zeros(n_envs))
+    return buffer
+
+
+def time_engines(n_obs: int, action_space: spaces.Space, net_arch: list[int], n_envs: int) -> list[list[float]]:
+    """
+    :param n_obs: Entries of an observation
+    :param action_space: The actions
+    :param net_arch: The layers
+    :param n_envs: Environments of the worker
+    :return: Rows of a step and of a gradient: torch, fused through the same protocol, fused over a segment
+    """
+    obs_space = spaces.Box(-1, 1, (n_obs,))
+    policy = ActorCriticPolicy(obs_space, action_space, lambda _: 7e-4, net_arch=net_arch)
+    layout, seed = Layout(policy), np.random.SeedSequence(0)
+    reference = ReferenceEngine(policy, layout, action_space, nullcontext(), seed)
+    fused = FusedEngine(policy, layout, action_space, nullcontext(), seed)
+    reference.start_rollout(n_envs, HYPERPARAMETERS)
+    fused.start_rollout(n_envs, HYPERPARAMETERS)
+    buffer = filled_buffer(reference, obs_space, action_space, n_envs)
+    segment = fused.new_segment(N_STEPS, n_envs)
+    for step in range(N_STEPS):
+        segment.observations[step] = buffer.observations[step]
+        fused.act_into(segment, step)
+    out = th.zeros(layout.size)
+    obs, flat_out = buffer.observations[0], out.numpy()
+    return [
+        [
+            microseconds(lambda: reference.act(obs, 0)),
+            microseconds(lambda: fused.act(obs, 0)),
+            microseconds(lambda: fused.act_into(segment, 0)),
+        ],
+        [
+            microseconds(lambda: reference.gradient(buffer, out)),
+            microseconds(lambda: fused.gradient(buffer, out)),
+            microseconds(lambda: fused.returns_and_gradient(segment, 1.0, flat_out)),
+        ],
+    ]
+
+
+def time_optimizers(size: int) -> dict[str, list[float]]:
+    """
+    :param size: Parameters of the network
+    :return: For each optimizer: a step over a vector in torch's operations, and in a kernel
+    """
+    policy = ActorCriticPolicy(spaces.Box(-1, 1, (1,)), spaces.Discrete(2), lambda _: 7e-4)
+    layout = Layout(policy)
+    layout.parts = [slice(0, size)]
+    vector, gradient = th.randn(size), 0.01 * th.randn(size)
+    options = dict(alpha=0.99, eps=1e-5, betas=(0.9, 0.999))
+    x, g, m, v = (np.full(size, 0.1, dtype=np.float32) for _ in range(4))
+    steps: dict[type, Callable[[], None]] = {
+        RMSprop: lambda: kernels.rmsprop_step(x, g, v, 7e-4, 0.99, 1e-5),
+        RMSpropTensorFlow: lambda: kernels.rmsprop_tf_step(x, g, v, 7e-4, 0.99, 1e-5),
+        Adam: lambda: kernels.adam_step(x, g, m, v, 7e-4, 0.9, 0.999, 1e-5, 10),
+    }
+    table = {}
+    for optimizer_class, step in steps.items():
+        optimizer = optimizer_class(options, vector, layout)
+        in_torch = partial(optimizer.step, gradient, [7e-4], 10)
+        table[optimizer_class.__name__] = [microseconds(in_torch), microseconds(step)]
+    return table
+
+
+if __name__ == "__main__":
+    th.set_num_threads(1)
+    print(f"Microseconds; gradients over {N_STEPS} steps. Ratios are of torch to the fused engine over a segment.")
+    print(f"{'':42}{'torch':>10}{'fused':>10}{'segment':>10}{'ratio':>8}")
+    for name, n_obs, action_space, net_arch, n_envs in CASES:
+        rows = time_engines(n_obs, action_space, net_arch, n_envs)
+        for what, times in zip(("act", "gradient"), rows, strict=True):
+            print(f"{name + ', ' + what:42}" + "".join(f"{time:10.1f}" for time in times) + f"{times[0] / times[-1]:8.1f}")
+    for size in (9_216, 150_000):
+        for name, times in time_optimizers(size).items():
+            print(f"{f'{name}, {size} parameters':42}{times[0]:10.1f}{'':10}{times[1]:10.1f}{times[0] / times[1]:8.1f}")
