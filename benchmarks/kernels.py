@@ -85,7 +85,7 @@ def time_engines(n_obs: int, action_space: spaces.Space, net_arch: list[int], n_
     :param action_space: The actions
     :param net_arch: The layers
     :param n_envs: Environments of the worker
-    :return: Rows of a step and of a gradient: torch, fused through the same protocol, fused over a segment
+    :return: Rows of a step and of a gradient: torch, fused
     """
     obs_space = spaces.Box(-1, 1, (n_obs,))
     policy = ActorCriticPolicy(obs_space, action_space, lambda _: 7e-4, net_arch=net_arch)
@@ -95,23 +95,11 @@ def time_engines(n_obs: int, action_space: spaces.Space, net_arch: list[int], n_
     reference.start_rollout(n_envs, HYPERPARAMETERS)
     fused.start_rollout(n_envs, HYPERPARAMETERS)
     buffer = filled_buffer(reference, obs_space, action_space, n_envs)
-    segment = fused.new_segment(N_STEPS, n_envs)
-    for step in range(N_STEPS):
-        segment.observations[step] = buffer.observations[step]
-        fused.act_into(segment, step)
     out = th.zeros(layout.size)
-    obs, flat_out = buffer.observations[0], out.numpy()
+    obs = buffer.observations[0]
     return [
-        [
-            microseconds(lambda: reference.act(obs, 0)),
-            microseconds(lambda: fused.act(obs, 0)),
-            microseconds(lambda: fused.act_into(segment, 0)),
-        ],
-        [
-            microseconds(lambda: reference.gradient(buffer, out)),
-            microseconds(lambda: fused.gradient(buffer, out)),
-            microseconds(lambda: fused.returns_and_gradient(segment, 1.0, flat_out)),
-        ],
+        [microseconds(lambda: reference.act(obs, 0)), microseconds(lambda: fused.act(obs, 0))],
+        [microseconds(lambda: reference.gradient(buffer, out)), microseconds(lambda: fused.gradient(buffer, out))],
     ]
 
 
@@ -141,12 +129,12 @@ def time_optimizers(size: int) -> dict[str, list[float]]:
 
 if __name__ == "__main__":
     th.set_num_threads(1)
-    print(f"Microseconds; gradients over {N_STEPS} steps. Ratios are of torch to the fused engine over a segment.")
-    print(f"{'':42}{'torch':>10}{'fused':>10}{'segment':>10}{'ratio':>8}")
+    print(f"Microseconds; gradients over {N_STEPS} steps. Ratios are of torch to fused.")
+    print(f"{'':42}{'torch':>10}{'fused':>10}{'ratio':>8}")
     for name, n_obs, action_space, net_arch, n_envs in CASES:
         rows = time_engines(n_obs, action_space, net_arch, n_envs)
         for what, times in zip(("act", "gradient"), rows, strict=True):
             print(f"{name + ', ' + what:42}" + "".join(f"{time:10.1f}" for time in times) + f"{times[0] / times[-1]:8.1f}")
     for size in (9_216, 150_000):
         for name, times in time_optimizers(size).items():
-            print(f"{f'{name}, {size} parameters':42}{times[0]:10.1f}{'':10}{times[1]:10.1f}{times[0] / times[1]:8.1f}")
+            print(f"{f'{name}, {size} parameters':42}{times[0]:10.1f}{times[1]:10.1f}{times[0] / times[1]:8.1f}")

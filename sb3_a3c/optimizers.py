@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import update_learning_rate
 
+import sb3_a3c.engines.kernels as kernels
 from sb3_a3c.layout import Layout, clone_policy
 
 
@@ -28,6 +30,7 @@ class FlatOptimizer(ABC):
     :param options: The optimizer's options, as in ``param_groups``
     :param vector: The vector that it steps
     :param layout: What lies where in the vector
+    :param compiled: Whether compiled code steps it, which keeps the GIL, and rounds otherwise than torch
     """
 
     #: The optimizer whose arithmetic this is.
@@ -37,8 +40,9 @@ class FlatOptimizer(ABC):
     #: What each statistic holds before the first update.
     initial: ClassVar[dict[str, float]]
 
-    def __init__(self, options: dict[str, Any], vector: th.Tensor, layout: Layout) -> None:
+    def __init__(self, options: dict[str, Any], vector: th.Tensor, layout: Layout, compiled: bool = False) -> None:
         self.options = options
+        self.compiled = compiled
         self.vector = vector
         self.layout = layout
         self.n_steps = 0
@@ -53,14 +57,21 @@ class FlatOptimizer(ABC):
         :param n_steps: How many gradients this makes, counted from 1
         """
         for part, learning_rate in zip(self.layout.parts, learning_rates, strict=False):
-            statistics = [statistic[part] for statistic in self.statistics.values()]
-            self._update(self.vector[part], gradient[part], statistics, learning_rate, n_steps)
+            vectors = [vector[part] for vector in (self.vector, gradient, *self.statistics.values())]
+            if self.compiled:
+                self._update_compiled(*(vector.numpy() for vector in vectors), learning_rate, n_steps)
+            else:
+                self._update(vectors[0], vectors[1], vectors[2:], learning_rate, n_steps)
 
     @abstractmethod
     def _update(
         self, params: th.Tensor, grad: th.Tensor, statistics: list[th.Tensor], learning_rate: float, n_steps: int
     ) -> None:
         """Step ``params`` in place; all vectors are of shape ``(n,)``."""
+
+    @abstractmethod
+    def _update_compiled(self, *arguments: Any) -> None:
+        """The same by one call of a kernel: parameters, gradient, statistics, learning rate, steps."""
 
     def load(self, policy: ActorCriticPolicy) -> None:
         """
@@ -126,6 +137,11 @@ class RMSprop(FlatOptimizer):
         square_avg.mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
         params.addcdiv_(grad, square_avg.sqrt().add_(self.options["eps"]), value=-learning_rate)
 
+    def _update_compiled(
+        self, params: np.ndarray, grad: np.ndarray, square_avg: np.ndarray, learning_rate: float, n_steps: int
+    ) -> None:
+        kernels.rmsprop_step(params, grad, square_avg, learning_rate, self.options["alpha"], self.options["eps"])
+
 
 class RMSpropTensorFlow(FlatOptimizer):
     """``v <- alpha v + (1 - alpha) g^2; x <- x - lr g / sqrt(v + eps)``, v from 1 (SB3's ``RMSpropTFLike``)."""
@@ -141,6 +157,11 @@ class RMSpropTensorFlow(FlatOptimizer):
         alpha = self.options["alpha"]
         square_avg.mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
         params.addcdiv_(grad, square_avg.add(self.options["eps"]).sqrt_(), value=-learning_rate)
+
+    def _update_compiled(
+        self, params: np.ndarray, grad: np.ndarray, square_avg: np.ndarray, learning_rate: float, n_steps: int
+    ) -> None:
+        kernels.rmsprop_tf_step(params, grad, square_avg, learning_rate, self.options["alpha"], self.options["eps"])
 
     def _step_entry(self) -> int:
         return self.n_steps
@@ -163,6 +184,18 @@ class Adam(FlatOptimizer):
         bias_correction1, bias_correction2 = 1 - beta1**n_steps, 1 - beta2**n_steps
         denominator = (exp_avg_sq.sqrt() / bias_correction2**0.5).add_(self.options["eps"])
         params.addcdiv_(exp_avg, denominator, value=-(learning_rate / bias_correction1))
+
+    def _update_compiled(
+        self,
+        params: np.ndarray,
+        grad: np.ndarray,
+        exp_avg: np.ndarray,
+        exp_avg_sq: np.ndarray,
+        learning_rate: float,
+        n_steps: int,
+    ) -> None:
+        beta1, beta2 = self.options["betas"]
+        kernels.adam_step(params, grad, exp_avg, exp_avg_sq, learning_rate, beta1, beta2, self.options["eps"], n_steps)
 
 
 class TorchOptimizer:
@@ -198,16 +231,19 @@ class TorchOptimizer:
         policy.optimizer.load_state_dict(deepcopy(self.policy.optimizer.state_dict()))
 
 
-def make_optimizer(policy: ActorCriticPolicy, vector: th.Tensor, layout: Layout) -> FlatOptimizer | TorchOptimizer:
+def make_optimizer(
+    policy: ActorCriticPolicy, vector: th.Tensor, layout: Layout, compiled: bool = False
+) -> FlatOptimizer | TorchOptimizer:
     """
     :param policy: The policy whose optimizer is to step the vector
     :param vector: The vector, of shape ``(size,)``
     :param layout: What lies where in the vector
+    :param compiled: Whether compiled code is to step it, where there is some
     :return: An optimizer that does what the policy's own does, with its statistics
     """
     for flat_class in (RMSprop, RMSpropTensorFlow, Adam):
         if flat_class.fits(policy.optimizer, layout.parameters(policy)):
-            optimizer = flat_class(policy.optimizer.param_groups[0], vector, layout)
+            optimizer = flat_class(policy.optimizer.param_groups[0], vector, layout, compiled)
             optimizer.load(policy)
             return optimizer
     return TorchOptimizer(policy, vector, layout)

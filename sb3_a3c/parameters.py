@@ -17,6 +17,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
+import sb3_a3c.engines.kernels as kernels
 from sb3_a3c.layout import Layout
 from sb3_a3c.normalization import JournaledMeanStd, moments_of, set_moments
 from sb3_a3c.optimizers import TorchOptimizer, make_optimizer
@@ -46,6 +47,8 @@ class SharedParameters:
     :param statistics: The normalization statistics to start from; they are copied
     :param num_timesteps: Environment steps so far
     :param use_locking: Whether updates are atomic
+    :param compiled: Whether compiled code copies and steps the vector: it keeps the GIL, where each operation of torch
+        would hand it to another worker, and rounds otherwise than torch. It takes parameters in float32 on the CPU
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class SharedParameters:
         statistics: Sequence[RunningMeanStd] = (),
         num_timesteps: int = 0,
         use_locking: bool = True,
+        compiled: bool = False,
     ) -> None:
         self.layout = layout
         self.vector = layout.gather(policy)
@@ -62,10 +66,11 @@ class SharedParameters:
         self.statistics = [rms.copy() for rms in statistics]
         self.n_updates = 0
         self.num_timesteps = num_timesteps
-        self._optimizer = make_optimizer(policy, self.vector, layout)
+        self._optimizer = make_optimizer(policy, self.vector, layout, compiled)
         self._first_step = self._optimizer.n_steps
         # An optimizer of another make keeps gradients on its parameters, so two workers can't step it at once.
         self.use_locking = use_locking or isinstance(self._optimizer, TorchOptimizer)
+        self._compiled = compiled
         self._lock = threading.Lock()
 
     def pull(self, vector: th.Tensor, buffers: Sequence[th.Tensor], statistics: Sequence[JournaledMeanStd] = ()) -> Access:
@@ -79,14 +84,14 @@ class SharedParameters:
         """
         with self._exclusive() as waited:
             if self.use_locking:
-                vector.copy_(self.vector)
+                self._copy_to(vector)
             for buffer, shared_buffer in zip(buffers, self.buffers, strict=True):
                 buffer.copy_(shared_buffer)
             for rms, shared_rms in zip(statistics, self.statistics, strict=True):
                 set_moments(rms, moments_of(shared_rms))
             access = Access(self.n_updates, self.num_timesteps, waited)
         if not self.use_locking:
-            vector.copy_(self.vector)
+            self._copy_to(vector)
         return access
 
     def push(
@@ -147,6 +152,12 @@ class SharedParameters:
                 buffer.copy_(shared_buffer)
             self._optimizer.n_steps = self._first_step + self.n_updates
             self._optimizer.save(policy)
+
+    def _copy_to(self, vector: th.Tensor) -> None:
+        if self._compiled:
+            kernels.copy(self.vector.numpy(), vector.numpy())
+        else:
+            vector.copy_(self.vector)
 
     @contextmanager
     def _exclusive(self) -> Iterator[float]:

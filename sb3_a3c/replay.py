@@ -146,12 +146,13 @@ class Replay:
         for rms, *moments in zip(running_statistics(self._model.env), *(step.moments for step in steps), strict=False):
             set_moments(rms, max(moments, key=lambda m: m.n_samples))
         actions = [step.action for step in steps]
+        tensors = [action.as_tensors() for action in actions]
         return {
             "n_steps": n_steps,
-            "obs_tensor": beside([action.obs_tensor for action in actions]),
+            "obs_tensor": beside([obs for obs, _, _ in tensors]),
             "actions": beside([action.actions for action in actions]),
-            "values": beside([action.values for action in actions]),
-            "log_probs": beside([action.log_probs for action in actions]),
+            "values": beside([values for _, values, _ in tensors]),
+            "log_probs": beside([log_probs for _, _, log_probs in tensors]),
             "clipped_actions": beside([action.clipped_actions for action in actions]),
             "new_obs": beside([step.new_obs for step in steps]),
             "rewards": beside([step.rewards for step in steps]),

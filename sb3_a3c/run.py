@@ -82,7 +82,9 @@ def _make_workers(
     # An environment that was not sliced keeps its statistics: there is nobody to share them with.
     sliced = envs[0] is not model.env
     statistics = running_statistics(model.env) if sliced else []
-    parameters = SharedParameters(model.policy, layout, statistics, model.num_timesteps, model.use_locking)
+    parameters = SharedParameters(
+        model.policy, layout, statistics, model.num_timesteps, model.use_locking, compiled=engine == "fused"
+    )
     turn = make_turn(layout.size)
     workers = [
         Worker(

@@ -12,7 +12,7 @@ from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.network import why_not_fused
 from sb3_a3c.engines.protocol import Action, Engine, Losses
 from sb3_a3c.engines.reference import ReferenceEngine
-from sb3_a3c.engines.turns import make_turn
+from sb3_a3c.engines.turns import LARGE, make_turn
 from sb3_a3c.layout import Layout
 
 #: The engines by the names that users type; "auto" takes the fastest that computes what the policy does.
@@ -39,6 +39,9 @@ def choose_engine(name: str, policy: ActorCriticPolicy) -> Choice:
     :raises ValueError: if the policy does not fit the engine that the user wants
     """
     misfit = None if name == "torch" else why_not_fused(policy)
+    n_parameters = sum(param.numel() for param in policy.parameters())
+    if name == "auto" and misfit is None and n_parameters >= LARGE:
+        misfit = f"with {n_parameters:,} parameters torch is as fast, and lets other workers compute meanwhile"
     if name == "auto":
         return Choice("fused", "the policy fits it") if misfit is None else Choice("torch", f"not fused: {misfit}")
     if misfit is not None:

@@ -1,72 +1,25 @@
 """The fused engine: the torch engine's arithmetic for standard MLP policies, a step or a gradient a call of a kernel."""
 
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Self
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 import sb3_a3c.engines.kernels as kernels
 from sb3_a3c.engines.network import read_network
-from sb3_a3c.engines.protocol import Action, Losses
+from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout
-
-
-class Segment(NamedTuple):
-    """
-    A rollout in arrays of float32, in which discrete actions and observations are numbers too. An observation is
-    written to it before the action is asked for, and all rows up to the last, of what is observed at the end, before the
-    gradient is.
-
-    :param observations: Of shape ``(n_steps + 1, n_envs, n_obs)``
-    :param actions: As sampled, of shape ``(n_steps, n_envs, n_actions)``
-    :param clipped_actions: As the environments take them, of the same shape
-    :param rewards: Of shape ``(n_steps, n_envs)``
-    :param episode_starts: Of shape ``(n_steps + 1, n_envs)``
-    :param values: Of shape ``(n_steps + 1, n_envs)``
-    :param log_probs: Of shape ``(n_steps, n_envs)``
-    :param advantages: Of shape ``(n_steps, n_envs)``
-    :param returns: Of shape ``(n_steps, n_envs)``
-    """
-
-    observations: np.ndarray
-    actions: np.ndarray
-    clipped_actions: np.ndarray
-    rewards: np.ndarray
-    episode_starts: np.ndarray
-    values: np.ndarray
-    log_probs: np.ndarray
-    advantages: np.ndarray
-    returns: np.ndarray
-
-    @classmethod
-    def new(cls, n_steps: int, n_envs: int, n_obs: int, n_actions: int) -> Self:
-        """
-        :param n_steps: Steps of the rollout
-        :param n_envs: Environments whose steps it holds
-        :param n_obs: Entries of an observation
-        :param n_actions: Entries of an action
-        :return: A segment of zeros
-        """
-        shape, longer = (n_steps, n_envs), (n_steps + 1, n_envs)
-        shapes = [(*longer, n_obs), (*shape, n_actions), (*shape, n_actions), shape, longer, longer, shape, shape, shape]
-        return cls(*(np.zeros(shape, dtype=np.float32) for shape in shapes))
-
-
-_NONE = np.empty((0, 0), dtype=np.float32)
 
 
 class FusedEngine:
     """
     Computes what :func:`~sb3_a3c.engines.network.why_not_fused` finds nothing against, see
-    :class:`~sb3_a3c.engines.protocol.Engine`. Collectors that want no torch use :meth:`act_into` and
-    :meth:`returns_and_gradient`, over a segment.
+    :class:`~sb3_a3c.engines.protocol.Engine`.
 
     :param policy: The policy to compute
     :param layout: Where each of its parameters lies in a vector
@@ -86,17 +39,20 @@ class FusedEngine:
         self.vector = layout.gather(policy)
         self.buffers: list[th.Tensor] = []
         self._observation_space = policy.observation_space
-        self._action_space = action_space
+        assert action_space.shape is not None
+        self._action_shape = action_space.shape
         self._params = self.vector.numpy()
         self._network, self._limits = network = read_network(policy, layout)
         self._size_of_workspace = network.workspace_size
-        self._workspace = np.zeros(0, dtype=np.float32)
+        self._workspace, self._n_rows = np.zeros(0, dtype=np.float32), 0
         self._n_obs = int(self._network[kernels.N_OBS])
         self._n_actions = int(self._network[kernels.N_ACTIONS])
         if seed is None:
             seed = np.random.SeedSequence(np.random.randint(0, 2**32, size=4, dtype=np.uint32).tolist())
         #: The state of the random generator, of shape ``(4,)``; an engine that is given another's draws what that would.
         self.rng_state = seed.generate_state(4, np.uint64)
+        self._clips = isinstance(action_space, spaces.Box)
+        self._whole_numbers = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete)
         self._hyperparameters: Hyperparameters
 
     def start_rollout(self, n_envs: int, hyperparameters: Hyperparameters) -> None:
@@ -106,14 +62,63 @@ class FusedEngine:
     def act(self, obs: VecEnvObs, n_steps: int) -> Action:
         """See :meth:`Engine.act`."""
         assert isinstance(obs, np.ndarray)
-        segment = self._one_step(obs)
-        self.act_into(segment, 0)
-        actions = clipped_actions = self.as_actions(segment.actions[0])
-        if isinstance(self._action_space, spaces.Box):
-            clipped_actions = self.as_actions(segment.clipped_actions[0])
-        values, log_probs = th.from_numpy(segment.values[0, :, None]), th.from_numpy(segment.log_probs[0])
-        obs_tensor = obs_as_tensor(obs, self.vector.device)  # type: ignore[arg-type]
-        return Action(obs_tensor, actions, clipped_actions, values, log_probs)
+        observations = self._flat(obs)
+        n_envs = len(observations)
+        actions, clipped_actions = np.empty((2, n_envs, self._n_actions), dtype=np.float32)
+        values, log_probs = np.empty((2, n_envs), dtype=np.float32)
+        trouble = kernels.act(
+            self._network,
+            self._limits,
+            self._params,
+            self.rng_state,
+            observations,
+            actions,
+            clipped_actions,
+            values,
+            log_probs,
+            self._room(n_envs),
+        )
+        self._check(trouble, observations)
+        sampled = self._as_actions(actions)
+        return Action(obs, sampled, self._as_actions(clipped_actions) if self._clips else sampled, values, log_probs)
+
+    def add(
+        self, rollout_buffer: RolloutBuffer, obs: VecEnvObs, action: Action, rewards: np.ndarray, episode_starts: np.ndarray
+    ) -> None:
+        """See :meth:`Engine.add`."""
+        if type(rollout_buffer) is not RolloutBuffer:
+            add_to_buffer(rollout_buffer, obs, action, rewards, episode_starts)
+            return
+        assert isinstance(obs, np.ndarray)
+        row = rollout_buffer.pos
+        rollout_buffer.observations[row] = obs.reshape(rollout_buffer.observations.shape[1:])
+        rollout_buffer.actions[row] = action.actions.reshape(rollout_buffer.actions.shape[1:])
+        rollout_buffer.rewards[row] = rewards
+        rollout_buffer.episode_starts[row] = episode_starts
+        rollout_buffer.values[row] = action.values
+        rollout_buffer.log_probs[row] = action.log_probs
+        rollout_buffer.pos = row + 1
+        rollout_buffer.full = row + 1 == rollout_buffer.buffer_size
+
+    def compute_returns(self, rollout_buffer: RolloutBuffer, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
+        """See :meth:`Engine.compute_returns`."""
+        last_values = self.predict_values(last_obs)
+        if type(rollout_buffer) is not RolloutBuffer:
+            rollout_buffer.compute_returns_and_advantage(last_values, dones)
+            return last_values
+        rollout_buffer.returns = np.empty_like(rollout_buffer.values)
+        kernels.returns(
+            rollout_buffer.rewards,
+            rollout_buffer.episode_starts,
+            rollout_buffer.values,
+            last_values.numpy(),
+            dones.astype(np.float32),
+            float(rollout_buffer.gamma),
+            float(rollout_buffer.gae_lambda),
+            rollout_buffer.advantages,
+            rollout_buffer.returns,
+        )
+        return last_values
 
     def predict_values(self, obs: VecEnvObs) -> th.Tensor:
         """See :meth:`Engine.predict_values`."""
@@ -153,90 +158,11 @@ class FusedEngine:
             )
         )
 
-    def new_segment(self, n_steps: int, n_envs: int) -> Segment:
-        """
-        :param n_steps: Steps of a rollout
-        :param n_envs: Environments whose observations come together
-        :return: A segment of zeros for it
-        """
-        self._room(n_steps * n_envs)
-        return Segment.new(n_steps, n_envs, self._n_obs, self._n_actions)
-
-    def act_into(self, segment: Segment, step: int) -> None:
-        """
-        Sample an action for each environment from ``segment.observations[step]``, and write it, as it is and clipped,
-        with value and log probability, to the same row of the segment.
-
-        :param segment: A segment of this engine
-        :param step: Which of its steps
-        :raises ValueError: if an observation is outside of its space, or what the policy says is not finite
-        """
-        trouble = kernels.act(
-            self._network,
-            self._limits,
-            self._params,
-            self.rng_state,
-            segment.observations,
-            segment.actions,
-            segment.clipped_actions,
-            segment.values,
-            segment.log_probs,
-            self._workspace,
-            step,
-        )
-        if trouble >= 0:
-            self._check(trouble, segment.observations[step])
-
-    def returns_and_gradient(self, segment: Segment, gae_lambda: float, out: np.ndarray) -> Losses:
-        """
-        Values of the last observations, returns and advantages, and then as :meth:`gradient`.
-
-        :param segment: A segment of this engine, full; values, advantages and returns are written
-        :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
-        :param out: Where the gradient is written, of shape ``(size,)``
-        :return: The losses
-        """
-        hyperparameters = self._hyperparameters
-        return Losses(
-            *kernels.returns_and_gradient(
-                self._network,
-                self._limits,
-                self._params,
-                segment.observations,
-                segment.actions,
-                segment.rewards,
-                segment.episode_starts,
-                segment.values,
-                segment.advantages,
-                segment.returns,
-                self._workspace,
-                out,
-                float(hyperparameters.gamma),
-                float(gae_lambda),
-                float(hyperparameters.ent_coef),
-                float(hyperparameters.vf_coef),
-                float(hyperparameters.max_grad_norm),
-                bool(hyperparameters.normalize_advantage),
-            )
-        )
-
-    def as_actions(self, actions: np.ndarray) -> np.ndarray:
-        """
-        :param actions: Actions in float32, of shape ``(n_envs, n_actions)``
-        :return: The actions as the torch engine gives them, of shape ``(n_envs, *action_space.shape)``
-        """
-        if isinstance(self._action_space, spaces.Discrete | spaces.MultiDiscrete):
+    def _as_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Actions in float32, of shape ``(n_envs, n_actions)``, as the torch engine gives them."""
+        if self._whole_numbers:
             actions = actions.astype(np.int64)
-        return actions.reshape(len(actions), *self._action_space.shape)  # type: ignore[misc]
-
-    def _one_step(self, obs: np.ndarray) -> Segment:
-        """A segment of one step, of which there is only what :meth:`act_into` needs, with observations in it."""
-        observations = self._flat(obs)[None]
-        n_envs = observations.shape[1]
-        self._room(n_envs)
-        actions, clipped_actions = np.empty((2, 1, n_envs, self._n_actions), dtype=np.float32)
-        values, log_probs = np.empty((2, 1, n_envs), dtype=np.float32)
-        return Segment(observations, actions, clipped_actions, _NONE, _NONE, values, log_probs, _NONE, _NONE)
+        return actions if actions.shape[1:] == self._action_shape else actions.reshape(-1, *self._action_shape)
 
     def _check(self, trouble: int, observations: np.ndarray) -> None:
         if trouble < 0:
@@ -247,18 +173,19 @@ class FusedEngine:
         raise ValueError(f"what the policy makes of the observation {observation} has nan or inf in it")
 
     def _flat(self, obs: np.ndarray) -> np.ndarray:
-        """Observations as a VecEnv gives them, as the kernels read them: a copy, of shape ``(n_envs, n_obs)``."""
-        flat = np.empty((len(obs), self._n_obs), dtype=np.float32)
-        flat[:] = obs.reshape(flat.shape)
-        return flat
+        """Observations as a VecEnv gives them, as the kernels read them, of shape ``(n_envs, n_obs)``."""
+        return _float32(obs, (len(obs), self._n_obs))
 
     def _room(self, n_rows: int) -> np.ndarray:
-        size = self._size_of_workspace(n_rows)
-        if self._workspace.size < size:
-            self._workspace = np.zeros(size, dtype=np.float32)
+        """Workspace for so many observations."""
+        if n_rows > self._n_rows:
+            self._n_rows = n_rows
+            self._workspace = np.zeros(self._size_of_workspace(n_rows), dtype=np.float32)
         return self._workspace
 
 
 def _float32(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """For the kernels there is but one type of array: float32, contiguous and writable."""
-    return np.require(array, dtype=np.float32, requirements=["C", "W", "A"]).reshape(shape)
+    if array.dtype != np.float32 or not array.flags.carray:
+        array = np.require(array, dtype=np.float32, requirements=["C", "W", "A"])
+    return array if array.shape == shape else array.reshape(shape)

@@ -65,7 +65,7 @@ _TWO_TO_MINUS_53 = 2.0**-53
 
 
 @_kernel
-def act(network, limits, vector, rng, observations, actions, clipped_actions, values, log_probs, workspace, step):
+def act(network, limits, vector, rng, observations, actions, clipped_actions, values, log_probs, workspace):
     """
     Sample an action for each environment, and value what it observes.
 
@@ -73,29 +73,28 @@ def act(network, limits, vector, rng, observations, actions, clipped_actions, va
     :param limits: The activation's parameter, then the lowest and then the highest actions
     :param vector: The parameters, of shape ``(size,)``
     :param rng: The state of the random generator, four numbers
-    :param observations: Of shape ``(n_steps, n_envs, n_obs)`` or longer, read at ``step``
-    :param actions: Of shape ``(n_steps, n_envs, n_actions)``, written at ``step``, as all that follow
+    :param observations: Of shape ``(n_envs, n_obs)``
+    :param actions: Of shape ``(n_envs, n_actions)``, written, as all that follow
     :param clipped_actions: The actions within their limits
-    :param values: Of shape ``(n_steps, n_envs)``
-    :param log_probs: Of shape ``(n_steps, n_envs)``
+    :param values: Of shape ``(n_envs,)``
+    :param log_probs: Of shape ``(n_envs,)``
     :param workspace: Room for what is computed
-    :param step: Which step of the rollout this is
     :return: -1; or an environment whose observation is outside of its space; or, plus ``n_envs``, one for which the
         actor's outputs are not finite
     """
-    n_envs = observations.shape[1]
-    x, room, trouble = _features(network, observations[step].ravel(), n_envs, workspace)
+    n_envs = observations.shape[0]
+    x, room, trouble = _features(network, observations.ravel(), n_envs, workspace)
     value = _forward(network, network[CRITIC], vector, limits[0], x, workspace[room:], n_envs)
     for env in range(n_envs):
-        values[step, env] = value[env]
+        values[env] = value[env]
     head = _forward(network, network[ACTOR], vector, limits[0], x, workspace[room:], n_envs)
     n_outputs = head.size // n_envs
     for env in range(n_envs):
         part = head[env * n_outputs : (env + 1) * n_outputs]
-        log_probs[step, env] = _sample(network, vector, rng, part, actions[step, env])
-        if trouble < 0 and not math.isfinite(log_probs[step, env]):
+        log_probs[env] = _sample(network, vector, rng, part, actions[env])
+        if trouble < 0 and not math.isfinite(log_probs[env]):
             trouble = n_envs + env
-    _clip(limits, actions[step], clipped_actions[step])
+    _clip(limits, actions, clipped_actions)
     return trouble
 
 
@@ -110,11 +109,6 @@ def predict_values(network, limits, vector, observations, values, workspace):
     :param workspace: Room for what is computed
     :return: The first row whose observation is outside of its space, or -1
     """
-    return _predict_values(network, limits, vector, observations, values, workspace)
-
-
-@_inner
-def _predict_values(network, limits, vector, observations, values, workspace):
     n_rows = observations.shape[0]
     x, room, stray = _features(network, observations.ravel(), n_rows, workspace)
     value = _forward(network, network[CRITIC], vector, limits[0], x, workspace[room:], n_rows)
@@ -126,56 +120,32 @@ def _predict_values(network, limits, vector, observations, values, workspace):
 # One rollout
 
 
-@_kernel
-def returns_and_gradient(
-    network,
-    limits,
-    vector,
-    observations,
-    actions,
-    rewards,
-    episode_starts,
-    values,
-    advantages,
-    returns,
-    workspace,
-    out,
-    gamma,
-    gae_lambda,
-    ent_coef,
-    vf_coef,
-    max_grad_norm,
-    normalize_advantage,
-):
+@_exact_kernel
+def returns(rewards, episode_starts, values, last_values, dones, gamma, gae_lambda, advantages, out):
     """
-    Value the last observations, then returns and advantages, then :func:`gradient`.
+    As SB3's ``RolloutBuffer.compute_returns_and_advantage``, to the last bit.
 
-    :param observations: Of shape ``(n_steps + 1, n_envs, n_obs)``
     :param rewards: Of shape ``(n_steps, n_envs)``
-    :param episode_starts: Of shape ``(n_steps + 1, n_envs)``
-    :param values: Of shape ``(n_steps + 1, n_envs)``; the last row is written
+    :param episode_starts: Of shape ``(n_steps, n_envs)``
+    :param values: Of shape ``(n_steps, n_envs)``
+    :param last_values: Values after the last step, of shape ``(n_envs, 1)``
+    :param dones: Whether episodes ended with the last step, of shape ``(n_envs,)``
+    :param gamma: Discount factor
+    :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
     :param advantages: Of shape ``(n_steps, n_envs)``, written
-    :param returns: Of shape ``(n_steps, n_envs)``, written
-    :return: As :func:`gradient`
+    :param out: The returns, of shape ``(n_steps, n_envs)``, written
     """
-    n_steps = rewards.shape[0]
-    _predict_values(network, limits, vector, observations[n_steps], values[n_steps], workspace)
-    _returns(rewards, episode_starts, values, gamma, gae_lambda, advantages, returns)
-    return _gradient(
-        network,
-        limits,
-        vector,
-        observations[:n_steps],
-        actions,
-        advantages,
-        returns,
-        workspace,
-        out,
-        ent_coef,
-        vf_coef,
-        max_grad_norm,
-        normalize_advantage,
-    )
+    n_steps, n_envs = rewards.shape
+    decay, trace = np.float32(gamma), np.float32(gamma * gae_lambda)
+    for env in range(n_envs):
+        last = _ZERO
+        next_value, goes_on = last_values[env, 0], _ONE - dones[env]
+        for step in range(n_steps - 1, -1, -1):
+            error = rewards[step, env] + decay * next_value * goes_on - values[step, env]
+            last = error + trace * goes_on * last
+            advantages[step, env] = last
+            out[step, env] = last + values[step, env]
+            next_value, goes_on = values[step, env], _ONE - episode_starts[step, env]
 
 
 @_kernel
@@ -212,39 +182,6 @@ def gradient(
     :param normalize_advantage: Whether advantages are normalized
     :return: Policy loss, value loss, entropy loss, whether the gradient is finite
     """
-    return _gradient(
-        network,
-        limits,
-        vector,
-        observations,
-        actions,
-        advantages,
-        returns,
-        workspace,
-        out,
-        ent_coef,
-        vf_coef,
-        max_grad_norm,
-        normalize_advantage,
-    )
-
-
-@_inner
-def _gradient(
-    network,
-    limits,
-    vector,
-    observations,
-    actions,
-    advantages,
-    returns,
-    workspace,
-    out,
-    ent_coef,
-    vf_coef,
-    max_grad_norm,
-    normalize_advantage,
-):
     n_rows = observations.shape[0] * observations.shape[1]
     widest = n_rows * network[WIDEST]
     delta, spare, hidden = workspace[:widest], workspace[widest : 2 * widest], workspace[2 * widest :]
@@ -289,21 +226,6 @@ def _gradient(
     _backward(network, network[CRITIC], vector, limits[0], x, hidden, delta, spare, out, n_rows)
     finite = _clip_norm(out, max_grad_norm)
     return policy_loss / n_rows, value_loss / n_rows, entropy_loss / n_rows, finite
-
-
-@_exact
-def _returns(rewards, episode_starts, values, gamma, gae_lambda, advantages, returns):
-    """As SB3's ``RolloutBuffer.compute_returns_and_advantage``, to the last bit."""
-    n_steps, n_envs = rewards.shape
-    decay, trace = np.float32(gamma), np.float32(gamma * gae_lambda)
-    for env in range(n_envs):
-        last = _ZERO
-        for step in range(n_steps - 1, -1, -1):
-            goes_on = _ONE - episode_starts[step + 1, env]
-            error = rewards[step, env] + decay * values[step + 1, env] * goes_on - values[step, env]
-            last = error + trace * goes_on * last
-            advantages[step, env] = last
-            returns[step, env] = last + values[step, env]
 
 
 @_inner
@@ -750,7 +672,17 @@ def _normal(rng):
             return u * math.sqrt(-2.0 * math.log(s) / s)
 
 
-# Steps of optimizers
+# Shared parameters
+
+
+@_exact_kernel
+def copy(source, target):
+    """
+    :param source: A vector
+    :param target: Of the same shape, written
+    """
+    for i in range(source.size):
+        target[i] = source[i]
 
 
 @_exact_kernel

@@ -4,6 +4,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
@@ -14,18 +15,28 @@ class Action(NamedTuple):
     """
     What a policy does with one observation of each environment. Names and shapes are those of SB3's collector.
 
-    :param obs_tensor: The observations as the policy reads them, each of shape ``(n_envs, ...)``
+    An engine that computes without torch leaves arrays where SB3 has tensors: :meth:`as_tensors` makes them what they are
+    to callbacks, when there are any.
+
+    :param obs: The observations as the policy reads them, each of shape ``(n_envs, ...)``
     :param actions: As sampled, of shape ``(n_envs, *action_space.shape)``
     :param clipped_actions: As the environments take them, of the same shape
-    :param values: Of shape ``(n_envs, 1)``
+    :param values: Of shape ``(n_envs, 1)``, or ``(n_envs,)`` as an array
     :param log_probs: Of ``actions``, of shape ``(n_envs,)``
     """
 
-    obs_tensor: th.Tensor | dict[str, th.Tensor]
+    obs: th.Tensor | dict[str, th.Tensor] | np.ndarray
     actions: np.ndarray
     clipped_actions: np.ndarray
-    values: th.Tensor
-    log_probs: th.Tensor
+    values: th.Tensor | np.ndarray
+    log_probs: th.Tensor | np.ndarray
+
+    def as_tensors(self) -> tuple[th.Tensor | dict[str, th.Tensor], th.Tensor, th.Tensor]:
+        """
+        :return: Observations, values of shape ``(n_envs, 1)``, and log probabilities
+        """
+        obs = self.obs if isinstance(self.obs, dict) else th.as_tensor(self.obs)
+        return obs, th.as_tensor(self.values).reshape(-1, 1), th.as_tensor(self.log_probs)
 
 
 class Losses(NamedTuple):
@@ -72,6 +83,29 @@ class Engine(Protocol):
         :return: The actions, with the values of the observations
         """
 
+    def add(
+        self, rollout_buffer: RolloutBuffer, obs: VecEnvObs, action: Action, rewards: np.ndarray, episode_starts: np.ndarray
+    ) -> None:
+        """
+        Add a step to a rollout.
+
+        :param rollout_buffer: The rollout
+        :param obs: What was observed before it, each of shape ``(n_envs, ...)``
+        :param action: What :meth:`act` made of that
+        :param rewards: What came of it, of shape ``(n_envs,)``
+        :param episode_starts: Whether an episode started with the observation, of shape ``(n_envs,)``
+        """
+
+    def compute_returns(self, rollout_buffer: RolloutBuffer, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
+        """
+        Returns and advantages of a full rollout, as ``RolloutBuffer.compute_returns_and_advantage`` has them.
+
+        :param rollout_buffer: The rollout, whose returns and advantages are written
+        :param last_obs: What was observed after its last step, each of shape ``(n_envs, ...)``
+        :param dones: Whether episodes ended with it, of shape ``(n_envs,)``
+        :return: The values of the last observations, of shape ``(n_envs, 1)``
+        """
+
     def predict_values(self, obs: VecEnvObs) -> th.Tensor:
         """
         :param obs: Observations as a VecEnv gives them, each of shape ``(n_envs, ...)``
@@ -92,3 +126,14 @@ class Engine(Protocol):
         :param out: Where the gradient is written, of shape ``(size,)``
         :return: The losses
         """
+
+
+def add_to_buffer(
+    rollout_buffer: RolloutBuffer, obs: VecEnvObs, action: Action, rewards: np.ndarray, episode_starts: np.ndarray
+) -> None:
+    """See :meth:`Engine.add`: as SB3's collector does it, for any class of rollout buffers."""
+    _, values, log_probs = action.as_tensors()
+    actions = action.actions
+    if isinstance(rollout_buffer.action_space, spaces.Discrete):
+        actions = actions.reshape(-1, 1)
+    rollout_buffer.add(obs, actions, rewards, episode_starts, values, log_probs)  # type: ignore[arg-type]

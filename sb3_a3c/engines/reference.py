@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from sb3_a3c.engines.protocol import Action, Losses
+from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout, clone_policy
 
@@ -82,6 +82,18 @@ class ReferenceEngine:
             else:
                 clipped_actions = np.clip(actions, self._action_space.low, self._action_space.high)
         return Action(obs_tensor, actions, clipped_actions, values, log_probs)
+
+    def add(
+        self, rollout_buffer: RolloutBuffer, obs: VecEnvObs, action: Action, rewards: np.ndarray, episode_starts: np.ndarray
+    ) -> None:
+        """See :meth:`Engine.add`."""
+        add_to_buffer(rollout_buffer, obs, action, rewards, episode_starts)
+
+    def compute_returns(self, rollout_buffer: RolloutBuffer, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
+        """See :meth:`Engine.compute_returns`."""
+        last_values = self.predict_values(last_obs)
+        rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        return last_values
 
     def predict_values(self, obs: VecEnvObs) -> th.Tensor:
         """See :meth:`Engine.predict_values`."""

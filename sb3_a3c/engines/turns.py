@@ -14,7 +14,7 @@ from sb3_a3c.cores import usable_cores
 
 #: Parameters from which on operations count as long. On two cores, with 8 workers of MLPs of 2 x 256, 2 x 512 and 2 x 1024
 #: units, a single turn makes 1.1, 0.9 and 0.8 times the steps/s that two turns make.
-_LARGE = 400_000
+LARGE = 400_000
 
 
 def make_turn(n_parameters: int) -> AbstractContextManager:
@@ -25,4 +25,4 @@ def make_turn(n_parameters: int) -> AbstractContextManager:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return nullcontext()
     # A lock rather than a semaphore of one, which is written in Python and would cost interpreter time at each step.
-    return threading.Lock() if n_parameters < _LARGE else threading.Semaphore(usable_cores())
+    return threading.Lock() if n_parameters < LARGE else threading.Semaphore(usable_cores())
