@@ -61,8 +61,10 @@ class A3C(OnPolicyAlgorithm):
     :param n_workers: Asynchronous workers. ``None``: one for each environment of a VecEnv; for an environment id given as
         text, one for each usable core. Fast environments are better served by few workers with several of them each
     :param backend: Where workers live: ``"serial"`` (in turn, in the thread that calls ``learn()``: repeatable, for
-        debugging) or ``"thread"``
-    :param backend_kwargs: Options of the backend; the present ones have none
+        debugging), ``"thread"`` or ``"process"`` (for environments that need a core each; a script that uses it
+        needs the guard ``if __name__ == "__main__":``). One worker lives in the thread that calls ``learn()`` in any case
+    :param backend_kwargs: Options of the backend. ``"process"`` has ``start_method``: ``"forkserver"`` (default),
+        ``"spawn"`` or ``"fork"``; the others have none
     :param engine: Who computes: ``"torch"`` (any policy) or ``"auto"`` (the fastest that computes the same)
     :param use_locking: Whether updates are atomic, so that none is lost. ``False`` is Hogwild
     :param rollout_order: ``"env"``: callbacks see one step of every environment, in order, as in SB3. ``"arrival"``:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
@@ -39,6 +40,52 @@ class JournaledMeanStd(RunningMeanStd):
         for moments in self.journal:
             shared.update_from_moments(*moments)
         self.journal.clear()
+
+
+class SharedMeanStd(RunningMeanStd):
+    """
+    The shared running mean and variance, in one tensor, which can be moved to memory that other processes see too.
+
+    :param start: The statistics to start from
+    """
+
+    def __init__(self, start: RunningMeanStd) -> None:
+        self._shape = np.shape(start.mean)
+        self.memory = th.empty(2 * int(np.prod(self._shape)) + 1, dtype=th.float64)
+        set_moments(self, moments_of(start))
+
+    @property
+    def mean(self) -> np.ndarray:  # type: ignore[override]
+        """A copy of the mean."""
+        return self._mean().copy()
+
+    @mean.setter
+    def mean(self, value: np.ndarray) -> None:
+        self._mean()[...] = value
+
+    @property
+    def var(self) -> np.ndarray:  # type: ignore[override]
+        """A copy of the variance."""
+        return self._var().copy()
+
+    @var.setter
+    def var(self, value: np.ndarray) -> None:
+        self._var()[...] = value
+
+    @property
+    def count(self) -> float:  # type: ignore[override]
+        """How many were counted."""
+        return float(self.memory[-1])
+
+    @count.setter
+    def count(self, value: float) -> None:
+        self.memory[-1] = value
+
+    def _mean(self) -> np.ndarray:
+        return self.memory.numpy()[: len(self.memory) // 2].reshape(self._shape)
+
+    def _var(self) -> np.ndarray:
+        return self.memory.numpy()[len(self.memory) // 2 : -1].reshape(self._shape)
 
 
 class Moments(NamedTuple):
