@@ -127,7 +127,7 @@ class _File:
 
     def open(self) -> ResultsWriter:
         results_writer = object.__new__(ResultsWriter)  # its constructor would write another header
-        results_writer.file_handler = open(self.path, "at", newline="\n")
+        results_writer.file_handler = open(self.path, "a", newline="\n")
         results_writer.logger = csv.DictWriter(results_writer.file_handler, self.fieldnames)
         return results_writer
 

@@ -14,6 +14,7 @@ ROWS = [
     ["arguments", "replay"],
     ["backends"],
     ["backends.processes", "backends.serial", "backends.threads"],
+    ["backends.remote_worker"],
     ["backends.worker_process"],
     ["backends.messages", "backends.protocol"],
     ["backends.failures", "backends.quota"],

@@ -12,7 +12,11 @@ from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.worker_spec import WorkerSpec
 
 #: The backends by the names that users type.
-BACKENDS: dict[str, type[Backend]] = {"serial": SerialBackend, "thread": ThreadBackend, "process": ProcessBackend}
+BACKENDS: dict[str, type[SerialBackend | ThreadBackend | ProcessBackend]] = {
+    "serial": SerialBackend,
+    "thread": ThreadBackend,
+    "process": ProcessBackend,
+}
 
 
 def make_backend(
@@ -32,8 +36,8 @@ def make_backend(
     :param rollout_order: "env": a rollout of each worker, "arrival": the first to arrive
     :param max_lead: Rollouts that a worker may be ahead of what the caller has done with
     :param options: The backend's own (``backend_kwargs``)
-    :return: The backend. One worker gets no thread or process: callbacks are to see its policy as it was at each rollout, so it would
-        wait for them, and they for it
+    :return: The backend. One worker gets no thread or process: callbacks are to see its policy as it was at each
+        rollout, so it would wait for them, and they for it
     """
     if len(specs) == 1:
         return SerialBackend(specs, parameters, n_rollouts, rollout_order, max_lead)

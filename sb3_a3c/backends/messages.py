@@ -2,7 +2,6 @@
 
 import io
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -1,35 +1,33 @@
 """
 Workers in a process each; parameters, optimizer statistics and counters in memory that they share.
 
-What is guaranteed: an exception in a worker, and a worker's death, wake the main thread at once, whatever it waits for,
-for it waits for all pipes and all processes together; after ``__exit__`` no worker's process is alive, and no shared
-memory, file or semaphore is left, for none of it has a name; a worker waits for nobody but the main process, and for that
-only when it is ``max_lead`` rollouts ahead. What is assumed: that one thread uses this object, the one that learns.
+What is guaranteed: an exception in a worker, and a worker's death, wake the main thread at once, whatever it waits for;
+after ``__exit__`` no worker's process is alive, and no shared memory, file or semaphore is left, for none of it has a
+name; a worker waits for nobody but the main process, and for that only when it is ``max_lead`` rollouts ahead. What is
+assumed: that one thread uses this object, the one that learns. All pipes are read in a thread of their own, where Ctrl-C
+can't cut a message in two.
 """
 
 import inspect
 import multiprocessing
 import selectors
-import signal
+import threading
 import time
 import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, Self
 
-import numpy as np
-
 from sb3_a3c.backends.failures import Failure
-from sb3_a3c.backends.messages import Answer, EnvCall, Farewell, Learn, Permits, Ready, Rollouts, Stop, decode, encode
+from sb3_a3c.backends.messages import Answer, EnvCall, Farewell, Permits, Ready, Rollouts, decode
 from sb3_a3c.backends.quota import Quota, RolloutOrder
-from sb3_a3c.backends.worker_process import Assignment, live
-from sb3_a3c.faults import WorkerDied, name_environments
-from sb3_a3c.hyperparameters import Hyperparameters
+from sb3_a3c.backends.remote_worker import GUARD, RemoteWorker
+from sb3_a3c.backends.worker_process import Assignment
 from sb3_a3c.parameters import SharedParameters
-from sb3_a3c.parcel import pack, unpack
 from sb3_a3c.rollout import Rollout
 from sb3_a3c.worker_spec import WorkerSpec
 
@@ -37,19 +35,22 @@ from sb3_a3c.worker_spec import WorkerSpec
 _PATIENCE = 10.0
 #: Loaded once, by the server that the workers are forked from, so that they share its pages.
 _PRELOAD = ("sb3_a3c", "stable_baselines3", "numba")
-_GUARD = """\
-The script that is run needs a guard, for each new process imports it, and would run all that is in it:
 
-    if __name__ == "__main__":
-        model = A3C(..., backend="process")
-        model.learn()
-"""
+
+@dataclass(frozen=True)
+class _Ended:
+    """Instead of a message: the process has ended, and all that it had sent was read."""
 
 
 class ProcessBackend:
     """
     See :class:`~sb3_a3c.backends.protocol.Backend`.
 
+    :param specs: What the workers are made of, in the order of their environments
+    :param parameters: The shared parameters
+    :param n_rollouts: How many rollouts of all environments the run has; the caller asks for no more
+    :param rollout_order: "env": a rollout of each worker, "arrival": the first to arrive
+    :param max_lead: Rollouts that a worker may be ahead of what the caller has done with
     :param start_method: How processes are started. "forkserver": from a process that has loaded what they need;
         "spawn": each from nothing; "fork": from this one, which must not have made a backward pass with torch by then
     """
@@ -74,22 +75,21 @@ class ProcessBackend:
         context = multiprocessing.get_context(start_method)
         if start_method == "forkserver":
             _preload()
-        self.workers = [_RemoteWorker(context, Assignment(spec, parameters, self._quota)) for spec in specs]
+        self.workers = [RemoteWorker(context, Assignment(spec, parameters, self._quota)) for spec in specs]
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
         self._collected: list[Rollout] = []
         self._answers: dict[int, Answer] = {}
         self._failures: list[BaseException] = []
-        self._selector = selectors.DefaultSelector()
+        self._mail: SimpleQueue[tuple[RemoteWorker, Any]] = SimpleQueue()
+        self._reader = threading.Thread(target=self._read, name="A3C workers' mail", daemon=True)
 
     def __enter__(self) -> Self:
         if getattr(multiprocessing.current_process(), "_inheriting", False):
-            raise RuntimeError(_GUARD)  # this process is itself being started
+            raise RuntimeError(GUARD)  # this process is itself being started
         try:
             for worker in self.workers:
-                worker.start([other.connection for other in self.workers if other.connection is not None])
-                assert worker.connection is not None
-                self._selector.register(worker.connection, selectors.EVENT_READ, worker)
-                self._selector.register(worker.process.sentinel, selectors.EVENT_READ, worker)
+                worker.start(self.workers)
+            self._reader.start()
         except BaseException:
             self._stop()
             raise
@@ -117,7 +117,7 @@ class ProcessBackend:
         def reaching(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
             indices = list(venv._get_indices(bound.arguments.pop("indices", None)))
-            values = self._call(name, bound.args, bound.kwargs, indices, "indices" in signature.parameters)
+            values = self._call(name, bound, indices)
             if name == "has_attr":
                 return all(values)
             return None if name == "set_attr" else values
@@ -133,15 +133,18 @@ class ProcessBackend:
                 error.add_note(f"another worker failed too: {failure!r}")
         if exc_type is None and error is not None:
             raise error
+        for text in filter(None, (worker.lost for worker in self.workers)):
+            warnings.warn(text, stacklevel=2)
 
-    def _call(self, method: str, args: tuple, kwargs: dict[str, Any], indices: list[int], by_index: bool) -> list[Any]:
+    def _call(self, method: str, bound: inspect.BoundArguments, indices: list[int]) -> list[Any]:
         """Call a method in each process that has some of the environments; the values come in the order of ``indices``."""
-        slots = {w.index: [i for i in indices if i in w.env_indices] for w in self.workers}
+        slots = {worker.index: [i for i in indices if i in worker.env_indices] for worker in self.workers}
         asked = [worker for worker in self.workers if slots[worker.index]]
         self._answers = {}
         for worker in asked:
-            local = {"indices": [i - int(worker.env_indices[0]) for i in slots[worker.index]]} if by_index else {}
-            worker.send(EnvCall(method, args, {**kwargs, **local}))
+            local = [i - int(worker.env_indices[0]) for i in slots[worker.index]]
+            by_index = {"indices": local} if "indices" in bound.signature.parameters else {}
+            worker.send(EnvCall(method, bound.args, {**bound.kwargs, **by_index}))
         while len(self._answers) < len(asked):
             self._receive()
         values: dict[int, Any] = {}
@@ -149,34 +152,17 @@ class ProcessBackend:
             answer = self._answers[worker.index]
             if answer.failure is not None:
                 raise answer.failure.error()
-            parts = answer.value if isinstance(answer.value, list | tuple) else [answer.value] * len(slots[worker.index])
+            n_values = len(slots[worker.index])
+            parts = answer.value if isinstance(answer.value, list | tuple) else [answer.value] * n_values
             values.update(zip(slots[worker.index], parts, strict=True))
         return [values[i] for i in indices]
 
     def _receive(self) -> None:
-        """Wait for messages, and take what is there."""
-        for worker in self._ready(None):
-            self._read(worker)
+        self._take(*self._mail.get())
         if self._failures:
             raise self._failures[0]
 
-    def _ready(self, timeout: float | None) -> list["_RemoteWorker"]:
-        found = {key.data.index: key.data for key, _ in self._selector.select(timeout)}
-        return list(found.values())
-
-    def _read(self, worker: "_RemoteWorker") -> None:
-        """Take one message, or find that the process has ended."""
-        assert worker.connection is not None
-        try:
-            if not worker.connection.poll() and worker.process.is_alive():
-                return
-            message = decode(worker.connection.recv_bytes())
-        except (EOFError, OSError):
-            self._failures += worker.ended()
-            self._selector.unregister(worker.connection)
-            self._selector.unregister(worker.process.sentinel)
-            worker.close()
-            return
+    def _take(self, worker: RemoteWorker, message: Any) -> None:
         match message:
             case Rollouts(rollouts):
                 self._arrived[self._quota.key(worker.index)].extend(rollouts)
@@ -190,194 +176,63 @@ class ProcessBackend:
             case Farewell():
                 worker.part(message)
             case Failure():
-                worker.failed |= not worker.ready
-                worker.parted |= not worker.ready
                 self._failures.append(message.error())
+                worker.parted |= not worker.ready  # it could not even begin
+            case _Ended():
+                self._failures += worker.end()
 
     def _stop(self) -> None:
+        if self._reader.ident is None:  # not all could be started
+            for worker in self.workers:
+                worker.kill()
+            return
         try:
             for worker in self.workers:
                 worker.stop()
             deadline = time.monotonic() + _PATIENCE
-            while any(worker.connection is not None for worker in self.workers):
-                for worker in self._ready(max(0.0, deadline - time.monotonic())):
-                    self._read(worker)
-                if time.monotonic() >= deadline:
+            while any(not worker.ended for worker in self.workers):
+                try:
+                    self._take(*self._mail.get(timeout=max(0.01, deadline - time.monotonic())))
+                except Empty:
                     for worker in self.workers:
-                        worker.give_up()
-                    deadline += _PATIENCE
+                        worker.give_up(_PATIENCE)
         finally:  # a second Ctrl-C is impatient
             for worker in self.workers:
                 worker.kill()
-            self._selector.close()
+            self._reader.join()
+
+    def _read(self) -> None:
+        """In a thread of its own, until all workers' processes have ended."""
+        with selectors.DefaultSelector() as selector:
+            for worker in self.workers:
+                selector.register(worker.connection, selectors.EVENT_READ, (worker, True))
+                selector.register(worker.process.sentinel, selectors.EVENT_READ, (worker, False))
+            while selector.get_map():
+                ready = [key.data for key, _ in selector.select()]
+                senders = {worker.index for worker, is_mail in ready if is_mail}
+                for worker, is_mail in ready:
+                    if not is_mail and worker.index in senders:
+                        continue  # it has ended, but there is still something to read
+                    message = _next_message(worker) if is_mail else _Ended()
+                    if isinstance(message, _Ended):
+                        selector.unregister(worker.connection)
+                        selector.unregister(worker.process.sentinel)
+                        worker.process.join()
+                    self._mail.put((worker, message))
 
 
-class _RemoteWorker:
-    """A worker process, as the main process sees it; see :class:`~sb3_a3c.backends.protocol.SeenWorker`."""
-
-    def __init__(self, context: Any, assignment: Assignment) -> None:
-        spec = assignment.spec
-        self.index = spec.index
-        self.env_indices = spec.env_indices
-        self.env = spec.env
-        self.last_obs = spec.last_obs
-        self.last_episode_starts = spec.last_episode_starts
-        self.failed = False
-        #: Whether it has said that it is there; before that it does nothing.
-        self.ready = False
-        #: Whether it has said farewell, so that it may end.
-        self.parted = False
-        self.connection: Connection | None = None
-        self._context = context
-        self._hyperparameters = spec.hyperparameters
-        self._owed_permits = 0
-        self._killed = False
-        self._parcel = _pack(assignment)
-        self.process: Any = None
-
-    def start(self, open_connections: Sequence[Connection]) -> None:
-        """
-        Start the process.
-
-        :param open_connections: Those of the main process to other workers
-        """
-        self.connection, theirs = self._context.Pipe()
-        forks = self._context.get_start_method() == "fork"
-        not_ours = [*open_connections, self.connection] if forks else []
-        self.process = self._context.Process(
-            target=live, args=(theirs, self._parcel, not_ours), name=f"A3C worker {self.index}", daemon=True
-        )
-        try:
-            self.process.start()
-        finally:
-            theirs.close()
-
-    @property
-    def hyperparameters(self) -> Hyperparameters:
-        """What it learns with."""
-        return self._hyperparameters
-
-    @hyperparameters.setter
-    def hyperparameters(self, hyperparameters: Hyperparameters) -> None:
-        if hyperparameters != self._hyperparameters:
-            self._hyperparameters = hyperparameters
-            self.send(Learn(hyperparameters))
-
-    def owe_permit(self, max_lead: int) -> None:
-        """
-        Allow one more rollout; several are told of together, but never so late that the worker has none left.
-
-        :param max_lead: Rollouts that it may be ahead
-        """
-        self._owed_permits += 1
-        if self._owed_permits > max_lead // 4:
-            self.send(Permits(self._owed_permits))
-            self._owed_permits = 0
-
-    def send(self, message: Any) -> None:
-        """
-        Send a message; if the process has ended, reading will find it.
-
-        :param message: The message
-        """
-        if self.connection is not None:
-            try:
-                self.connection.send_bytes(encode(message))
-            except OSError:
-                pass
-
-    def part(self, farewell: Farewell) -> None:
-        """
-        Take over what it has come to.
-
-        :param farewell: Its last message
-        """
-        self.parted = True
-        self.failed |= farewell.failed
-        lost = farewell.lost
-        if farewell.env is not None:
-            try:
-                self.env = unpack(farewell.env, self._parcel.handles)
-            except Exception as error:
-                lost = f"{type(error).__name__}: {error}"
-        if lost:
-            self.failed = True
-            warnings.warn(
-                f"{name_environments(self.env_indices)} can't be brought back from another process, and will begin anew: {lost}",
-                stacklevel=2,
-            )
-        self.last_obs, self.last_episode_starts = farewell.last_obs, farewell.last_episode_starts
-
-    def stop(self) -> None:
-        """Ask it to end. If it has not begun, it need not be asked."""
-        if self.ready:
-            self.send(Stop())
-        elif self.process is not None and self.process.pid is not None:
-            self.parted = self._killed = True
-            self.process.kill()
-        elif self.connection is not None:
-            self.close()
-
-    def give_up(self) -> None:
-        """End it in the middle of a step."""
-        if self.connection is not None and not self._killed:
-            warnings.warn(
-                f"{self.process.name} was still in a step of its environment {_PATIENCE:.0f} s after it was asked to stop, and "
-                "has been killed; its environments will begin anew",
-                stacklevel=2,
-            )
-            self.failed = self._killed = True
-            self.process.kill()
-
-    def kill(self) -> None:
-        """End it if it is alive."""
-        if self.process is not None and self.process.pid is not None:
-            if self.connection is not None:
-                self.failed = True
-                self.process.kill()
-            self.process.join()
-            self.close()
-
-    def ended(self) -> list[BaseException]:
-        """
-        :return: Why it has ended, if it was not to
-        """
-        self.process.join()
-        if self.parted or self._killed:
-            return []
-        self.failed = True
-        return [WorkerDied(self._cause_of_death())]
-
-    def close(self) -> None:
-        """Close the pipe to it."""
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
-
-    def _cause_of_death(self) -> str:
-        who = f"the process of worker {self.index}, which steps {name_environments(self.env_indices)},"
-        code = self.process.exitcode
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended by itself (exit code {code})"
-        if self.ready or code < 0:
-            return f"{who} {how}"
-        return f"{who} {how} before it was ready; what it has written says why. A likely reason:\n\n{_GUARD}"
+def _next_message(worker: RemoteWorker) -> Any:
+    try:
+        content = worker.connection.recv_bytes()
+    except (EOFError, OSError):
+        return _Ended()
+    try:
+        return decode(content)
+    except Exception as error:
+        return Failure.of(error)
 
 
 def _preload() -> None:
-    """
-    What the fork server is to load, if it is not running yet; with what the user wants it to.
-    """
+    """Say what the fork server is to load, beside what the user wants it to; of no consequence if it already runs."""
     wanted = getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", [])
     multiprocessing.get_context("forkserver").set_forkserver_preload([*dict.fromkeys([*wanted, *_PRELOAD])])
-
-
-def _pack(assignment: Assignment) -> Any:
-    try:
-        return pack(assignment)
-    except Exception as error:
-        raise TypeError(
-            f"{name_environments(assignment.spec.env_indices)}, or something else that worker {assignment.spec.index} needs, "
-            f"can't be handed to another process ({type(error).__name__}: {error}). What can: environments that can be "
-            "pickled, or a SubprocVecEnv, which takes constructors: SubprocVecEnv([make_env, ...]). backend='thread' "
-            "needs neither."
-        ) from error

@@ -7,11 +7,8 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from sb3_a3c.backends.quota import RolloutOrder
 from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.rollout import Rollout
-from sb3_a3c.worker_spec import WorkerSpec
 
 
 class SeenWorker(Protocol):
@@ -32,28 +29,14 @@ class Backend(Protocol):
     """
     A context manager: within it workers run; when it is left, however it is left, all of them have ended, and an error
     that one of them ended with has been raised.
-
-    :param specs: What the workers are made of, in the order of their environments
-    :param parameters: The shared parameters
-    :param n_rollouts: How many rollouts of all environments the run has; the caller asks for no more
-    :param rollout_order: "env": a rollout of each worker, "arrival": the first to arrive
-    :param max_lead: Rollouts that a worker may be ahead of what the caller has done with
-    :param options: The backend's own (``backend_kwargs``)
     """
 
     #: The options that there are, and the values that each may have.
     options: ClassVar[dict[str, Sequence[Any]]]
-    workers: Sequence[SeenWorker]
 
-    def __init__(
-        self,
-        specs: Sequence[WorkerSpec],
-        parameters: SharedParameters,
-        n_rollouts: int,
-        rollout_order: RolloutOrder,
-        max_lead: int,
-        **options: Any,
-    ) -> None: ...
+    @property
+    def workers(self) -> Sequence[SeenWorker]:
+        """The workers, in the order of their environments."""
 
     def __enter__(self) -> Self: ...
 

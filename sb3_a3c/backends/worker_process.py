@@ -108,7 +108,7 @@ class _Resident:
         except WorkerStopped:
             pass
         except BaseException as error:  # SystemExit too: it is the caller's, not this process's
-            failure = Failure.of(error)
+            failure = Failure.of(_explained(error))
         self._send_gathered()
         if failure is not None:
             self._send(failure)
@@ -195,3 +195,16 @@ class _Resident:
         except Exception as error:
             answer = Answer(None, Failure.of(error))
         self._send(answer)
+
+
+def _explained(error: BaseException) -> BaseException:
+    """torch's words for a fork after a backward pass name neither the cause nor the cure."""
+    if not (isinstance(error, RuntimeError) and "combination with fork" in str(error)):
+        return error
+    explained = RuntimeError(
+        "backend_kwargs=dict(start_method='fork') can't be used once this program has made a backward pass with torch (it "
+        "has learned something before, for instance): torch does not compute gradients in a process that was forked then. "
+        "Use 'forkserver' or 'spawn'."
+    )
+    explained.__cause__ = error
+    return explained
