@@ -7,7 +7,9 @@ of each process uses it, for the system tells processes apart and not threads.
 """
 
 import fcntl
+import os
 import tempfile
+import weakref
 from collections.abc import Callable
 from multiprocessing.reduction import DupFd
 from typing import Any, Protocol
@@ -34,22 +36,26 @@ class FileLock:
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
-        self._file = tempfile.TemporaryFile() if descriptor is None else open(descriptor, "r+b")
+        if descriptor is None:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        self._descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)  # as shared memory, it is there as long as somebody has it
 
     def acquire(self, blocking: bool = True) -> bool:
         """See :meth:`Lock.acquire`."""
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
     def release(self) -> None:
         """See :meth:`Lock.release`."""
-        fcntl.lockf(self._file, fcntl.LOCK_UN)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def __reduce__(self) -> tuple[Callable[[Any], "FileLock"], tuple[Any]]:
-        return _received, (DupFd(self._file.fileno()),)
+        return _received, (DupFd(self._descriptor),)
 
 
 def _received(descriptor: Any) -> FileLock:
