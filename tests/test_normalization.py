@@ -67,8 +67,10 @@ def assert_counted(rms: RunningMeanStd, observations: np.ndarray) -> None:
     np.testing.assert_allclose(rms.var, second_moment - mean**2, rtol=1e-9)
 
 
-@pytest.mark.parametrize("n_workers", [1, 2, 4])
-@pytest.mark.parametrize("backend", ["serial", "thread"])
+@pytest.mark.parametrize(
+    ("backend", "n_workers"),
+    [("serial", 1), ("serial", 2), ("serial", 4), ("thread", 1), ("thread", 2), ("thread", 4), ("process", 4)],
+)
 def test_every_observation_is_counted_once(backend: str, n_workers: int) -> None:
     env = make_env()
     objects = env.obs_rms, env.ret_rms
