@@ -1,6 +1,7 @@
 """Every fault ends a run within seconds, as the caller's own error, and leaves a model that predicts, saves and learns on."""
 
 import _thread
+import os
 import re
 import threading
 import time
@@ -64,6 +65,9 @@ class Faulty(gym.Env):
         if self.fault == "inf reward" and now:
             reward = np.inf
         return obs, reward, self.n_steps % self.episode_length == 0, False, {}
+
+    def pid(self) -> int:
+        return os.getpid()
 
 
 def make_env(fault: str, faulty: int = 2, n_envs: int = N_ENVS, **kwargs: Any) -> DummyVecEnv:

@@ -125,7 +125,7 @@ class RemoteWorker:
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
         if reason:
-            self._lose(f"can't be brought back from their process ({reason})")
+            self._lose(f"it can't be brought back from another process ({reason})")
 
     def give_up(self, patience: float) -> None:
         """
@@ -134,7 +134,7 @@ class RemoteWorker:
         :param patience: Seconds that it was given to end by itself
         """
         if not self.ended and not self.lost:
-            self._lose(f"were still in a step {patience:.0f} s after they were to stop; worker {self.index} was killed")
+            self._lose(f"worker {self.index} was still in a step {patience:g} s after it was asked to stop, and was killed")
             self.kill()
 
     def kill(self) -> None:
@@ -158,7 +158,7 @@ class RemoteWorker:
 
     def _lose(self, why: str) -> None:
         self.failed = True
-        self.lost = f"{name_environments(self.env_indices)} {why} and will begin anew"
+        self.lost = f"{name_environments(self.env_indices)} will begin anew: {why}"
 
     def _cause_of_death(self) -> str:
         who = f"the process of worker {self.index}, which steps {name_environments(self.env_indices)},"

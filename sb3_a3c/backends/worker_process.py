@@ -108,7 +108,7 @@ class _Resident:
         except WorkerStopped:
             pass
         except BaseException as error:  # SystemExit too: it is the caller's, not this process's
-            failure = Failure.of(_explained(error))
+            failure = Failure.of(explained(error))
         self._send_gathered()
         if failure is not None:
             self._send(failure)
@@ -197,8 +197,13 @@ class _Resident:
         self._send(answer)
 
 
-def _explained(error: BaseException) -> BaseException:
-    """torch's words for a fork after a backward pass name neither the cause nor the cure."""
+def explained(error: BaseException) -> BaseException:
+    """
+    Say what is meant where torch does not: it refuses gradients in a fork, if it had threads for devices before.
+
+    :param error: What the worker raised
+    :return: The same; or of a fork after a backward pass, an error that names the cause and the cure
+    """
     if not (isinstance(error, RuntimeError) and "combination with fork" in str(error)):
         return error
     explained = RuntimeError(
