@@ -1,5 +1,6 @@
 """What the main process and a worker process tell each other, and how it is written."""
 
+import copyreg
 import io
 import pickle
 from dataclasses import dataclass, replace
@@ -86,9 +87,10 @@ def encode(message: Any) -> bytes:
     :return: What :func:`decode` reads
     :raises Exception: if there is something in it that can't be pickled
     """
-    file = io.BytesIO()
-    _Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(message)
-    return file.getvalue()
+    try:
+        return _dump(_Pickler, message)
+    except Exception:  # of a class or function that is in no module
+        return _dump(_CloudPickler, message)
 
 
 def decode(content: bytes) -> Any:
@@ -127,13 +129,27 @@ _LOGGED_INFOS = ("episode", "is_success")
 _NOTHING = th.empty(0)
 
 
-class _Pickler(cloudpickle.Pickler):
-    """A tensor goes as an array: torch's own way is ten times slower, or leads through shared memory."""
+def _dump(pickler_class: type[pickle.Pickler], message: Any) -> bytes:
+    file = io.BytesIO()
+    pickler_class(file, pickle.HIGHEST_PROTOCOL).dump(message)
+    return file.getvalue()
 
-    def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is th.Tensor and obj.layout is th.strided and obj.dtype is not th.bfloat16:
-            return _tensor, (obj.detach().cpu().numpy(), obj.device.type)
-        return super().reducer_override(obj)
+
+def _reduce_tensor(tensor: th.Tensor) -> Any:
+    """As an array: torch's own way is ten times slower, or leads through shared memory."""
+    if tensor.layout is not th.strided or tensor.dtype is th.bfloat16:
+        return tensor.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    return _tensor, (tensor.detach().cpu().numpy(), tensor.device.type)
+
+
+class _Pickler(pickle.Pickler):
+    """Takes half the time that cloudpickle takes."""
+
+    dispatch_table = {**copyreg.dispatch_table, th.Tensor: _reduce_tensor}
+
+
+class _CloudPickler(cloudpickle.Pickler):
+    dispatch_table = {**cloudpickle.Pickler.dispatch_table, th.Tensor: _reduce_tensor}
 
 
 def _tensor(array: np.ndarray, device: str) -> th.Tensor:
