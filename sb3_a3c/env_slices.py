@@ -8,11 +8,13 @@ back into the whole with :func:`write_state`. A wrapper can be sliced if it is d
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
@@ -151,6 +153,21 @@ def take_envs_back(venv: VecEnv, slices: Sequence[VecEnv]) -> None:
             whole, values = vars(layer)[name], [vars(part)[name] for part in parts]
             if isinstance(whole, list | tuple) and sum(map(len, values)) == len(whole):
                 setattr(layer, name, type(whole)(chain.from_iterable(values)))
+
+
+def discard_answers(venv: VecEnv, patience: float) -> None:
+    """
+    Empty the pipes of a SubprocVecEnv, when the process that had asked something in them is no more.
+
+    :param venv: A slice that lived in that process
+    :param patience: Seconds to wait for an answer
+    """
+    if isinstance(venv.unwrapped, SubprocVecEnv):
+        for remote in venv.unwrapped.remotes:
+            with suppress(EOFError, OSError):
+                remote.send(("is_wrapped", gym.Wrapper))  # its answer, unlike a step's, is a bool, and the last
+                while remote.poll(patience) and not isinstance(remote.recv(), bool):
+                    pass
 
 
 def _layers(venv: VecEnv) -> list[VecEnv]:

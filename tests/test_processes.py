@@ -1,5 +1,6 @@
 """What is particular to workers in processes: how they start, what they are handed and give back, and how they die."""
 
+import multiprocessing
 import os
 import pickle
 import re
@@ -162,6 +163,24 @@ def test_a_worker_killed_from_outside() -> None:
         model.learn(10_000_000, callback=kill)
 
 
+def test_a_subproc_vec_env_can_be_used_after_its_worker_was_killed() -> None:
+    env = SubprocVecEnv([lambda: Faulty(seconds=0.02)] * 4)
+    model = make_model(env, n_workers=2)
+
+    def kill(*_: Any) -> bool:
+        if model.num_timesteps == 40:
+            (worker,) = [p for p in multiprocessing.active_children() if p.name == "A3C worker 1"]
+            time.sleep(0.01)
+            worker.kill()
+        return True
+
+    with pytest.raises(WorkerDied, match="worker 1, which steps environments 2 to 3, was killed by SIGKILL"):
+        model.learn(10_000, callback=kill)
+    assert env.reset().shape == (4, 2)
+    model.learn(100, reset_num_timesteps=False)
+    env.close()
+
+
 def test_when_the_main_process_is_killed_nothing_is_left(tmp_path: Path) -> None:
     """One worker is in the middle of a long step, others wait for the main process, which is in a callback."""
     before = shared_memory()
@@ -234,6 +253,32 @@ def test_environments_that_cannot_be_brought_back_begin_anew() -> None:
     assert model.num_timesteps == 100 and model._last_obs is None
     model.set_env(make_env("", n_envs=2))
     model.learn(20, reset_num_timesteps=False)
+
+
+class Secret:
+    """It can be copied, as SB3 copies infos, and not pickled."""
+
+    def __deepcopy__(self, memo: dict) -> "Secret":
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret")
+
+
+class Secretive(Faulty):
+    """An environment that tells callbacks something that can't be pickled."""
+
+    def step(self, action: np.ndarray) -> Any:
+        *told, info = super().step(action)
+        return *told, {**info, "secret": Secret()}
+
+
+@pytest.mark.filterwarnings("ignore:environment 1 will begin anew")
+def test_infos_that_cannot_be_sent() -> None:
+    model = make_model(DummyVecEnv([Faulty, Secretive]))
+    assert model.learn(100).num_timesteps == 100  # nobody reads them
+    with pytest.raises(TypeError, match=r"infos, or what else callbacks see of a step, can't be sent to .*: a secret"):
+        model.learn(100, callback=lambda *_: True)
 
 
 class Wanderer(gym.Env):

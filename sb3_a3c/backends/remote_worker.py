@@ -8,6 +8,7 @@ from typing import Any
 
 from sb3_a3c.backends.messages import Farewell, Learn, Permits, Stop, encode
 from sb3_a3c.backends.worker_process import Assignment, live
+from sb3_a3c.env_slices import discard_answers
 from sb3_a3c.faults import WorkerDied, name_environments
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.parcel import Parcel, pack, unpack
@@ -20,6 +21,8 @@ The script that is run needs a guard, for each new process imports it, and would
         model = A3C(..., backend="process")
         model.learn()
 """
+#: Seconds to wait for what environments in processes of their own still answer to a worker that was killed. Out of the air.
+_PATIENCE = 1.0
 
 
 class RemoteWorker:
@@ -144,6 +147,7 @@ class RemoteWorker:
             self.process.kill()
             self.process.join()
             self.end()
+            discard_answers(self.env, _PATIENCE)
 
     def end(self) -> list[WorkerDied]:
         """
@@ -153,8 +157,11 @@ class RemoteWorker:
         """
         self.ended = True
         self.connection.close()
-        self.failed |= self.ready and not self.parted
-        return [] if self.parted else [WorkerDied(self._cause_of_death())]
+        if self.parted:
+            return []
+        self.failed |= self.ready
+        discard_answers(self.env, _PATIENCE)
+        return [WorkerDied(self._cause_of_death())]
 
     def _lose(self, why: str) -> None:
         self.failed = True

@@ -105,11 +105,11 @@ class _Resident:
         failure = None
         try:
             self._learn()
+            self._send_gathered()
         except WorkerStopped:
             pass
         except BaseException as error:  # SystemExit too: it is the caller's, not this process's
             failure = Failure.of(explained(error))
-        self._send_gathered()
         if failure is not None:
             self._send(failure)
         self._stopping.wait()  # until then callbacks may still call the environments
@@ -131,13 +131,21 @@ class _Resident:
                 self._send_gathered()
 
     def _send_gathered(self) -> None:
-        if self._gathered:
-            self._send(Rollouts(self._gathered))
-            self._gathered = []
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            try:
+                content = encode(Rollouts(gathered))
+            except Exception as error:
+                raise TypeError(
+                    f"infos, or what else callbacks see of a step, can't be sent to the main process: {error}"
+                ) from error
+            self._write(content)
         self._sent_at = time.monotonic()
 
     def _send(self, message: Any) -> None:
-        content = encode(message)
+        self._write(encode(message))
+
+    def _write(self, content: bytes) -> None:
         with self._writing:
             try:
                 self._connection.send_bytes(content)
