@@ -281,6 +281,43 @@ def test_infos_that_cannot_be_sent() -> None:
         model.learn(100, callback=lambda *_: True)
 
 
+class Dicing(Faulty):
+    """An environment that draws from NumPy's global generator."""
+
+    def step(self, action: np.ndarray) -> Any:
+        _, *told = super().step(action)
+        return np.random.normal(size=2).astype(np.float32), *told
+
+
+def test_environments_that_draw_from_a_global_generator_draw_differently_and_again() -> None:
+    seen = []
+    for _ in range(2):
+        first: list[np.ndarray] = []
+        make_model(DummyVecEnv([Dicing] * 3)).learn(
+            15, callback=lambda locals_, _, first=first: first.append(locals_["new_obs"])
+        )
+        seen.append(first[0])
+    assert len(np.unique(seen[0])) == 6
+    np.testing.assert_array_equal(*seen)
+
+
+def test_an_answer_from_an_environment_in_a_step_is_waited_for() -> None:
+    def ask(*_: Any) -> bool:
+        assert model.env is not None
+        with pytest.raises(AttributeError, match="nothing"):
+            model.env.env_method("nothing")
+        with pytest.raises(TypeError, match="lock"):
+            model.env.env_method("locked")
+        return True
+
+    class Slow(Faulty):
+        def locked(self) -> Any:
+            return threading.Lock()
+
+    model = make_model(DummyVecEnv([lambda: Slow(seconds=0.05)] * 2))
+    model.learn(20, callback=ask)
+
+
 class Wanderer(gym.Env):
     """An environment whose observation says how many steps it has made."""
 

@@ -185,6 +185,7 @@ class ProcessBackend:
         if self._reader.ident is None:  # not all could be started
             for worker in self.workers:
                 worker.kill()
+                worker.close()
             return
         try:
             for worker in self.workers:
@@ -200,6 +201,8 @@ class ProcessBackend:
             for worker in self.workers:
                 worker.kill()
             self._reader.join()
+            for worker in self.workers:
+                worker.close()
 
     def _read(self) -> None:
         """In a thread of its own, until all workers' processes have ended."""

@@ -136,9 +136,9 @@ class RemoteWorker:
 
         :param patience: Seconds that it was given to end by itself
         """
-        if not self.ended and not self.lost:
+        if not self.ended and not self.parted:
             self._lose(f"worker {self.index} was still in a step {patience:g} s after it was asked to stop, and was killed")
-            self.kill()
+        self.kill()
 
     def kill(self) -> None:
         """End it at once, if it is alive."""
@@ -149,6 +149,11 @@ class RemoteWorker:
             self.end()
             discard_answers(self.env, _PATIENCE)
 
+    def close(self) -> None:
+        """Close the pipe to it, which nobody reads any more."""
+        if "connection" in vars(self):
+            self.connection.close()
+
     def end(self) -> list[WorkerDied]:
         """
         Note that its process has ended.
@@ -156,7 +161,6 @@ class RemoteWorker:
         :return: Why it has, if it was not to
         """
         self.ended = True
-        self.connection.close()
         if self.parted:
             return []
         self.failed |= self.ready

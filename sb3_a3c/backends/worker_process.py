@@ -1,7 +1,8 @@
 """
 The life of a worker in a process of its own.
 
-The main thread steps the worker; another one obeys what the main process says: permits, calls to the environments, stop.
+The main thread steps the worker; another one obeys what the main process says: permits, calls to the environments (in a
+thread each), stop.
 What is guaranteed: if the main process is gone, this one ends within a second, even in the middle of a step; it ignores
 Ctrl-C, which is the main process's to handle; it sends a farewell, unless it is killed. What is assumed: that
 environments may be entered by two threads, one at a time (``env_lock``), and nothing of the GIL.
@@ -17,7 +18,9 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 import torch as th
+from stable_baselines3.common.utils import set_random_seed
 
 from sb3_a3c.backends.failures import Failure
 from sb3_a3c.backends.messages import (
@@ -77,11 +80,18 @@ def live(connection: Connection, parcel: Parcel, not_ours: Sequence[Connection])
     th.set_num_threads(1)  # many workers leave nothing to divide
     try:
         assignment: Assignment = unpack(parcel.content, parcel.handles)
+        _seed(assignment.spec.seed)
         resident = _Resident(connection, assignment, parcel.handles)
     except BaseException as error:
         connection.send_bytes(encode(Failure.of(error)))
         return
     resident.live()
+
+
+def _seed(seed: np.random.SeedSequence | None) -> None:
+    """Processes that are forked from one server begin alike, so environments that draw from NumPy itself would draw alike."""
+    if seed is not None:
+        set_random_seed(int(seed.generate_state(1)[0]))
 
 
 class _Resident:
@@ -175,8 +185,8 @@ class _Resident:
                     self._permits.release(n_rollouts)
                 case Learn(hyperparameters):
                     self._worker.hyperparameters = hyperparameters
-                case EnvCall():
-                    self._send_answer(self._call_env(message))
+                case EnvCall():  # it waits for the environments, and this thread has to go on reading
+                    threading.Thread(target=self._answer, args=(message,), daemon=True).start()
                 case Stop():
                     self._stop()
 
@@ -190,19 +200,15 @@ class _Resident:
         if not self._gone.wait(_GRACE):
             os._exit(1)
 
-    def _call_env(self, call: EnvCall) -> Answer:
+    def _answer(self, call: EnvCall) -> None:
+        """In a thread of its own."""
         try:
             with self._worker.env_lock:
-                return Answer(getattr(self._worker.env.unwrapped, call.method)(*call.args, **call.kwargs))
+                value = getattr(self._worker.env.unwrapped, call.method)(*call.args, **call.kwargs)
+                content = encode(Answer(value))
         except BaseException as error:
-            return Answer(None, Failure.of(error))
-
-    def _send_answer(self, answer: Answer) -> None:
-        try:
-            encode(answer)
-        except Exception as error:
-            answer = Answer(None, Failure.of(error))
-        self._send(answer)
+            content = encode(Answer(None, Failure.of(error)))
+        self._write(content)
 
 
 def explained(error: BaseException) -> BaseException:
