@@ -108,7 +108,8 @@ def test_statistics_that_are_not_in_training_stay() -> None:
     assert (env.obs_rms.count, env.ret_rms.var) == before[1:]
 
 
-def test_callbacks_see_whole_statistics_and_what_the_environment_gave() -> None:
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_callbacks_see_whole_statistics_and_what_the_environment_gave(backend: str) -> None:
     class Look(BaseCallback):
         counts: list[float] = []
 
@@ -126,5 +127,5 @@ def test_callbacks_see_whole_statistics_and_what_the_environment_gave() -> None:
             return True
 
     env = make_env()
-    A3C("MlpPolicy", env).learn(400, callback=Look())
+    A3C("MlpPolicy", env, backend=backend).learn(400, callback=Look())
     assert all(count > N_ENVS for count in Look.counts) and Look.counts[-1] > 100

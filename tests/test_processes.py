@@ -290,13 +290,14 @@ class Dicing(Faulty):
 
 
 def test_environments_that_draw_from_a_global_generator_draw_differently_and_again() -> None:
-    seen = []
+    seen: list[np.ndarray] = []
+
+    def look(locals_: dict[str, Any], _: dict) -> bool:
+        seen.append(locals_["new_obs"])
+        return False
+
     for _ in range(2):
-        first: list[np.ndarray] = []
-        make_model(DummyVecEnv([Dicing] * 3)).learn(
-            15, callback=lambda locals_, _, first=first: first.append(locals_["new_obs"])
-        )
-        seen.append(first[0])
+        make_model(DummyVecEnv([Dicing] * 3)).learn(15, callback=look)
     assert len(np.unique(seen[0])) == 6
     np.testing.assert_array_equal(*seen)
 
