@@ -69,6 +69,17 @@ def unpack(content: bytes, handles: list[Any]) -> Any:
     return _Unpickler(io.BytesIO(content), handles).load()
 
 
+def reclaim_files(parcel: Parcel) -> None:
+    """
+    Let files that were written to elsewhere go on here at their end.
+
+    :param parcel: A parcel, when the process that got it is no more
+    """
+    for handle in parcel.handles:
+        if isinstance(handle, ResultsWriter) and not handle.file_handler.closed:
+            handle.file_handler.seek(0, os.SEEK_END)
+
+
 def _dump(content: Any, handles: list[Any], growing: bool) -> bytes:
     file = io.BytesIO()
     _Pickler(file, handles, growing).dump(content)
@@ -107,11 +118,8 @@ class _Unpickler(pickle.Unpickler):
         self._handles = handles
 
     def persistent_load(self, index: int) -> Any:
-        """The handle; a file has been written to elsewhere, and goes on at its end."""
-        handle = self._handles[index]
-        if isinstance(handle, ResultsWriter):
-            handle.file_handler.seek(0, os.SEEK_END)
-        return handle
+        """The handle that an object was replaced by."""
+        return self._handles[index]
 
 
 @dataclass(frozen=True)

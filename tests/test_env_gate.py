@@ -72,6 +72,7 @@ class Visitor(BaseCallback):
         assert env.env_method("who", "hello") == [f"hello, {i}" for i in range(N_ENVS)]
         assert env.env_method("who", "you", indices=[2, 0]) == ["you, 2", "you, 0"]
         assert env.get_attr("index") == list(range(N_ENVS)) and env.get_attr("index", 1) == [1]
+        assert env.get_attr("index", [-1]) == [N_ENVS - 1]
         assert env.has_attr("level") and not env.has_attr("nothing")
         assert env.env_is_wrapped(gym.Wrapper) == [False] * N_ENVS
         self.rewards.append(float(np.mean(self.locals["rewards"])))

@@ -237,6 +237,28 @@ def test_environments_that_cannot_be_handed_over() -> None:
     make_model(SubprocVecEnv([Faulty, Faulty])).learn(100).env.close()  # type: ignore[union-attr]
 
 
+class Homebound(Faulty):
+    """An environment that can't be unpickled elsewhere."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "home": os.getpid()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["home"] != os.getpid():
+            raise LookupError("away from home")
+        self.__dict__.update(state)
+
+
+def test_environments_that_cannot_be_received() -> None:
+    env = DummyVecEnv([Faulty, Homebound])
+    model = make_model(env)
+    with pytest.raises(LookupError, match="away from home") as caught:
+        model.learn(100)
+    assert caught.value.__notes__ == ["raised while the process of A3C worker 1 was starting"]
+    model.backend = "thread"
+    assert model.learn(100).num_timesteps == 100
+
+
 class OneWay(Faulty):
     """An environment that holds something that can't be pickled, once it has been stepped."""
 

@@ -33,6 +33,8 @@ from sb3_a3c.worker_spec import WorkerSpec
 
 #: Seconds that are left to a step under way before its process is killed. Out of the air: longer than a step should take.
 _PATIENCE = 10.0
+#: Methods of a VecEnv that give one value for all its environments.
+_ONE_FOR_ALL = ("has_attr", "set_attr")
 #: Loaded once, by the server that the workers are forked from, so that they share its pages.
 _PRELOAD = ("sb3_a3c", "stable_baselines3", "numba")
 
@@ -116,7 +118,7 @@ class ProcessBackend:
         @wraps(method)
         def reaching(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
-            indices = list(venv._get_indices(bound.arguments.pop("indices", None)))
+            indices = [range(venv.num_envs)[i] for i in venv._get_indices(bound.arguments.pop("indices", None))]
             values = self._call(name, bound, indices)
             if name == "has_attr":
                 return all(values)
@@ -153,7 +155,7 @@ class ProcessBackend:
             if answer.failure is not None:
                 raise answer.failure.error()
             n_values = len(slots[worker.index])
-            parts = answer.value if isinstance(answer.value, list | tuple) else [answer.value] * n_values
+            parts = [answer.value] * n_values if method in _ONE_FOR_ALL else answer.value
             values.update(zip(slots[worker.index], parts, strict=True))
         return [values[i] for i in indices]
 

@@ -11,7 +11,7 @@ from sb3_a3c.backends.worker_process import Assignment, live
 from sb3_a3c.env_slices import discard_answers
 from sb3_a3c.faults import WorkerDied, name_environments
 from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.parcel import Parcel, pack, unpack
+from sb3_a3c.parcel import Parcel, pack, reclaim_files, unpack
 
 #: What to do about a process that can't be started, because the script that it imports starts another.
 GUARD = """\
@@ -150,9 +150,10 @@ class RemoteWorker:
             discard_answers(self.env, _PATIENCE)
 
     def close(self) -> None:
-        """Close the pipe to it, which nobody reads any more."""
+        """Close the pipe to it, which nobody reads any more, and have the files back that it wrote to."""
         if "connection" in vars(self):
             self.connection.close()
+        reclaim_files(self._parcel)
 
     def end(self) -> list[WorkerDied]:
         """

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from multiprocessing import current_process
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -83,6 +84,7 @@ def live(connection: Connection, parcel: Parcel, not_ours: Sequence[Connection])
         _seed(assignment.spec.seed)
         resident = _Resident(connection, assignment, parcel.handles)
     except BaseException as error:
+        error.add_note(f"raised while the process of {current_process().name} was starting")
         connection.send_bytes(encode(Failure.of(error)))
         return
     resident.live()
