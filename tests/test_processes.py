@@ -229,6 +229,33 @@ def test_when_the_main_process_is_killed_nothing_is_left(tmp_path: Path) -> None
     assert shared_memory() <= before
 
 
+def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_the_main_one(tmp_path: Path) -> None:
+    process = run_script(
+        tmp_path,
+        """
+        from stable_baselines3.common.env_util import make_vec_env
+        from sb3_a3c import A3C
+
+        def tell(*_):
+            if model.num_timesteps == 200:
+                print("here", flush=True)
+            return True
+
+        if __name__ == "__main__":
+            model = A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2), backend="process")
+            try:
+                model.learn(10_000_000, callback=tell, log_interval=None)
+            except KeyboardInterrupt:
+                print(model._last_obs.shape)
+        """,
+        start_new_session=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "here\n"
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (out, err, process.returncode) == ("(2, 4)\n", "", 0)
+
+
 def test_environments_that_cannot_be_handed_over() -> None:
     env = make_env("")
     env.envs[1].unwrapped.lock = threading.Lock()  # type: ignore[attr-defined]
@@ -257,6 +284,12 @@ def test_environments_that_cannot_be_received() -> None:
     assert caught.value.__notes__ == ["raised while the process of A3C worker 1 was starting"]
     model.backend = "thread"
     assert model.learn(100).num_timesteps == 100
+
+
+def test_values_that_cannot_be_received() -> None:
+    env = DummyVecEnv([Faulty, Faulty])
+    with pytest.raises(LookupError, match="away from home"):
+        make_model(env).learn(100, callback=lambda *_: env.set_attr("companion", Homebound()))
 
 
 class OneWay(Faulty):

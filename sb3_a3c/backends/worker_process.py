@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import current_process
 from multiprocessing.connection import Connection
@@ -123,6 +123,8 @@ class _Resident:
         except BaseException as error:  # SystemExit too: it is the caller's, not this process's
             failure = Failure.of(explained(error))
         if failure is not None:
+            with suppress(TypeError):  # one error is enough
+                self._send_gathered()
             self._send(failure)
         self._stopping.wait()  # until then callbacks may still call the environments
         self._send(self._farewell())
@@ -178,11 +180,17 @@ class _Resident:
         """In a thread of its own."""
         while True:
             try:
-                message = decode(self._connection.recv_bytes())
+                content = self._connection.recv_bytes()
             except (EOFError, OSError):
                 self._end_with_the_main_process()
                 return
+            try:
+                message = decode(content)
+            except Exception as error:
+                message = Failure.of(error)
             match message:
+                case Failure():  # whoever has sent it must not wait for an answer
+                    self._send(message)
                 case Permits(n_rollouts):
                     self._permits.release(n_rollouts)
                 case Learn(hyperparameters):
