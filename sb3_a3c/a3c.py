@@ -62,8 +62,10 @@ class A3C(OnPolicyAlgorithm):
     :param n_workers: Asynchronous workers. ``None``: one for each environment of a VecEnv; for an environment id given as
         text, one for each usable core. Fast environments are better served by few workers with several of them each
     :param backend: Where workers live: ``"serial"`` (in turn, in the thread that calls ``learn()``: repeatable, for
-        debugging) or ``"thread"``
-    :param backend_kwargs: Options of the backend; the present ones have none
+        debugging), ``"thread"`` or ``"process"`` (for environments that need a core each; a script that uses it
+        needs the guard ``if __name__ == "__main__":``). One worker lives in the thread that calls ``learn()`` in any case
+    :param backend_kwargs: Options of the backend. ``"process"`` has ``start_method``: ``"forkserver"`` (default),
+        ``"spawn"`` or ``"fork"``; the others have none
     :param engine: Who computes: ``"torch"`` (any policy; what is correct), ``"fused"`` (compiled kernels, for an ``MlpPolicy``
         without gSDE or parts of your own; the same but for rounding and noise) or ``"auto"`` (fused where it fits)
     :param use_locking: Whether updates are atomic, so that none is lost. ``False`` is Hogwild

@@ -50,11 +50,23 @@ def check_arguments(model: "A3C") -> None:
     _check(model.rollout_order in orders, "rollout_order", model.rollout_order, f"one of {sorted(orders)}")
     _check(_is_whole(model.max_lead) and model.max_lead >= 0, "max_lead", model.max_lead, "a whole number of at least 0")
     _check(isinstance(model.use_locking, bool), "use_locking", model.use_locking, "True or False")
-    _check(not model.backend_kwargs, "backend_kwargs", model.backend_kwargs, f"None: backend '{model.backend}' has no options")
+    _check_backend_kwargs(model.backend, model.backend_kwargs)
     coefficients = model.ent_coef if isinstance(model.ent_coef, Sequence) else [model.ent_coef]
     _check(all(_is_finite(number) for number in coefficients), "ent_coef", model.ent_coef, "a number, or one a worker")
     for name in ("learning_rate", "vf_learning_rate"):
         _check_learning_rate(name, getattr(model, name))
+
+
+def _check_backend_kwargs(backend: str, backend_kwargs: Any) -> None:
+    options = BACKENDS[backend].options
+    if not options:
+        _check(not backend_kwargs, "backend_kwargs", backend_kwargs, f"None: backend '{backend}' has no options")
+    if not backend_kwargs:
+        return
+    named = isinstance(backend_kwargs, dict) and set(backend_kwargs) <= set(options)
+    _check(named, "backend_kwargs", backend_kwargs, f"None, or a dict with some of {sorted(options)} for backend '{backend}'")
+    for name, value in backend_kwargs.items():
+        _check(value in options[name], f"backend_kwargs['{name}']", value, f"one of {list(options[name])}")
 
 
 def _check_learning_rate(name: str, value: Any) -> None:

@@ -18,16 +18,16 @@ _REFUSED = ("reset", "step_async", "step_wait")
 
 
 @contextmanager
-def gate(venv: VecEnv, env_locks: Sequence[AbstractContextManager]) -> Iterator[None]:
+def gate(venv: VecEnv, reach: Callable[[Callable], Callable]) -> Iterator[None]:
     """
     Keep calls on a VecEnv apart from the steps of its slices.
 
     :param venv: The VecEnv that was sliced, which its slices do not call
-    :param env_locks: The locks that are held during the steps; re-entrant, for one of these calls may make another
+    :param reach: Makes of a method of the VecEnv one that waits, and does it where the environments live
     """
     base = venv.unwrapped
     for name in _WAITING:
-        setattr(base, name, _between_steps(getattr(base, name), env_locks))
+        setattr(base, name, reach(getattr(base, name)))
     for name in _REFUSED:
         setattr(base, name, _refuse(name))
     try:
@@ -37,7 +37,13 @@ def gate(venv: VecEnv, env_locks: Sequence[AbstractContextManager]) -> Iterator[
             delattr(base, name)  # the class's own method shows again
 
 
-def _between_steps(method: Callable, env_locks: Sequence[AbstractContextManager]) -> Callable:
+def between_steps(method: Callable, env_locks: Sequence[AbstractContextManager]) -> Callable:
+    """
+    :param method: A method that enters the environments
+    :param env_locks: The locks that are held during their steps; re-entrant, for one such call may make another
+    :return: One that waits for all of the locks before it does
+    """
+
     @wraps(method)
     def waiting(*args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:

@@ -9,10 +9,13 @@ if it is declared, by :func:`register_vec_env`.
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
@@ -143,6 +146,35 @@ def merge_counters(venv: VecEnv, slices: Sequence[VecEnv]) -> None:
             layer._user_warned = any(part._user_warned for part in parts)
 
 
+def take_envs_back(venv: VecEnv, slices: Sequence[VecEnv]) -> None:
+    """
+    Let a VecEnv hold the environments that its slices hold: those that lived in other processes are new objects.
+
+    :param venv: The VecEnv that was sliced
+    :param slices: Its slices, when they are done
+    """
+    for layer, *parts in zip(_layers(venv), *map(_layers, slices), strict=True):
+        for name in _DECLARATIONS[type(layer)].handles:
+            whole, values = vars(layer)[name], [vars(part)[name] for part in parts]
+            if isinstance(whole, list | tuple) and sum(map(len, values)) == len(whole):
+                setattr(layer, name, type(whole)(chain.from_iterable(values)))
+
+
+def discard_answers(venv: VecEnv, patience: float) -> None:
+    """
+    Empty the pipes of a SubprocVecEnv, when the process that had asked something in them is no more.
+
+    :param venv: A slice that lived in that process
+    :param patience: Seconds to wait for an answer
+    """
+    if isinstance(venv.unwrapped, SubprocVecEnv):
+        for remote in venv.unwrapped.remotes:
+            with suppress(EOFError, OSError):
+                remote.send(("is_wrapped", gym.Wrapper))  # its answer, unlike a step's, is a bool, and the last
+                while remote.poll(patience) and not isinstance(remote.recv(), bool):
+                    pass
+
+
 def _layers(venv: VecEnv) -> list[VecEnv]:
     layers = [venv]
     while isinstance(layers[-1], VecEnvWrapper):
@@ -153,13 +185,16 @@ def _layers(venv: VecEnv) -> list[VecEnv]:
 class _LockedWriter:
     """VecMonitor's file, to which the slices of one VecMonitor write from a thread each."""
 
-    def __init__(self, results_writer: Any, lock: threading.Lock) -> None:
+    def __init__(self, results_writer: Any, lock: "threading.Lock | None") -> None:
         self._results_writer = results_writer
-        self._lock = lock
+        self._lock = lock or threading.Lock()
 
     def write_row(self, episode_info: dict[str, Any]) -> None:
         with self._lock:
             self._results_writer.write_row(episode_info)
+
+    def __reduce__(self) -> tuple[type, tuple[Any, None]]:
+        return _LockedWriter, (self._results_writer, None)  # in another process there is but one slice
 
 
 def _divide_monitor(parts: list[VecMonitor]) -> None:

@@ -15,6 +15,10 @@ class WorkerStopped(Exception):
     """A worker was asked to stop: no error, and never the caller's."""
 
 
+class WorkerDied(RuntimeError):
+    """A worker's process has ended, or was killed, without a word."""
+
+
 class NonFiniteError(ArithmeticError):
     """A reward or a gradient with NaN or infinity in it. No such gradient is ever applied."""
 
@@ -33,11 +37,11 @@ def blame(error: BaseException, worker: int, env_indices: np.ndarray, env: VecEn
     failed = _failed_slot(error)
     suspect = _non_finite_slot(_raw(env, "old_obs", last_obs))
     if failed is not None:
-        note += f", {_environments(env_indices[[failed]])}"
+        note += f", {name_environments(env_indices[[failed]])}"
     elif suspect is not None:
-        note += f", where the last observation of {_environments(env_indices[[suspect]])} has nan or inf in it"
+        note += f", where the last observation of {name_environments(env_indices[[suspect]])} has nan or inf in it"
     else:
-        note += f", {_environments(env_indices)}"
+        note += f", {name_environments(env_indices)}"
     error.add_note(note)
 
 
@@ -54,7 +58,7 @@ def check_rewards(rewards: np.ndarray, env: VecEnv, env_indices: np.ndarray) -> 
         given = np.asarray(_raw(env, "old_reward", rewards))
         slot = _non_finite_slot(given)
         slot = int(np.argmin(np.isfinite(rewards))) if slot is None else slot
-        raise NonFiniteError(f"{_environments(env_indices[[slot]])} gave a reward of {given[slot]}")
+        raise NonFiniteError(f"{name_environments(env_indices[[slot]])} gave a reward of {given[slot]}")
 
 
 def non_finite_parts(rollout_buffer: RolloutBuffer, env_indices: np.ndarray, losses: Losses) -> str:
@@ -76,10 +80,10 @@ def non_finite_parts(rollout_buffer: RolloutBuffer, env_indices: np.ndarray, los
             step, column = bad[0][:2]
             return (
                 f"the gradient is not finite and was not applied: {name} {array[tuple(bad[0])]} of "
-                f"{_environments(env_indices[[column]])} at step {step} of the rollout"
+                f"{name_environments(env_indices[[column]])} at step {step} of the rollout"
             )
     return (
-        f"the gradient over {_environments(env_indices)} is not finite and was not applied, though observations, rewards "
+        f"the gradient over {name_environments(env_indices)} is not finite and was not applied, though observations, rewards "
         f"and values are: policy_loss={losses.policy_loss}, value_loss={losses.value_loss}, "
         f"entropy_loss={losses.entropy_loss}. Rewards may be too large, or the learning rate too high."
     )
@@ -111,7 +115,11 @@ def _non_finite_slot(values: VecEnvObs) -> int | None:
     return None
 
 
-def _environments(indices: np.ndarray) -> str:
+def name_environments(indices: np.ndarray) -> str:
+    """
+    :param indices: Consecutive environments
+    :return: What to call them in a message
+    """
     if len(indices) == 1:
         return f"environment {indices[0]}"
     return f"environments {indices[0]} to {indices[-1]}"

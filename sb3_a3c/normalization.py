@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
@@ -47,20 +48,61 @@ class JournaledMeanStd(RunningMeanStd):
 
         :param shared: The shared statistics; the caller holds their lock
         """
+        moments = moments_of(shared)
         for batch in self.journal:
-            _count_in(shared, *batch)
+            moments = _counted(moments, *batch)
+        set_moments(shared, moments)
         self.journal.clear()
 
     def _count(self, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> None:
-        _count_in(self, batch_mean, batch_var, batch_count)
+        set_moments(self, _counted(moments_of(self), batch_mean, batch_var, batch_count))
         self.journal.append((batch_mean, batch_var, batch_count))
 
 
-def _count_in(rms: RunningMeanStd, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> None:
-    """``RunningMeanStd.update_from_moments``, compiled."""
-    mean, var, shape = rms.mean, rms.var, rms.mean.shape
-    mean, var = count_moments(batch_mean, batch_var, batch_count, mean.reshape(-1), var.reshape(-1), float(rms.count))
-    rms.mean, rms.var, rms.count = mean.reshape(shape), var.reshape(shape), rms.count + batch_count
+class SharedMeanStd(RunningMeanStd):
+    """
+    The shared running mean and variance, in one tensor, which can be moved to memory that other processes see too.
+
+    :param start: The statistics to start from
+    """
+
+    def __init__(self, start: RunningMeanStd) -> None:
+        self._shape = np.shape(start.mean)
+        self.memory = th.empty(2 * int(np.prod(self._shape)) + 1, dtype=th.float64)
+        set_moments(self, moments_of(start))
+
+    @property
+    def mean(self) -> np.ndarray:  # type: ignore[override]
+        """A copy of the mean."""
+        return self._mean().copy()
+
+    @mean.setter
+    def mean(self, value: np.ndarray) -> None:
+        self._mean()[...] = value
+
+    @property
+    def var(self) -> np.ndarray:  # type: ignore[override]
+        """A copy of the variance."""
+        return self._var().copy()
+
+    @var.setter
+    def var(self, value: np.ndarray) -> None:
+        self._var()[...] = value
+
+    @property
+    def count(self) -> float:  # type: ignore[override]
+        """How many were counted."""
+        return float(self.memory[-1])
+
+    @count.setter
+    def count(self, value: float) -> None:
+        self.memory[-1] = value
+
+    def _mean(self) -> np.ndarray:
+        return self.memory.numpy()[: len(self.memory) // 2].reshape(self._shape)
+
+    def _var(self) -> np.ndarray:
+        return self.memory.numpy()[len(self.memory) // 2 : -1].reshape(self._shape)
 
 
 class Moments(NamedTuple):
@@ -92,6 +134,14 @@ def set_moments(rms: RunningMeanStd, moments: Moments) -> None:
     :param moments: What they become
     """
     rms.mean, rms.var, rms.count = moments
+
+
+def _counted(moments: Moments, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> Moments:
+    """What ``RunningMeanStd.update_from_moments`` makes of moments, compiled."""
+    mean, var, n_samples = moments
+    shape = mean.shape
+    mean, var = count_moments(batch_mean, batch_var, batch_count, mean.reshape(-1), var.reshape(-1), float(n_samples))
+    return Moments(mean.reshape(shape), var.reshape(shape), n_samples + batch_count)
 
 
 def running_statistics(venv: VecEnv) -> list[RunningMeanStd]:

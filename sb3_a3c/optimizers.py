@@ -102,6 +102,11 @@ class FlatOptimizer(ABC):
                 **{name: views[name][index].clone() for name in self.initial},
             }
 
+    def share_memory(self) -> None:
+        """Move the statistics to memory that other processes see too."""
+        for statistic in self.statistics.values():
+            statistic.share_memory_()
+
     def _step_entry(self) -> th.Tensor | int:
         return th.tensor(float(self.n_steps))
 
@@ -243,7 +248,8 @@ def make_optimizer(
     """
     for flat_class in (RMSprop, RMSpropTensorFlow, Adam):
         if flat_class.fits(policy.optimizer, layout.parameters(policy)):
-            optimizer = flat_class(policy.optimizer.param_groups[0], vector, layout, compiled)
+            options = {name: value for name, value in policy.optimizer.param_groups[0].items() if name != "params"}
+            optimizer = flat_class(options, vector, layout, compiled)
             optimizer.load(policy)
             return optimizer
     return TorchOptimizer(policy, vector, layout)

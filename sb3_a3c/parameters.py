@@ -18,8 +18,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 import sb3_a3c.engines.kernels as kernels
+from sb3_a3c.file_lock import FileLock, Lock
 from sb3_a3c.layout import Layout
-from sb3_a3c.normalization import JournaledMeanStd, moments_of, set_moments
+from sb3_a3c.normalization import JournaledMeanStd, SharedMeanStd, moments_of, set_moments
 from sb3_a3c.optimizers import TorchOptimizer, make_optimizer
 
 
@@ -63,15 +64,41 @@ class SharedParameters:
         self.layout = layout
         self.vector = layout.gather(policy)
         self.buffers = [buffer.detach().clone() for buffer in policy.buffers()]
-        self.statistics = [rms.copy() for rms in statistics]
-        self.n_updates = 0
-        self.num_timesteps = num_timesteps
+        self.statistics = [SharedMeanStd(rms) for rms in statistics]
         self._optimizer = make_optimizer(policy, self.vector, layout, compiled)
-        self._first_step = self._optimizer.n_steps
+        self._counts = th.tensor([0, num_timesteps, self._optimizer.n_steps])
         # An optimizer of another make keeps gradients on its parameters, so two workers can't step it at once.
         self.use_locking = use_locking or isinstance(self._optimizer, TorchOptimizer)
         self._compiled = compiled
-        self._lock = threading.Lock()
+        self._lock: Lock = threading.Lock()
+
+    def share_memory(self) -> None:
+        """
+        Move all of it to memory that worker processes see too, with a lock between processes. To be called before
+        there are any, and used in this process by one thread from then on.
+
+        :raises ValueError: if the optimizer keeps statistics of its own, which can't be shared
+        """
+        if isinstance(self._optimizer, TorchOptimizer):
+            raise ValueError(
+                "backend must be 'thread' or 'serial' for this optimizer, but it is 'process': worker processes share the "
+                "statistics of RMSprop, RMSpropTFLike and Adam, with their plain options, and not those of "
+                f"{type(self._optimizer.policy.optimizer).__name__} with these"
+            )
+        for tensor in (self.vector, self._counts, *self.buffers, *(rms.memory for rms in self.statistics)):
+            tensor.share_memory_()
+        self._optimizer.share_memory()
+        self._lock = FileLock()
+
+    @property
+    def n_updates(self) -> int:
+        """Gradients applied so far in this call of ``learn()``."""
+        return int(self._counts[0])
+
+    @property
+    def num_timesteps(self) -> int:
+        """Environment steps whose gradients have been applied."""
+        return int(self._counts[1])
 
     def pull(self, vector: th.Tensor, buffers: Sequence[th.Tensor], statistics: Sequence[JournaledMeanStd] = ()) -> Access:
         """
@@ -89,10 +116,10 @@ class SharedParameters:
                 buffer.copy_(shared_buffer)
             for rms, shared_rms in zip(statistics, self.statistics, strict=True):
                 set_moments(rms, moments_of(shared_rms))
-            access = Access(self.n_updates, self.num_timesteps, waited)
+            n_updates, num_timesteps, _ = self._counts.numpy().tolist()
         if not self.use_locking:
             self._copy_to(vector)
-        return access
+        return Access(n_updates, num_timesteps, waited)
 
     def push(
         self,
@@ -113,18 +140,18 @@ class SharedParameters:
         :return: The version that this update makes
         """
         with self._exclusive() as waited:
-            self.n_updates += 1
-            self.num_timesteps += n_timesteps
-            access = Access(self.n_updates, self.num_timesteps, waited)
+            n_updates, num_timesteps, first_step = self._counts.numpy().tolist()
+            n_updates, num_timesteps = n_updates + 1, num_timesteps + n_timesteps
+            self._counts.numpy()[:2] = n_updates, num_timesteps
             for shared_buffer, buffer in zip(self.buffers, buffers, strict=True):
                 shared_buffer.copy_(buffer)
             for rms, shared_rms in zip(statistics, self.statistics, strict=True):
                 rms.apply_to(shared_rms)
             if self.use_locking:
-                self._optimizer.step(gradient, learning_rates, self._first_step + access.n_updates)
+                self._optimizer.step(gradient, learning_rates, first_step + n_updates)
         if not self.use_locking:
-            self._optimizer.step(gradient, learning_rates, self._first_step + access.n_updates)
-        return access
+            self._optimizer.step(gradient, learning_rates, first_step + n_updates)
+        return Access(n_updates, num_timesteps, waited)
 
     def load(self, policy: ActorCriticPolicy) -> None:
         """
@@ -137,7 +164,7 @@ class SharedParameters:
             for shared_buffer, buffer in zip(self.buffers, policy.buffers(), strict=True):
                 shared_buffer.copy_(buffer)
             self._optimizer.load(policy)
-            self._first_step = self._optimizer.n_steps - self.n_updates
+            self._counts[2] = self._optimizer.n_steps - self.n_updates
 
     def save(self, policy: ActorCriticPolicy) -> None:
         """
@@ -150,7 +177,7 @@ class SharedParameters:
                 param.copy_(view)
             for buffer, shared_buffer in zip(policy.buffers(), self.buffers, strict=True):
                 buffer.copy_(shared_buffer)
-            self._optimizer.n_steps = self._first_step + self.n_updates
+            self._optimizer.n_steps = self.n_updates + int(self._counts[2])
             self._optimizer.save(policy)
 
     def _copy_to(self, vector: th.Tensor) -> None:

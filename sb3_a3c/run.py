@@ -12,17 +12,17 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.arguments import resolve_n_workers
-from sb3_a3c.backends import make_backend
-from sb3_a3c.engines import choose_engine, make_engine, make_turn
+from sb3_a3c.backends import SeenWorker, make_backend
+from sb3_a3c.engines import choose_engine
 from sb3_a3c.env_gate import gate
-from sb3_a3c.env_slices import CannotSlice, merge_counters, read_state, slice_vec_env, write_state
+from sb3_a3c.env_slices import CannotSlice, merge_counters, read_state, slice_vec_env, take_envs_back, write_state
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout
 from sb3_a3c.normalization import journal_statistics, moments_of, running_statistics, set_moments
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.replay import Replay
 from sb3_a3c.rollout import beside
-from sb3_a3c.worker import Worker
+from sb3_a3c.worker_spec import WorkerSpec
 
 if TYPE_CHECKING:
     from sb3_a3c.a3c import A3C
@@ -43,24 +43,23 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     watched = not (isinstance(callback, ConvertCallback) and callback.callback is None)
     slices, envs = _divide(venv, resolve_n_workers(model, venv.num_envs))
     engine, why = choose_engine(model.engine, model.policy)
-    workers, parameters = _make_workers(model, engine, slices, envs, watched)
-    backend = make_backend(
-        model.backend, workers, n_rollouts, model.rollout_order, model.max_lead, **(model.backend_kwargs or {})
-    )
+    specs, parameters = _make_specs(model, engine, slices, envs, watched)
+    options = model.backend_kwargs or {}
+    backend = make_backend(model.backend, specs, parameters, n_rollouts, model.rollout_order, model.max_lead, **options)
     replay = Replay(model, callback, watched, parameters, log_interval)
-    model.logger.info(f"Learning with {len(workers)} worker(s), backend {model.backend}, engine {engine} ({why})")
+    model.logger.info(f"Learning with {len(specs)} worker(s), backend {model.backend}, engine {engine} ({why})")
     try:
         # A single worker rests while callbacks run, so they may do with the environments what they like.
-        with gate(venv, [worker.env_lock for worker in workers]) if len(workers) > 1 else nullcontext(), backend:
+        with gate(venv, backend.reach) if len(specs) > 1 else nullcontext(), backend:
             for _ in range(n_rollouts):
                 if not replay.show(backend.collect()):
                     break
                 if watched:
-                    _follow_hyperparameters(model, workers)
+                    _follow_hyperparameters(model, backend.workers)
     finally:
         replay.refresh_policy()
         model.policy.set_training_mode(True)
-        _take_back(model, workers, parameters)
+        _take_back(model, backend.workers, parameters)
 
 
 def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv]]:
@@ -74,9 +73,9 @@ def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv
         return [np.arange(venv.num_envs)], [venv]
 
 
-def _make_workers(
+def _make_specs(
     model: "A3C", engine: str, slices: Sequence[np.ndarray], envs: Sequence[VecEnv], watched: bool
-) -> tuple[list[Worker], SharedParameters]:
+) -> tuple[list[WorkerSpec], SharedParameters]:
     assert model.env is not None and model._last_obs is not None and model._last_episode_starts is not None
     layout = Layout(model.policy, separate_critic=model.vf_learning_rate is not None)
     # An environment that was not sliced keeps its statistics: there is nobody to share them with.
@@ -85,14 +84,14 @@ def _make_workers(
     parameters = SharedParameters(
         model.policy, layout, statistics, model.num_timesteps, model.use_locking, compiled=engine == "fused"
     )
-    turn = make_turn(layout.size)
-    workers = [
-        Worker(
+    specs = [
+        WorkerSpec(
             index=index,
             env_indices=env_indices,
             env=env,
-            engine=make_engine(engine, model.policy, layout, model.action_space, turn, seed),
-            parameters=parameters,
+            engine=engine,
+            policy=model.policy,
+            seed=seed,
             rollout_buffer=_make_rollout_buffer(model, env.num_envs),
             hyperparameters=Hyperparameters.of(model, index),
             total_timesteps=model._total_timesteps,
@@ -103,7 +102,7 @@ def _make_workers(
         )
         for index, (env_indices, env, seed) in enumerate(zip(slices, envs, _seeds(model, len(slices)), strict=True))
     ]
-    return workers, parameters
+    return specs, parameters
 
 
 def _make_rollout_buffer(model: "A3C", n_envs: int) -> RolloutBuffer:
@@ -131,13 +130,13 @@ def _seeds(model: "A3C", n_workers: int) -> Sequence[np.random.SeedSequence | No
     return np.random.SeedSequence(entropy, spawn_key=(model._n_updates,)).spawn(n_workers)
 
 
-def _follow_hyperparameters(model: "A3C", workers: Sequence[Worker]) -> None:
+def _follow_hyperparameters(model: "A3C", workers: Sequence[SeenWorker]) -> None:
     """A callback may have changed them; workers learn with the new ones from their next rollout on."""
     for worker in workers:
         worker.hyperparameters = Hyperparameters.of(model, worker.index)
 
 
-def _take_back(model: "A3C", workers: Sequence[Worker], parameters: SharedParameters) -> None:
+def _take_back(model: "A3C", workers: Sequence[SeenWorker], parameters: SharedParameters) -> None:
     """Let the user's VecEnv be where its slices have come to, and the model with it."""
     assert model.env is not None
     slices = [worker.env for worker in workers]
@@ -146,6 +145,7 @@ def _take_back(model: "A3C", workers: Sequence[Worker], parameters: SharedParame
     if slices[0] is not model.env:
         write_state(model.env, [read_state(env) for env in slices])
         merge_counters(model.env, slices)
+        take_envs_back(model.env, slices)
     model._last_obs = beside([worker.last_obs for worker in workers])
     model._last_episode_starts = beside([worker.last_episode_starts for worker in workers])
     if any(worker.failed for worker in workers):

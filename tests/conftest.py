@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-# Each process of a SubprocVecEnv would import torch by itself; so the server that they are forked from has it.
-multiprocessing.set_forkserver_preload(["stable_baselines3"])
+# Each process would import torch by itself; so the server that they are forked from has it.
+multiprocessing.set_forkserver_preload(["sb3_a3c"])
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +15,8 @@ def nothing_is_left_running() -> Iterator[None]:
     yield
     left = [thread for thread in threading.enumerate() if thread.name.startswith("A3C worker")]
     assert not left, f"threads are left: {left}"
+    alive = [process for process in multiprocessing.active_children() if process.name.startswith("A3C worker")]
+    assert not alive, f"processes are left: {alive}"
 
 
 @pytest.fixture

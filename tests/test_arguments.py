@@ -43,9 +43,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"n_workers": True}, "n_workers must be .*, but it is True"),
     ({"n_workers": "2"}, "n_workers must be .*, but it is '2'"),
     ({"n_workers": 3}, "n_workers must be at most the number of environments, 2, but it is 3"),
-    ({"backend": "rocket"}, r"backend must be one of \['serial', 'thread'\], but it is 'rocket'"),
+    ({"backend": "rocket"}, r"backend must be one of \['process', 'serial', 'thread'\], but it is 'rocket'"),
     ({"backend": None}, "backend must be one of"),
     ({"backend_kwargs": {"start_method": "spawn"}}, "backend_kwargs must be None: backend 'thread' has no options"),
+    (
+        {"backend": "process", "backend_kwargs": {"startmethod": "spawn"}},
+        r"backend_kwargs must be None, or a dict with some of \['start_method'\] for backend 'process', but it is {'startm",
+    ),
+    (
+        {"backend": "process", "backend_kwargs": {"start_method": "sporn"}},
+        r"backend_kwargs\['start_method'\] must be one of \['forkserver', 'spawn', 'fork'\], but it is 'sporn'",
+    ),
     ({"engine": "steam"}, r"engine must be one of \['auto', 'fused', 'torch'\], but it is 'steam'"),
     ({"rollout_order": "random"}, r"rollout_order must be one of \['arrival', 'env'\], but it is 'random'"),
     ({"max_lead": -1}, "max_lead must be a whole number of at least 0, but it is -1"),

@@ -72,6 +72,7 @@ class Visitor(BaseCallback):
         assert env.env_method("who", "hello") == [f"hello, {i}" for i in range(N_ENVS)]
         assert env.env_method("who", "you", indices=[2, 0]) == ["you, 2", "you, 0"]
         assert env.get_attr("index") == list(range(N_ENVS)) and env.get_attr("index", 1) == [1]
+        assert env.get_attr("index", [-1]) == [N_ENVS - 1]
         assert env.has_attr("level") and not env.has_attr("nothing")
         assert env.env_is_wrapped(gym.Wrapper) == [False] * N_ENVS
         self.rewards.append(float(np.mean(self.locals["rewards"])))
@@ -81,9 +82,10 @@ class Visitor(BaseCallback):
 
 
 @pytest.mark.parametrize("vec_env_class", [DummyVecEnv, SubprocVecEnv])
-def test_callbacks_reach_the_environments(vec_env_class: type[VecEnv]) -> None:
+@pytest.mark.parametrize(("backend", "n_workers"), [("thread", 3), ("process", 2)])
+def test_callbacks_reach_the_environments(backend: str, n_workers: int, vec_env_class: type[VecEnv]) -> None:
     env, visitor = make_env(vec_env_class), Visitor()
-    A3C("MlpPolicy", env, max_lead=1).learn(60 * N_ENVS, callback=visitor)
+    A3C("MlpPolicy", env, backend=backend, n_workers=n_workers, max_lead=1).learn(60 * N_ENVS, callback=visitor)
     assert env.get_attr("crowded") == [False] * N_ENVS  # nobody was ever let in while another was there
     assert visitor.rewards[0] == 0.0 and visitor.rewards[-1] == 7.0  # a curriculum
     assert not set(GATED) & set(vars(env.unwrapped))
@@ -93,10 +95,11 @@ def test_callbacks_reach_the_environments(vec_env_class: type[VecEnv]) -> None:
 
 @pytest.mark.parametrize("call", ["reset", "step"])
 @pytest.mark.parametrize("vec_env_class", [DummyVecEnv, SubprocVecEnv])
-def test_stepping_it_in_a_callback_is_refused(vec_env_class: type[VecEnv], call: str) -> None:
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_stepping_it_in_a_callback_is_refused(backend: str, vec_env_class: type[VecEnv], call: str) -> None:
     env = make_env(vec_env_class)
     arguments = [np.zeros((N_ENVS, 1), np.float32)] if call == "step" else []
-    model = A3C("MlpPolicy", env)
+    model = A3C("MlpPolicy", env, backend=backend)
     with pytest.raises(RuntimeError, match="a callback that evaluates needs an environment of its own"):
         model.learn(100, callback=lambda *_: getattr(env, call)(*arguments))
     assert not set(GATED) & set(vars(env.unwrapped))

@@ -1,9 +1,11 @@
 """Every fault ends a run within seconds, as the caller's own error, and leaves a model that predicts, saves and learns on."""
 
 import _thread
+import os
 import re
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +23,8 @@ from sb3_a3c import A3C, NonFiniteError
 from sb3_a3c.normalization import running_statistics
 
 N_ENVS = 4
-BACKENDS = ["serial", "thread"]
-N_WORKERS = [1, 2, 4]
+#: One worker is in the caller's thread, whatever the backend; a process takes a while to start, so two have to do.
+PLACES = [("serial", 1), ("serial", 2), ("serial", 4), ("thread", 1), ("thread", 2), ("thread", 4), ("process", 2)]
 
 
 class Trouble(Exception):
@@ -64,6 +66,9 @@ class Faulty(gym.Env):
             reward = np.inf
         return obs, reward, self.n_steps % self.episode_length == 0, False, {}
 
+    def pid(self) -> int:
+        return os.getpid()
+
 
 def make_env(fault: str, faulty: int = 2, n_envs: int = N_ENVS, **kwargs: Any) -> DummyVecEnv:
     return DummyVecEnv(
@@ -80,7 +85,7 @@ def assert_ends(model: A3C, error: type[BaseException], match: str | None = None
     started = time.monotonic()
     with pytest.raises(error, match=match) as caught:
         model.learn(10_000_000, **learn)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("A3C worker")]
     return caught.value
 
@@ -108,8 +113,7 @@ def healed(model: A3C) -> Callable[[], None]:
     return heal
 
 
-@pytest.mark.parametrize("n_workers", N_WORKERS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "n_workers"), PLACES)
 @pytest.mark.parametrize("fault", ["step", "reset"])
 def test_an_environments_error_is_the_callers(fault: str, backend: str, n_workers: int, tmp_path: Any) -> None:
     model = make_model(make_env(fault), backend, n_workers)
@@ -117,25 +121,19 @@ def test_an_environments_error_is_the_callers(fault: str, backend: str, n_worker
     assert isinstance(error, Trouble) and error.code == (7 if fault == "step" else 8)
     worker = {1: 0, 2: 1, 4: 2}[n_workers]
     assert error.__notes__ == [f"raised in worker {worker} of A3C, environment 2"]
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        frames.append(trace.tb_frame.f_code.co_name)
-        trace = trace.tb_next
-    assert frames[-1] == fault  # the worker's own traceback
+    shown = "".join(traceback.format_exception(error))
+    assert "test_faults.py" in shown and f"in {fault}\n" in shown  # the worker's own traceback
     assert_whole(model, tmp_path, healed(model))
 
 
-@pytest.mark.parametrize("n_workers", N_WORKERS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "n_workers"), PLACES)
 def test_an_environment_that_exits_ends_the_program_and_not_a_thread(backend: str, n_workers: int, tmp_path: Any) -> None:
     model = make_model(make_env("exit"), backend, n_workers)
     assert_ends(model, SystemExit)
     assert_whole(model, tmp_path, healed(model))
 
 
-@pytest.mark.parametrize("n_workers", [1, 2])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "n_workers"), [("serial", 1), ("serial", 2), ("thread", 2), ("process", 2)])
 def test_an_error_in_a_subprocess(backend: str, n_workers: int, tmp_path: Any, no_new_process: None) -> None:
     env = SubprocVecEnv([lambda i=i: Faulty("step" if i == 1 else "") for i in range(2)])  # type: ignore[misc]
     model = make_model(env, backend, n_workers)
@@ -150,8 +148,7 @@ def test_an_error_in_a_subprocess(backend: str, n_workers: int, tmp_path: Any, n
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # VecNormalize's, of infinite rewards
 @pytest.mark.parametrize("engine", ["torch", "fused"])
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("n_workers", N_WORKERS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "n_workers"), PLACES)
 @pytest.mark.parametrize("fault", ["nan observation", "inf reward"])
 def test_a_gradient_that_is_not_finite_is_not_applied(
     fault: str, backend: str, n_workers: int, normalize: bool, engine: str, tmp_path: Any
@@ -189,8 +186,7 @@ class NaNAfter(FlattenExtractor):
             self.scale.register_hook(lambda grad: grad * th.nan)
 
 
-@pytest.mark.parametrize("n_workers", N_WORKERS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "n_workers"), PLACES)
 def test_a_gradient_that_goes_wrong_by_itself(backend: str, n_workers: int, tmp_path: Any) -> None:
     model = make_model(make_env(""), backend, n_workers, policy_kwargs=dict(features_extractor_class=NaNAfter))
     error = assert_ends(model, NonFiniteError, "though observations, rewards and values are")
@@ -199,8 +195,7 @@ def test_a_gradient_that_goes_wrong_by_itself(backend: str, n_workers: int, tmp_
     model.save(tmp_path / "model")
 
 
-@pytest.mark.parametrize("n_workers", N_WORKERS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "n_workers"), PLACES)
 def test_an_error_in_a_callback(backend: str, n_workers: int, tmp_path: Any) -> None:
     class Failing(BaseCallback):
         def _on_step(self) -> bool:
@@ -216,8 +211,7 @@ def test_an_error_in_a_callback(backend: str, n_workers: int, tmp_path: Any) -> 
 
 
 @pytest.mark.parametrize("watched", [False, True])
-@pytest.mark.parametrize("n_workers", N_WORKERS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "n_workers"), PLACES)
 def test_ctrl_c(backend: str, n_workers: int, watched: bool, tmp_path: Any) -> None:
     model = make_model(make_env("", seconds=0.001), backend, n_workers)
     timer = threading.Timer(0.3, _thread.interrupt_main)
@@ -227,8 +221,7 @@ def test_ctrl_c(backend: str, n_workers: int, watched: bool, tmp_path: Any) -> N
     assert_whole(model, tmp_path)
 
 
-@pytest.mark.parametrize("n_workers", N_WORKERS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "n_workers"), PLACES)
 def test_a_callback_that_stops(backend: str, n_workers: int, tmp_path: Any) -> None:
     class Stop(BaseCallback):
         ended = 0

@@ -31,7 +31,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sb3_a3c import A3C
 from sb3_a3c.cores import usable_cores
 
-BACKENDS = ["serial", "thread"]
+BACKENDS = ["serial", "thread", "process"]
 
 
 def make_model(n_envs: int = 4, env_id: str = "CartPole-v1", **kwargs: Any) -> A3C:
@@ -65,8 +65,11 @@ class Counter(BaseCallback):
 
 
 @pytest.mark.parametrize("rollout_order", ["env", "arrival"])
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("n_envs", "n_workers"), [(4, 4), (5, 2), (3, 2), (7, 3), (4, 1)])
+@pytest.mark.parametrize(
+    ("backend", "n_envs", "n_workers"),
+    [(backend, *shape) for backend in ("serial", "thread") for shape in ((4, 4), (5, 2), (3, 2), (7, 3), (4, 1))]
+    + [("process", 5, 2), ("process", 4, 1)],
+)
 def test_num_timesteps_is_what_a2cs_would_be(backend: str, n_envs: int, n_workers: int, rollout_order: Any) -> None:
     model = make_model(n_envs, backend=backend, n_workers=n_workers, rollout_order=rollout_order)
     twin = A2C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=n_envs, seed=0))
@@ -103,8 +106,9 @@ def test_learns_to_solve_a_task(backend: str, use_locking: bool) -> None:
     assert before < 60 and after > 95
 
 
-def test_callbacks_of_sb3(tmp_path: Any) -> None:
-    model = make_model()
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_callbacks_of_sb3(backend: str, tmp_path: Any) -> None:
+    model = make_model(backend=backend)
     evaluation = EvalCallback(
         make_vec_env("CartPole-v1", seed=1),
         eval_freq=25,
@@ -138,7 +142,8 @@ def test_callbacks_of_sb3(tmp_path: Any) -> None:
     assert A3C.load(tmp_path / "check_200_steps").num_timesteps == 200  # made while workers were at work
 
 
-def test_what_was_evaluated_is_what_is_saved(tmp_path: Any) -> None:
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_what_was_evaluated_is_what_is_saved(backend: str, tmp_path: Any) -> None:
     """The policy stays the same within a rollout, whatever workers do meanwhile, and parameters are whole."""
     seen: list[th.Tensor] = []
 
@@ -159,7 +164,7 @@ def test_what_was_evaluated_is_what_is_saved(tmp_path: Any) -> None:
             assert len(steps) <= 1
             return True
 
-    make_model(max_lead=0).learn(200, callback=Look())
+    make_model(backend=backend, max_lead=0).learn(200, callback=Look())
     assert all(not th.equal(a, b) for a, b in itertools.pairwise(seen))
 
 
@@ -171,8 +176,9 @@ def test_stops_on_a_reward_threshold() -> None:
     assert model.num_timesteps == 100
 
 
-def test_a_callback_can_set_parameters_and_hyperparameters(tmp_path: Any) -> None:
-    model = make_model(learning_rate=1e-3)
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_a_callback_can_set_parameters_and_hyperparameters(backend: str) -> None:
+    model = make_model(learning_rate=1e-3, backend=backend)
     other = make_model()
     with th.no_grad():
         other.policy.value_net.bias.fill_(1234.0)
@@ -244,10 +250,11 @@ def slow_envs(seconds: list[float]) -> DummyVecEnv:
 
 
 @pytest.mark.parametrize("rollout_order", ["env", "arrival"])
-def test_rollout_order(rollout_order: Any) -> None:
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_rollout_order(backend: str, rollout_order: Any) -> None:
     """In order "env" each environment makes as many steps, in its column; in order "arrival" the slow one makes fewer."""
     env = slow_envs([0.02, 0.0005, 0.0005, 0.0005])
-    model = A3C("MlpPolicy", env, rollout_order=rollout_order, max_lead=2)
+    model = A3C("MlpPolicy", env, backend=backend, rollout_order=rollout_order, max_lead=2)
     columns: list[bool] = []
     counter = Counter()
 
@@ -272,24 +279,26 @@ def test_rollout_order(rollout_order: Any) -> None:
 
 
 @pytest.mark.parametrize("max_lead", [0, 3])
-def test_no_worker_is_further_ahead_than_max_lead(max_lead: int) -> None:
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_no_worker_is_further_ahead_than_max_lead(backend: str, max_lead: int) -> None:
     """The callback holds the main thread up; what workers have made by then is one rollout, the lead and the one at hand."""
     env = slow_envs([0.0, 0.0])
-    model = A3C("MlpPolicy", env, max_lead=max_lead)
+    model = A3C("MlpPolicy", env, backend=backend, max_lead=max_lead)
     ahead: list[int] = []
 
     class Wait(BaseCallback):
         def _on_rollout_end(self) -> None:
             time.sleep(0.15)
             shown = self.num_timesteps // 2
-            ahead.extend(inner.n_steps - shown for inner in env.envs)
+            ahead.extend(n_steps - shown for n_steps in env.get_attr("n_steps"))
 
     model.learn(120, callback=type("Waiting", (Wait,), {"_on_step": lambda self: True})())
     assert max(ahead) == max_lead * model.n_steps
 
 
-def test_several_models_learn_at_once_in_threads_of_their_own() -> None:
-    models = [make_model(2) for _ in range(3)]
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_several_models_learn_at_once_in_threads_of_their_own(backend: str) -> None:
+    models = [make_model(2, backend=backend) for _ in range(3)]
     threads = [threading.Thread(target=model.learn, args=(500,)) for model in models]
     n_threads = th.get_num_threads()
     for thread in threads:
@@ -338,9 +347,10 @@ def test_vf_learning_rate(tmp_path: Any) -> None:
     assert rates and all(a > b for a, b in itertools.pairwise(rates))
 
 
-def test_a2c_and_ppo_take_over_the_environment() -> None:
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_a2c_and_ppo_take_over_the_environment(backend: str) -> None:
     env = VecNormalize(make_vec_env("CartPole-v1", n_envs=3, seed=0))
-    A3C("MlpPolicy", env).learn(300)
+    A3C("MlpPolicy", env, backend=backend).learn(300)
     A2C("MlpPolicy", env).learn(300)
-    A3C("MlpPolicy", env).learn(300).learn(30, reset_num_timesteps=False)
+    A3C("MlpPolicy", env, backend=backend).learn(300).learn(30, reset_num_timesteps=False)
     env.step(np.zeros(3, int))

@@ -111,8 +111,10 @@ def test_slices_normalize_as_sb3_does_to_the_last_bit(n_envs: int, options: dict
                 np.testing.assert_array_equal(info["terminal_observation"], twin_info["terminal_observation"])
 
 
-@pytest.mark.parametrize("n_workers", [1, 2, 4])
-@pytest.mark.parametrize("backend", ["serial", "thread"])
+@pytest.mark.parametrize(
+    ("backend", "n_workers"),
+    [("serial", 1), ("serial", 2), ("serial", 4), ("thread", 1), ("thread", 2), ("thread", 4), ("process", 4)],
+)
 def test_every_observation_is_counted_once(backend: str, n_workers: int) -> None:
     env = make_env()
     objects = env.obs_rms, env.ret_rms
@@ -150,7 +152,8 @@ def test_statistics_that_are_not_in_training_stay() -> None:
     assert (env.obs_rms.count, env.ret_rms.var) == before[1:]
 
 
-def test_callbacks_see_whole_statistics_and_what_the_environment_gave() -> None:
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_callbacks_see_whole_statistics_and_what_the_environment_gave(backend: str) -> None:
     class Look(BaseCallback):
         counts: list[float] = []
 
@@ -168,5 +171,5 @@ def test_callbacks_see_whole_statistics_and_what_the_environment_gave() -> None:
             return True
 
     env = make_env()
-    A3C("MlpPolicy", env).learn(400, callback=Look())
+    A3C("MlpPolicy", env, backend=backend).learn(400, callback=Look())
     assert all(count > N_ENVS for count in Look.counts) and Look.counts[-1] > 100

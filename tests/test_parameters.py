@@ -1,5 +1,6 @@
 """The shared parameters: no update is lost with locks, staleness is counted, Hogwild still learns, optimizers are torch's."""
 
+import multiprocessing
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sb3_a3c.layout import Layout
 from sb3_a3c.normalization import JournaledMeanStd
 from sb3_a3c.optimizers import Adam, RMSprop, RMSpropTensorFlow, TorchOptimizer, make_optimizer
 from sb3_a3c.parameters import SharedParameters
+from sb3_a3c.parcel import pack, unpack
 
 
 @pytest.fixture
@@ -72,6 +74,48 @@ def test_no_update_is_lost_with_locks(tiny_switch_interval: None) -> None:
     assert parameters.num_timesteps == 16 * 500 * 5
     for view in layout.views(parameters.vector):
         assert th.all(view == 16 * 500 / 8192)  # sums of a power of two are exact in float32
+
+
+def push_from_a_process(content: bytes, handles: list, process: int) -> None:
+    parameters: SharedParameters = unpack(content, handles)
+    rms = JournaledMeanStd(parameters.statistics[0])
+    rng = np.random.default_rng(process)
+    gradient = parameters.layout.flatten([th.full(shape, -1 / 8192) for shape in parameters.layout.shapes])
+    for _ in range(500):
+        rms.update(rng.normal(process, 2.0, size=(2, 1)))
+        parameters.push(gradient, (1 / 8192, 1 / 8192), 5, (), [rms])
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_no_update_is_lost_between_processes(start_method: str) -> None:
+    """RMSprop with neither memory nor eps steps by the learning rate alone, whatever the gradient: so it adds up."""
+    policy = make_policy(th.optim.RMSprop, alpha=0.0, eps=0.0)
+    layout = Layout(policy)
+    parameters = SharedParameters(policy, layout, [RunningMeanStd(shape=(1,))])
+    parameters.share_memory()
+    for view in layout.views(parameters.vector):
+        view.zero_()
+    parcel = pack(parameters)
+    context = multiprocessing.get_context(start_method)
+    processes = [
+        context.Process(target=push_from_a_process, args=(parcel.content, parcel.handles, process))  # type: ignore[attr-defined]
+        for process in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert parameters.n_updates == 4 * 500 and parameters.num_timesteps == 4 * 500 * 5
+    for view in layout.views(parameters.vector):
+        assert th.all(view == 4 * 500 / 8192)
+    observed = np.concatenate([np.random.default_rng(seed).normal(seed, 2.0, size=(1000, 1)) for seed in range(4)])
+    rms = parameters.statistics[0]
+    assert rms.count == pytest.approx(len(observed) + 1e-4, abs=1e-9)
+    np.testing.assert_allclose(rms.mean, observed.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(rms.var, observed.var(axis=0), rtol=1e-6)
+    parameters.save(policy)
+    assert all(state["step"] == 2000 for state in policy.optimizer.state.values())
 
 
 def test_statistics_are_exact_under_threads(tiny_switch_interval: None) -> None:

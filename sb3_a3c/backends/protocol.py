@@ -1,8 +1,28 @@
 """What a backend does: it runs workers somewhere, and hands their rollouts to the main thread."""
 
-from typing import Protocol, Self
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.rollout import Rollout
+
+
+class SeenWorker(Protocol):
+    """
+    What the main thread sees of a :class:`~sb3_a3c.worker.Worker`, wherever it is. Once the backend has been left,
+    ``env``, ``last_obs`` and ``last_episode_starts`` are what the worker has come to.
+    """
+
+    index: int
+    env: VecEnv
+    hyperparameters: Hyperparameters
+    last_obs: VecEnvObs
+    last_episode_starts: np.ndarray
+    failed: bool
 
 
 class Backend(Protocol):
@@ -10,6 +30,13 @@ class Backend(Protocol):
     A context manager: within it workers run; when it is left, however it is left, all of them have ended, and an error
     that one of them ended with has been raised.
     """
+
+    #: The options that there are, and the values that each may have.
+    options: ClassVar[dict[str, Sequence[Any]]]
+
+    @property
+    def workers(self) -> Sequence[SeenWorker]:
+        """The workers, in the order of their environments."""
 
     def __enter__(self) -> Self: ...
 
@@ -22,4 +49,10 @@ class Backend(Protocol):
         :return: As many as there are workers, so that together they are of all environments: one of each worker, in the
             order of the environments, or the first to arrive
         :raises BaseException: what a worker raised, itself
+        """
+
+    def reach(self, method: Callable) -> Callable:
+        """
+        :param method: A method of the VecEnv that was sliced, bound to it
+        :return: One that does the same where the environments live, between two of their steps
         """

@@ -1,27 +1,39 @@
 """Workers in turn, in the caller's thread: nothing at the same time, so a run with a seed repeats to the last bit."""
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
 import torch as th
 
 from sb3_a3c.backends.quota import RolloutOrder
+from sb3_a3c.env_gate import between_steps
+from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.rollout import Rollout
-from sb3_a3c.worker import Worker
+from sb3_a3c.worker_spec import WorkerSpec, make_workers
 
 
 class SerialBackend:
     """
     See :class:`~sb3_a3c.backends.protocol.Backend`. A worker is never ahead, and the first to arrive is the first.
 
-    :param workers: The workers, in the order of their environments
+    :param specs: What the workers are made of, in the order of their environments
+    :param parameters: The shared parameters
     :param n_rollouts: How many rollouts of all environments the run has; the caller asks for no more
     :param rollout_order: Of no consequence here
     :param max_lead: Of no consequence here
     """
 
-    def __init__(self, workers: Sequence[Worker], n_rollouts: int, rollout_order: RolloutOrder, max_lead: int) -> None:
-        self._workers = workers
+    options: ClassVar[dict[str, Sequence[Any]]] = {}
+
+    def __init__(
+        self,
+        specs: Sequence[WorkerSpec],
+        parameters: SharedParameters,
+        n_rollouts: int,
+        rollout_order: RolloutOrder,
+        max_lead: int,
+    ) -> None:
+        self.workers = make_workers(specs, parameters)
 
     def __enter__(self) -> Self:
         return self
@@ -31,11 +43,15 @@ class SerialBackend:
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
-        if len(self._workers) == 1:  # it is A2C, which leaves torch's threads as they are
-            return [self._workers[0].step()]
+        if len(self.workers) == 1:  # it is A2C, which leaves torch's threads as they are
+            return [self.workers[0].step()]
         n_threads = th.get_num_threads()
         th.set_num_threads(1)  # as in the workers' own threads: the last bits of a sum depend on it
         try:
-            return [worker.step() for worker in self._workers]
+            return [worker.step() for worker in self.workers]
         finally:
             th.set_num_threads(n_threads)
+
+    def reach(self, method: Callable) -> Callable:
+        """See :meth:`Backend.reach`."""
+        return between_steps(method, [worker.env_lock for worker in self.workers])

@@ -11,17 +11,20 @@ import threading
 import time
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import torch as th
 
 from sb3_a3c.backends.quota import Quota, RolloutOrder
+from sb3_a3c.env_gate import between_steps
 from sb3_a3c.faults import WorkerStopped
+from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.rollout import Rollout
 from sb3_a3c.worker import Worker
+from sb3_a3c.worker_spec import WorkerSpec, make_workers
 
 #: Seconds after which a step that keeps learn() from ending is told of. Out of the air: longer than a step should take.
 _PATIENCE = 10.0
@@ -36,23 +39,33 @@ class ThreadBackend:
     """
     See :class:`~sb3_a3c.backends.protocol.Backend`.
 
-    :param workers: The workers, in the order of their environments
+    :param specs: What the workers are made of, in the order of their environments
+    :param parameters: The shared parameters
     :param n_rollouts: How many rollouts of all environments the run has; the caller asks for no more
     :param rollout_order: "env": a rollout of each worker, "arrival": the first to arrive
     :param max_lead: Rollouts that a worker may be ahead of what the caller has done with
     """
 
-    def __init__(self, workers: Sequence[Worker], n_rollouts: int, rollout_order: RolloutOrder, max_lead: int) -> None:
-        self._workers = workers
-        self._quota = Quota(workers, n_rollouts, rollout_order)
-        self._permits = [threading.Semaphore(1 + max_lead) for _ in workers]
+    options: ClassVar[dict[str, Sequence[Any]]] = {}
+
+    def __init__(
+        self,
+        specs: Sequence[WorkerSpec],
+        parameters: SharedParameters,
+        n_rollouts: int,
+        rollout_order: RolloutOrder,
+        max_lead: int,
+    ) -> None:
+        self.workers = make_workers(specs, parameters)
+        self._quota = Quota(specs, n_rollouts, rollout_order)
+        self._permits = [threading.Semaphore(1 + max_lead) for _ in specs]
         self._messages: SimpleQueue[tuple[Worker, Rollout | _Failure]] = SimpleQueue()
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
         self._collected: list[Rollout] = []
         self._stopping = False
         self._threads = [
             threading.Thread(target=self._run, args=(worker, permit), name=f"A3C worker {worker.index}", daemon=True)
-            for worker, permit in zip(workers, self._permits, strict=True)
+            for worker, permit in zip(self.workers, self._permits, strict=True)
         ]
 
     def __enter__(self) -> Self:
@@ -69,12 +82,16 @@ class ThreadBackend:
         for rollout in self._collected:
             self._permits[rollout.worker].release()
         self._collected = []
-        for worker in self._workers:
-            arrived = self._arrived[self._quota.key(worker)]
+        for worker in self.workers:
+            arrived = self._arrived[self._quota.key(worker.index)]
             while not arrived:
                 self._receive()
             self._collected.append(arrived.popleft())
         return self._collected
+
+    def reach(self, method: Callable) -> Callable:
+        """See :meth:`Backend.reach`."""
+        return between_steps(method, [worker.env_lock for worker in self.workers])
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
         self._stop()
@@ -92,11 +109,11 @@ class ThreadBackend:
         worker, message = self._messages.get()
         if isinstance(message, _Failure):
             raise message.error
-        self._arrived[self._quota.key(worker)].append(message)
+        self._arrived[self._quota.key(worker.index)].append(message)
 
     def _stop(self) -> None:
         self._stopping = True
-        for worker, permit in zip(self._workers, self._permits, strict=True):
+        for worker, permit in zip(self.workers, self._permits, strict=True):
             worker.stop()
             permit.release()  # whoever waits for it finds that it is to stop
         for thread in self._threads:
@@ -112,7 +129,7 @@ class ThreadBackend:
                 started = time.monotonic()
                 permit.acquire()
                 idle_seconds = time.monotonic() - started
-                if self._stopping or not self._quota.take(worker):
+                if self._stopping or not self._quota.take(worker.index):
                     return
                 self._messages.put((worker, replace(worker.step(), idle_seconds=idle_seconds)))
         except WorkerStopped:

@@ -1,0 +1,239 @@
+"""
+The life of a worker in a process of its own.
+
+The main thread steps the worker; another one obeys what the main process says: permits, calls to the environments (in a
+thread each), stop.
+What is guaranteed: if the main process is gone, this one ends within a second, even in the middle of a step; it ignores
+Ctrl-C, which is the main process's to handle; it sends a farewell, unless it is killed. What is assumed: that
+environments may be entered by two threads, one at a time (``env_lock``), and nothing of the GIL.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from multiprocessing import current_process
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.utils import set_random_seed
+
+from sb3_a3c.backends.failures import Failure
+from sb3_a3c.backends.messages import (
+    Answer,
+    EnvCall,
+    Farewell,
+    Learn,
+    Permits,
+    Ready,
+    Rollouts,
+    Stop,
+    decode,
+    encode,
+    lighten,
+)
+from sb3_a3c.backends.quota import Quota
+from sb3_a3c.faults import WorkerStopped
+from sb3_a3c.parameters import SharedParameters
+from sb3_a3c.parcel import Parcel, pack_return, unpack
+from sb3_a3c.rollout import Rollout
+from sb3_a3c.worker_spec import WorkerSpec
+
+#: Seconds for which rollouts are gathered into one message: out of the air, between what a message costs (some 50 us)
+#: and what a user notices.
+_GATHER = 0.02
+#: Seconds that are left to a step under way when the main process is gone. Out of the air.
+_GRACE = 1.0
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """
+    What a worker process is started with.
+
+    :param spec: What its worker is made of
+    :param parameters: The shared parameters
+    :param quota: Who may begin how many rollouts
+    """
+
+    spec: WorkerSpec
+    parameters: SharedParameters
+    quota: Quota
+
+
+def live(connection: Connection, parcel: Parcel, not_ours: Sequence[Connection]) -> None:
+    """
+    What the process does.
+
+    :param connection: To the main process
+    :param parcel: An :class:`Assignment`
+    :param not_ours: Connections that a fork has copied from the main process. Were they left open, nobody would notice
+        that the main process is gone
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for other in not_ours:
+        other.close()
+    th.set_num_threads(1)  # many workers leave nothing to divide
+    try:
+        assignment: Assignment = unpack(parcel.content, parcel.handles)
+        _seed(assignment.spec.seed)
+        resident = _Resident(connection, assignment, parcel.handles)
+    except BaseException as error:
+        error.add_note(f"raised while the process of {current_process().name} was starting")
+        connection.send_bytes(encode(Failure.of(error)))
+        return
+    resident.live()
+
+
+def _seed(seed: np.random.SeedSequence | None) -> None:
+    """Processes that are forked from one server begin alike, so environments that draw from NumPy itself would draw alike."""
+    if seed is not None:
+        set_random_seed(int(seed.generate_state(1)[0]))
+
+
+class _Resident:
+    def __init__(self, connection: Connection, assignment: Assignment, handles: list[Any]) -> None:
+        spec = assignment.spec
+        self._connection = connection
+        self._handles = handles
+        self._quota = assignment.quota
+        self._watched = spec.watched
+        self._worker = spec.make(assignment.parameters, nullcontext())  # nobody else computes in this process
+        self._writing = threading.Lock()
+        self._permits = threading.Semaphore(0)
+        self._stopping = threading.Event()
+        self._gone = threading.Event()
+        self._gathered: list[Rollout] = []
+        self._sent_at = time.monotonic()
+
+    def live(self) -> None:
+        self._send(Ready())
+        threading.Thread(target=self._obey, daemon=True).start()
+        failure = None
+        try:
+            self._learn()
+            self._send_gathered()
+        except WorkerStopped:
+            pass
+        except BaseException as error:  # SystemExit too: it is the caller's, not this process's
+            failure = Failure.of(explained(error))
+        if failure is not None:
+            with suppress(TypeError):  # one error is enough
+                self._send_gathered()
+            self._send(failure)
+        self._stopping.wait()  # until then callbacks may still call the environments
+        self._send(self._farewell())
+        self._gone.set()
+
+    def _learn(self) -> None:
+        while True:
+            started = time.monotonic()
+            if not self._permits.acquire(blocking=False):
+                self._send_gathered()  # the main process waits for them, and we for it
+                self._permits.acquire()
+            idle_seconds = time.monotonic() - started
+            if self._stopping.is_set() or not self._quota.take(self._worker.index):
+                return
+            rollout = replace(self._worker.step(), idle_seconds=idle_seconds)
+            self._gathered.append(lighten(rollout, self._watched))
+            if time.monotonic() - self._sent_at > _GATHER:
+                self._send_gathered()
+
+    def _send_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            try:
+                content = encode(Rollouts(gathered))
+            except Exception as error:
+                raise TypeError(
+                    f"infos, or what else callbacks see of a step, can't be sent to the main process: {error}"
+                ) from error
+            self._write(content)
+        self._sent_at = time.monotonic()
+
+    def _send(self, message: Any) -> None:
+        self._write(encode(message))
+
+    def _write(self, content: bytes) -> None:
+        with self._writing:
+            try:
+                self._connection.send_bytes(content)
+            except OSError:  # the main process is gone, which the other thread finds too
+                self._gone.set()
+                os._exit(1)
+
+    def _farewell(self) -> Farewell:
+        worker, lost = self._worker, ""
+        env: bytes | None = None
+        try:
+            env = pack_return(worker.env, self._handles)
+        except Exception as error:
+            lost = f"{type(error).__name__}: {error}"
+        return Farewell(env, lost, worker.last_obs, worker.last_episode_starts, worker.failed)
+
+    def _obey(self) -> None:
+        """In a thread of its own."""
+        while True:
+            try:
+                content = self._connection.recv_bytes()
+            except (EOFError, OSError):
+                self._end_with_the_main_process()
+                return
+            try:
+                message = decode(content)
+            except Exception as error:
+                message = Failure.of(error)
+            match message:
+                case Failure():  # whoever has sent it must not wait for an answer
+                    self._send(message)
+                case Permits(n_rollouts):
+                    self._permits.release(n_rollouts)
+                case Learn(hyperparameters):
+                    self._worker.hyperparameters = hyperparameters
+                case EnvCall():  # it waits for the environments, and this thread has to go on reading
+                    threading.Thread(target=self._answer, args=(message,), daemon=True).start()
+                case Stop():
+                    self._stop()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._worker.stop()
+        self._permits.release()  # if the worker waits for one, it finds that it is to stop
+
+    def _end_with_the_main_process(self) -> None:
+        self._stop()
+        if not self._gone.wait(_GRACE):
+            os._exit(1)
+
+    def _answer(self, call: EnvCall) -> None:
+        """In a thread of its own."""
+        try:
+            with self._worker.env_lock:
+                value = getattr(self._worker.env.unwrapped, call.method)(*call.args, **call.kwargs)
+                content = encode(Answer(value))
+        except BaseException as error:
+            content = encode(Answer(None, Failure.of(error)))
+        self._write(content)
+
+
+def explained(error: BaseException) -> BaseException:
+    """
+    Say what is meant where torch does not: it refuses gradients in a fork, if it had threads for devices before.
+
+    :param error: What the worker raised
+    :return: The same; or of a fork after a backward pass, an error that names the cause and the cure
+    """
+    if not (isinstance(error, RuntimeError) and "combination with fork" in str(error)):
+        return error
+    explained = RuntimeError(
+        "backend_kwargs=dict(start_method='fork') can't be used once this program has made a backward pass with torch (it "
+        "has learned something before, for instance): torch does not compute gradients in a process that was forked then. "
+        "Use 'forkserver' or 'spawn'."
+    )
+    explained.__cause__ = error
+    return explained

@@ -1,0 +1,62 @@
+"""
+A lock between processes, which is free again when its holder dies.
+
+What is guaranteed: one process at a time holds it, and the system takes it back from a process that has ended, however
+that ended; a semaphore would stay taken, and whoever waits for it would wait for ever. What is assumed: that one thread
+of each process uses it, for the system tells processes apart and not threads.
+"""
+
+import fcntl
+import os
+import tempfile
+import weakref
+from collections.abc import Callable
+from multiprocessing.reduction import DupFd
+from typing import Any, Protocol
+
+
+class Lock(Protocol):
+    """What this and ``threading.Lock`` have in common."""
+
+    def acquire(self, blocking: bool = True) -> bool:
+        """
+        :param blocking: Whether to wait for it
+        :return: Whether it is now held
+        """
+
+    def release(self) -> None:
+        """Let go of it."""
+
+
+class FileLock:
+    """
+    See :class:`Lock`. It can be handed to a process that is being started.
+
+    :param descriptor: Of the file that is locked; None: a new one, without a name, so nothing is ever left behind
+    """
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        if descriptor is None:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        self._descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)  # as shared memory, it is there as long as somebody has it
+
+    def acquire(self, blocking: bool = True) -> bool:
+        """See :meth:`Lock.acquire`."""
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """See :meth:`Lock.release`."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+    def __reduce__(self) -> tuple[Callable[[Any], "FileLock"], tuple[Any]]:
+        return _received, (DupFd(self._descriptor),)
+
+
+def _received(descriptor: Any) -> FileLock:
+    return FileLock(descriptor.detach())

@@ -1,0 +1,532 @@
+"""What is particular to workers in processes: how they start, what they are handed and give back, and how they die."""
+
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import psutil
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.monitor import Monitor, load_results
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
+from test_faults import Faulty, make_env
+
+from sb3_a3c import A3C, WorkerDied
+from sb3_a3c.backends.failures import Failure
+from sb3_a3c.backends.worker_process import explained
+from sb3_a3c.file_lock import FileLock
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def make_model(env: Any, **kwargs: Any) -> A3C:
+    return A3C("MlpPolicy", env, backend="process", seed=0, **kwargs)
+
+
+def shared_memory() -> set[str]:
+    return set(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.exists() else set()
+
+
+def run_script(tmp_path: Path, text: str, **kwargs: Any) -> subprocess.Popen:
+    """Start a program of its own, of which each process imports the script again."""
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(text))
+    return subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_processes_start_after_a_backward_pass(start_method: str) -> None:
+    th.ones(1, requires_grad=True).sum().backward()
+    model = make_model(make_vec_env("CartPole-v1", n_envs=2), backend_kwargs=dict(start_method=start_method)).learn(200)
+    assert model.num_timesteps == 200 and model._n_updates == 40
+
+
+def test_a_fork_after_a_backward_pass_works_or_is_explained() -> None:
+    """It is refused where torch has threads for devices, which a fork loses: with a GPU, and not on the CPU alone."""
+    th.ones(1, requires_grad=True).sum().backward()
+    model = make_model(make_vec_env("CartPole-v1", n_envs=2), backend_kwargs=dict(start_method="fork"))
+    explanation = r"once this program has made a backward pass with torch .* Use 'forkserver' or 'spawn'"
+    try:
+        assert model.learn(200).num_timesteps == 200
+    except RuntimeError as error:
+        assert re.search(explanation, str(error)) and "raised in worker" in error.__notes__[0]
+    theirs = "Unable to handle autograd's threading in combination with fork-based multiprocessing. See https://pytorch.org"
+    assert re.search(explanation, str(explained(RuntimeError(theirs))))
+    other = RuntimeError("fork")
+    assert explained(other) is other
+
+
+SCRIPT = """
+    from stable_baselines3.common.env_util import make_vec_env
+    from sb3_a3c import A3C
+
+    def learn(**kwargs):
+        model = A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2), backend="process", **kwargs)
+        print(model.learn(200, log_interval=None).num_timesteps)
+"""
+
+
+def test_a_fork_before_any_backward_pass(tmp_path: Path) -> None:
+    process = run_script(tmp_path, SCRIPT + "\n    learn(backend_kwargs=dict(start_method='fork'))")
+    out, err = process.communicate(timeout=60)
+    assert (out, err, process.returncode) == ("200\n", "", 0)
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_a_script_without_a_guard_is_told(start_method: str, tmp_path: Path) -> None:
+    process = run_script(tmp_path, SCRIPT + f"\n    learn(backend_kwargs=dict(start_method={start_method!r}))")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    last = err[err.rindex("WorkerDied") :]
+    assert "ended by itself (exit code 1) before it was ready" in last and 'if __name__ == "__main__":' in last
+
+
+def test_a_script_with_a_guard_and_its_own_classes(tmp_path: Path) -> None:
+    """Environments, errors and schedules are defined in the script itself."""
+    process = run_script(
+        tmp_path,
+        """
+        import gymnasium as gym
+        from stable_baselines3.common.vec_env import DummyVecEnv
+        from sb3_a3c import A3C
+
+        class Odd(Exception):
+            pass
+
+        class Env(gym.Wrapper):
+            n_steps = 0
+            def step(self, action):
+                self.n_steps += 1
+                if self.n_steps == 100:
+                    raise Odd("as it was")
+                return super().step(action)
+
+        if __name__ == "__main__":
+            env = DummyVecEnv([lambda: Env(gym.make("CartPole-v1"))] * 2)
+            model = A3C("MlpPolicy", env, learning_rate=lambda left: 1e-3 * left, backend="process")
+            try:
+                model.learn(1000)
+            except Odd as error:
+                print(error)
+        """,
+    )
+    out, err = process.communicate(timeout=60)
+    assert (out, err, process.returncode) == ("as it was\n", "", 0)
+
+
+class Killer(Faulty):
+    """An environment that ends its own process, as the system does when memory is short."""
+
+    def step(self, action: np.ndarray) -> Any:
+        if self.fault and self.n_steps == self.at_step:
+            os.kill(os.getpid(), signal.SIGKILL) if self.fault == "kill" else os._exit(3)
+        return super().step(action)
+
+
+@pytest.mark.parametrize(("fault", "how"), [("kill", "was killed by SIGKILL"), ("die", r"ended by itself \(exit code 3\)")])
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_worker_that_is_killed_is_found_at_once(fault: str, how: str, watched: bool, tmp_path: Path) -> None:
+    env = VecNormalize(DummyVecEnv([lambda f=f: Killer(f) for f in ("", fault, "")]))  # type: ignore[misc]
+    model = make_model(env)
+    started = time.monotonic()
+    with pytest.raises(WorkerDied, match=f"the process of worker 1, which steps environment 1, {how}"):
+        model.learn(10_000_000, callback=(lambda *_: True) if watched else None)
+    assert time.monotonic() - started < 10
+    model.save(tmp_path / "model")
+    env.env_method("__setattr__", "fault", "")
+    model.learn(300, reset_num_timesteps=False)
+
+
+def test_a_worker_killed_from_outside() -> None:
+    model = make_model(make_env("", seconds=0.001))
+
+    def kill(locals_: dict, _: dict) -> bool:
+        if model.num_timesteps == 200:
+            pid = model.env.env_method("pid", indices=3)  # type: ignore[union-attr]
+            os.kill(pid[0], signal.SIGKILL)
+        return True
+
+    with pytest.raises(WorkerDied, match=r"worker 3, .* was killed by SIGKILL"):
+        model.learn(10_000_000, callback=kill)
+
+
+def test_a_subproc_vec_env_can_be_used_after_its_worker_was_killed() -> None:
+    env = SubprocVecEnv([lambda: Faulty(seconds=0.02)] * 4)
+    model = make_model(env, n_workers=2)
+
+    def kill(*_: Any) -> bool:
+        if model.num_timesteps == 40:
+            (worker,) = [p for p in multiprocessing.active_children() if p.name == "A3C worker 1"]
+            time.sleep(0.01)
+            worker.kill()
+        return True
+
+    with pytest.raises(WorkerDied, match="worker 1, which steps environments 2 to 3, was killed by SIGKILL"):
+        model.learn(10_000, callback=kill)
+    assert env.reset().shape == (4, 2)
+    model.learn(100, reset_num_timesteps=False)
+    env.close()
+
+
+def test_when_the_main_process_is_killed_nothing_is_left(tmp_path: Path) -> None:
+    """One worker is in the middle of a long step, others wait for the main process, which is in a callback."""
+    before = shared_memory()
+    process = run_script(
+        tmp_path,
+        """
+        import os, time
+        import gymnasium as gym
+        from stable_baselines3.common.vec_env import DummyVecEnv
+        from sb3_a3c import A3C
+
+        class Env(gym.Wrapper):
+            def step(self, action):
+                time.sleep(self.seconds)
+                return super().step(action)
+            def pid(self):
+                return os.getpid()
+
+        def make(seconds):
+            env = Env(gym.make("CartPole-v1"))
+            env.seconds = seconds
+            return env
+
+        def wait(locals_, _):
+            if model.num_timesteps == 3:
+                env.set_attr("seconds", 1000, 0)
+            if model.num_timesteps == 6:
+                print(*env.env_method("pid", indices=[1, 2]), flush=True)
+                time.sleep(1000)
+            return True
+
+        if __name__ == "__main__":
+            env = DummyVecEnv([lambda: make(0.5), lambda: make(0.0), lambda: make(0.0)])
+            model = A3C("MlpPolicy", env, backend="process", n_steps=3)
+            model.learn(1000, callback=wait)
+        """,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline(), process.communicate()[1]
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 4  # three workers, and the server that they were forked from
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive
+    assert shared_memory() <= before
+
+
+def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_the_main_one(tmp_path: Path) -> None:
+    process = run_script(
+        tmp_path,
+        """
+        from stable_baselines3.common.env_util import make_vec_env
+        from sb3_a3c import A3C
+
+        def tell(*_):
+            if model.num_timesteps == 200:
+                print("here", flush=True)
+            return True
+
+        if __name__ == "__main__":
+            model = A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2), backend="process")
+            try:
+                model.learn(10_000_000, callback=tell, log_interval=None)
+            except KeyboardInterrupt:
+                print(model._last_obs.shape)
+        """,
+        start_new_session=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "here\n"
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (out, err, process.returncode) == ("(2, 4)\n", "", 0)
+
+
+def test_environments_that_cannot_be_handed_over() -> None:
+    env = make_env("")
+    env.envs[1].unwrapped.lock = threading.Lock()  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=r"environment 1, .*cannot pickle.*SubprocVecEnv, which takes constructors"):
+        make_model(env).learn(100)
+    make_model(SubprocVecEnv([Faulty, Faulty])).learn(100).env.close()  # type: ignore[union-attr]
+
+
+class Homebound(Faulty):
+    """An environment that can't be unpickled elsewhere."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "home": os.getpid()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["home"] != os.getpid():
+            raise LookupError("away from home")
+        self.__dict__.update(state)
+
+
+def test_environments_that_cannot_be_received() -> None:
+    env = DummyVecEnv([Faulty, Homebound])
+    model = make_model(env)
+    with pytest.raises(LookupError, match="away from home") as caught:
+        model.learn(100)
+    assert caught.value.__notes__ == ["raised while the process of A3C worker 1 was starting"]
+    model.backend = "thread"
+    assert model.learn(100).num_timesteps == 100
+
+
+def test_values_that_cannot_be_received() -> None:
+    env = DummyVecEnv([Faulty, Faulty])
+    with pytest.raises(LookupError, match="away from home"):
+        make_model(env).learn(100, callback=lambda *_: env.set_attr("companion", Homebound()))
+
+
+class OneWay(Faulty):
+    """An environment that holds something that can't be pickled, once it has been stepped."""
+
+    def step(self, action: np.ndarray) -> Any:
+        self.lock = threading.Lock()
+        return super().step(action)
+
+
+def test_environments_that_cannot_be_brought_back_begin_anew() -> None:
+    env = DummyVecEnv([Faulty, OneWay])
+    model = make_model(env)
+    with pytest.warns(UserWarning, match=r"environment 1 will begin anew: .* can't be brought back .*cannot pickle"):
+        model.learn(100)
+    assert model.num_timesteps == 100 and model._last_obs is None
+    model.set_env(make_env("", n_envs=2))
+    model.learn(20, reset_num_timesteps=False)
+
+
+class Secret:
+    """It can be copied, as SB3 copies infos, and not pickled."""
+
+    def __deepcopy__(self, memo: dict) -> "Secret":
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret")
+
+
+class Secretive(Faulty):
+    """An environment that tells callbacks something that can't be pickled."""
+
+    def step(self, action: np.ndarray) -> Any:
+        *told, info = super().step(action)
+        return *told, {**info, "secret": Secret()}
+
+
+@pytest.mark.filterwarnings("ignore:environment 1 will begin anew")
+def test_infos_that_cannot_be_sent() -> None:
+    model = make_model(DummyVecEnv([Faulty, Secretive]))
+    assert model.learn(100).num_timesteps == 100  # nobody reads them
+    with pytest.raises(TypeError, match=r"infos, or what else callbacks see of a step, can't be sent to .*: a secret"):
+        model.learn(100, callback=lambda *_: True)
+
+
+class Dicing(Faulty):
+    """An environment that draws from NumPy's global generator."""
+
+    def step(self, action: np.ndarray) -> Any:
+        _, *told = super().step(action)
+        return np.random.normal(size=2).astype(np.float32), *told
+
+
+def test_environments_that_draw_from_a_global_generator_draw_differently_and_again() -> None:
+    seen: list[np.ndarray] = []
+
+    def look(locals_: dict[str, Any], _: dict) -> bool:
+        seen.append(locals_["new_obs"])
+        return False
+
+    for _ in range(2):
+        make_model(DummyVecEnv([Dicing] * 3)).learn(15, callback=look)
+    assert len(np.unique(seen[0])) == 6
+    np.testing.assert_array_equal(*seen)
+
+
+def test_an_answer_from_an_environment_in_a_step_is_waited_for() -> None:
+    def ask(*_: Any) -> bool:
+        assert model.env is not None
+        with pytest.raises(AttributeError, match="nothing"):
+            model.env.env_method("nothing")
+        with pytest.raises(TypeError, match="lock"):
+            model.env.env_method("locked")
+        return True
+
+    class Slow(Faulty):
+        def locked(self) -> Any:
+            return threading.Lock()
+
+    model = make_model(DummyVecEnv([lambda: Slow(seconds=0.05)] * 2))
+    model.learn(20, callback=ask)
+
+
+class Wanderer(gym.Env):
+    """An environment whose observation says how many steps it has made."""
+
+    observation_space = spaces.Box(-1e6, 1e6, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.n_steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+        return np.full(1, self.n_steps, np.float32), {"began_at": self.n_steps}
+
+    def step(self, action: int) -> Any:
+        self.n_steps += 1
+        return np.full(1, self.n_steps, np.float32), 1.0, self.n_steps % 7 == 0, False, {}
+
+
+def test_the_vec_env_is_where_its_environments_have_come_to(tmp_path: Path) -> None:
+    inner = DummyVecEnv([Wanderer] * 5)
+    env = VecNormalize(VecFrameStack(VecMonitor(inner, str(tmp_path)), 3), norm_obs=False, norm_reward=False)
+    model = make_model(env, n_workers=2)
+    model.learn(5 * 30)
+    assert [e.n_steps for e in inner.envs] == [30] * 5  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(model._last_obs, [[28.0, 29.0, 30.0]] * 5)
+    assert env.env_method("__getattribute__", "n_steps") == [30] * 5
+    obs = env.step(np.zeros(5, int))[0]
+    np.testing.assert_array_equal(obs, [[29.0, 30.0, 31.0]] * 5)
+    assert inner.reset_infos == [{"began_at": 28}] * 5
+    model.learn(5 * 20, reset_num_timesteps=False)
+    env.close()
+    assert len(load_results(str(tmp_path))) == 5 * (51 // 7)
+
+
+def test_monitors_files_are_written_there_and_here(tmp_path: Path) -> None:
+    env = DummyVecEnv([lambda i=i: Monitor(Wanderer(), str(tmp_path / str(i))) for i in range(2)])  # type: ignore[misc]
+    model = make_model(env)
+    model.learn(2 * 70)
+    for _ in range(7):
+        env.step(np.zeros(2, int))
+    model.learn(2 * 35, reset_num_timesteps=False)
+    assert len(load_results(str(tmp_path))) == 2 * 16
+    env.close()
+
+
+def test_a_step_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_a3c.backends.processes._PATIENCE", 0.2)
+    model = make_model(DummyVecEnv([lambda: Faulty(seconds=1000.0), Faulty]), max_lead=0)
+    timer = threading.Timer(3.0, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    started = time.monotonic()
+    with (
+        pytest.warns(UserWarning, match=r"environment 0 will begin anew: .* still in a step"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        model.learn(100)
+    assert time.monotonic() - started < 6
+    assert model._last_obs is None
+
+
+def test_an_optimizer_with_statistics_of_its_own_is_refused() -> None:
+    model = make_model(make_env(""), policy_kwargs=dict(optimizer_class=th.optim.NAdam))
+    with pytest.raises(ValueError, match=r"backend must be 'thread' or 'serial' for this optimizer, .* not those of NAdam"):
+        model.learn(100)
+
+
+@pytest.mark.parametrize("optimizer_class", [th.optim.Adam, th.optim.RMSprop])
+def test_optimizer_statistics_are_shared(optimizer_class: type[th.optim.Optimizer], tmp_path: Path) -> None:
+    model = make_model(make_env(""), policy_kwargs=dict(optimizer_class=optimizer_class)).learn(400)
+    states = model.policy.optimizer.state.values()
+    assert {float(state["step"]) for state in states} == {80.0}
+    model.save(tmp_path / "model")
+    loaded = A3C.load(tmp_path / "model", env=make_env("")).learn(200, reset_num_timesteps=False)
+    assert {float(state["step"]) for state in loaded.policy.optimizer.state.values()} == {120.0}
+    assert not any(param.is_shared() for param in loaded.policy.parameters())
+
+
+class Wilful(Exception):
+    """An error whose constructor does not take what it passes on."""
+
+    def __init__(self, code: int, *, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+
+
+class Holding(Exception):
+    """An error that holds something that can't be pickled."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("a", 2), ValueError),
+        (Wilful(7, detail="x"), Wilful),
+        (FileNotFoundError(2, "no such", "file"), FileNotFoundError),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), UnicodeDecodeError),
+        (SystemExit(3), SystemExit),
+        (Holding("held"), RuntimeError),
+    ],
+)
+def test_errors_on_their_way_between_processes(error: Exception, expected: type[BaseException]) -> None:
+    error.add_note("a note")
+    try:
+        raise error
+    except BaseException as caught:
+        failure = pickle.loads(pickle.dumps(Failure.of(caught)))
+    arrived = failure.error()
+    assert type(arrived) is expected and arrived.__notes__ == ["a note"]
+    assert str(error) in str(arrived)
+    assert "test_errors_on_their_way" in str(arrived.__cause__)
+    assert vars(arrived).get("code") == vars(error).get("code")
+
+
+def test_a_lock_is_free_when_its_holder_dies(tmp_path: Path) -> None:
+    lock = FileLock()
+    assert lock.acquire() and lock.acquire(blocking=False)  # it tells processes apart, and not threads
+    child = os.fork()
+    if child == 0:
+        taken = lock.acquire(blocking=False)
+        os._exit(1 if taken else 0)
+    assert os.waitpid(child, 0)[1] == 0
+    lock.release()
+    ready, held = os.pipe()
+    child = os.fork()
+    if child == 0:
+        lock.acquire()
+        os.write(held, b"!")
+        time.sleep(1000)
+    os.read(ready, 1)
+    assert not lock.acquire(blocking=False)
+    threading.Timer(0.2, os.kill, [child, signal.SIGKILL]).start()
+    started = time.monotonic()
+    assert lock.acquire() and 0.1 < time.monotonic() - started < 5
+    lock.release()
+    os.waitpid(child, 0)
+    os.close(ready)
+    os.close(held)
+
+
+def test_memory_of_a_worker(capsys: pytest.CaptureFixture) -> None:
+    """Printed and not asserted: it is the machine's as much as ours."""
+    model, sizes = make_model(make_env("")), []
+
+    def measure(*_: Any) -> bool:
+        if not sizes:
+            pids = model.env.env_method("pid")  # type: ignore[union-attr]
+            sizes.extend(psutil.Process(pid).memory_full_info().pss / 2**20 for pid in pids)
+        return True
+
+    model.learn(100, callback=measure)
+    with capsys.disabled():
+        print(f"\nMB (PSS) of each worker: {[round(size) for size in sizes]}")  # noqa: T201
+    assert len(sizes) == 4
