@@ -62,8 +62,10 @@ class A3C(OnPolicyAlgorithm):
     :param n_workers: Asynchronous workers. ``None``: one for each environment of a VecEnv; for an environment id given as
         text, one for each usable core. Fast environments are better served by few workers with several of them each
     :param backend: Where workers live: ``"serial"`` (in turn, in the thread that calls ``learn()``: repeatable, for
-        debugging), ``"thread"`` or ``"process"`` (for environments that need a core each; a script that uses it
-        needs the guard ``if __name__ == "__main__":``). One worker lives in the thread that calls ``learn()`` in any case
+        debugging), ``"thread"`` or ``"process"`` (all cores compute). One worker is in the thread that calls
+        ``learn()`` in any case. Processes take environments that can be pickled, or a SubprocVecEnv; a script needs the
+        guard ``if __name__ == "__main__":``; callbacks reach the environments with ``env_method``, ``get_attr`` and
+        ``set_attr``, and what is in the VecEnv afterwards are copies that have come back
     :param backend_kwargs: Options of the backend. ``"process"`` has ``start_method``: ``"forkserver"`` (default),
         ``"spawn"`` or ``"fork"``; the others have none
     :param engine: Who computes: ``"torch"`` (any policy; what is correct), ``"fused"`` (compiled kernels, for an ``MlpPolicy``

@@ -1,5 +1,6 @@
 """What is particular to workers in processes: how they start, what they are handed and give back, and how they die."""
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -448,6 +450,29 @@ def test_optimizer_statistics_are_shared(optimizer_class: type[th.optim.Optimize
     loaded = A3C.load(tmp_path / "model", env=make_env("")).learn(200, reset_num_timesteps=False)
     assert {float(state["step"]) for state in loaded.policy.optimizer.state.values()} == {120.0}
     assert not any(param.is_shared() for param in loaded.policy.parameters())
+
+
+def test_shared_memory_is_given_back_at_once() -> None:
+    """And not when the garbage collector finds it: each piece is a file handle."""
+    process = psutil.Process()
+    gc.collect()
+    gc.disable()
+    try:
+        counts = []
+        for fault in ("", "step", "step", ""):
+            env = make_env(fault, n_envs=3)
+            with pytest.raises(Exception, match="in step") if fault else nullcontext():
+                make_model(env).learn(300)
+            counts.append(process.num_fds())
+        assert len(set(counts)) == 1
+    finally:
+        gc.enable()
+
+
+def test_one_worker_needs_no_process(no_new_process: None) -> None:
+    env = make_env("")
+    env.envs[1].unwrapped.lock = threading.Lock()  # type: ignore[attr-defined]
+    assert make_model(env, n_workers=1).learn(100).num_timesteps == 100
 
 
 class Wilful(Exception):

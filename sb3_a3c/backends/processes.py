@@ -128,13 +128,14 @@ class ProcessBackend:
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
         self._stop()
-        for failure in self._failures:
-            if error is None:
-                error = failure
-            elif error is not failure:
-                error.add_note(f"another worker failed too: {failure!r}")
-        if exc_type is None and error is not None:
-            raise error
+        error = _with_others(error, self._failures)
+        # An error knows the frames that it came through. If they knew it too, the shared memory would stay for a while.
+        self._failures = []
+        try:
+            if exc_type is None and error is not None:
+                raise error
+        finally:
+            error = None
         for text in filter(None, (worker.lost for worker in self.workers)):
             warnings.warn(text, stacklevel=2)
 
@@ -235,6 +236,16 @@ def _next_message(worker: RemoteWorker) -> Any:
         return decode(content)
     except Exception as error:
         return Failure.of(error)
+
+
+def _with_others(error: BaseException | None, failures: Sequence[BaseException]) -> BaseException | None:
+    """The error to raise, with notes of those that came after it."""
+    for failure in failures:
+        if error is None:
+            error = failure
+        elif error is not failure:
+            error.add_note(f"another worker failed too: {failure!r}")
+    return error
 
 
 def _preload() -> None:
