@@ -27,6 +27,8 @@ doc: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(PYTHON) benchmarks/uneven_envs.py
+	$(PYTHON) benchmarks/throughput.py
+	$(PYTHON) benchmarks/kernels.py
 
 $(VENV)/installed: setup.cfg constraints.txt
 	python3 -m venv $(VENV)

@@ -30,7 +30,7 @@ def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
     """Those of a page one after another, as a reader would type them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sb3_a3c.env_slices._DECLARATIONS", dict(__import__("sb3_a3c.env_slices").env_slices._DECLARATIONS))
-    names: dict[str, object] = {"__name__": "snippet"}
+    names: dict[str, object] = {"__name__": "__main__"}  # for guards
     for text in snippets(page, "python"):
         exec(compile(text, page.name, "exec"), names)
 
