@@ -139,7 +139,7 @@ class A3C(OnPolicyAlgorithm):
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=None if policy_kwargs is None else dict(policy_kwargs),  # the caller's own stays as it is
+            policy_kwargs=policy_kwargs,
             verbose=verbose,
             device="cpu" if device == "auto" else device,
             seed=seed,

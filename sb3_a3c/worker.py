@@ -146,8 +146,8 @@ class Worker:
 
     def _bootstrap_truncated(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict], gamma: float) -> None:
         """An episode that was cut off did not end: its last reward gets the value of what would have come."""
-        for i in [i for i, done in enumerate(dones.tolist()) if done]:  # np.flatnonzero would take three times as long
-            if infos[i].get("terminal_observation") is not None and infos[i].get("TimeLimit.truncated", False):
+        for i, done in enumerate(dones.tolist()):
+            if done and infos[i].get("terminal_observation") is not None and infos[i].get("TimeLimit.truncated", False):
                 terminal_value = self._engine.predict_terminal_value(infos[i]["terminal_observation"])
                 rewards[i] += gamma * terminal_value
 

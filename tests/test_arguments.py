@@ -86,9 +86,3 @@ def test_names_are_those_of_the_registries() -> None:
     for backend in BACKENDS:
         for engine in ENGINES:
             A3C("MlpPolicy", "CartPole-v1", backend=backend, engine=engine)
-
-
-def test_the_callers_policy_kwargs_stay_as_they_are() -> None:
-    policy_kwargs = dict(net_arch=[8])
-    A3C("MlpPolicy", "CartPole-v1", policy_kwargs=policy_kwargs)
-    assert policy_kwargs == dict(net_arch=[8])
