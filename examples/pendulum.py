@@ -54,7 +54,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    # Each of two workers has 8 environments: they are fast, and torch computes 8 observations nearly as fast as one.
+    # Two workers have a core and 8 environments each: torch computes 8 observations nearly as fast as one.
     monitored = VecMonitor(DummyVecEnv([lambda: gym.make(ENV_ID)] * N_ENVS), str(args.out / "monitor.csv"))
     env = VecNormalize(monitored, gamma=GAMMA)
     model = A3C(
@@ -69,6 +69,7 @@ def main() -> None:
         policy_kwargs=dict(log_std_init=-2, ortho_init=False),
         seed=args.seed,
         n_workers=2,
+        backend="process",
     )
     model.learn(args.timesteps, progress_bar=True)
 

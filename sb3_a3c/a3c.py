@@ -29,7 +29,8 @@ class A3C(OnPolicyAlgorithm):
     Paper: https://arxiv.org/abs/1602.01783
 
     Workers each step environments of their own with a copy of the policy, and each apply their gradients to the shared
-    parameters, without waiting for one another. With one worker this is A2C. All arguments up to ``device`` are A2C's.
+    parameters, without waiting for one another. With one worker on the torch engine this is A2C, to the last bit. All
+    arguments up to ``device`` are A2C's.
 
     :param policy: The policy model to use (MlpPolicy, CnnPolicy, ...)
     :param env: The environment to learn from. An id given as text makes one environment a worker; a VecEnv is divided
