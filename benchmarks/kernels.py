@@ -70,12 +70,12 @@ def filled_buffer(engine: Any, obs_space: spaces.Box, action_space: spaces.Space
     :return: A full buffer of random observations and rewards
     """
     buffer = RolloutBuffer(N_STEPS, obs_space, action_space, "cpu", n_envs=n_envs)
+    engine.start_rollout(buffer, HYPERPARAMETERS)
     for step in range(N_STEPS):
         obs = np.stack([obs_space.sample() for _ in range(n_envs)])
-        action = engine.act(obs, step)
-        rewards = np.random.normal(size=n_envs)
-        buffer.add(obs, action.actions, rewards, np.zeros(n_envs), action.values, action.log_probs)
-    buffer.compute_returns_and_advantage(th.zeros(n_envs), np.zeros(n_envs))
+        engine.act(obs, step)
+        engine.add(np.random.normal(size=n_envs), np.zeros(n_envs))
+    engine.compute_returns(obs, np.zeros(n_envs))
     return buffer
 
 
@@ -92,8 +92,7 @@ def time_engines(n_obs: int, action_space: spaces.Space, net_arch: list[int], n_
     layout, seed = Layout(policy), np.random.SeedSequence(0)
     reference = ReferenceEngine(policy, layout, action_space, nullcontext(), seed)
     fused = FusedEngine(policy, layout, action_space, nullcontext(), seed)
-    reference.start_rollout(n_envs, HYPERPARAMETERS)
-    fused.start_rollout(n_envs, HYPERPARAMETERS)
+    filled_buffer(fused, obs_space, action_space, n_envs)
     buffer = filled_buffer(reference, obs_space, action_space, n_envs)
     out = th.zeros(layout.size)
     obs = buffer.observations[0]

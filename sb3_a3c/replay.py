@@ -8,6 +8,7 @@ never within one, so what a callback evaluates is what it saves. Nothing here is
 
 from collections.abc import Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import explained_variance, update_learning_rate
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
+from sb3_a3c.asynchrony import Asynchrony
 from sb3_a3c.env_slices import write_state
 from sb3_a3c.normalization import running_statistics, set_moments
 from sb3_a3c.parameters import SharedParameters
@@ -50,6 +52,8 @@ class Replay:
         self._parameters = parameters
         self._log_interval = log_interval
         self._iteration = 0
+        self._asynchrony = Asynchrony()
+        self._unrecorded: Sequence[Rollout] = ()
         self._learning_rate: float | None = None
         self._shown: th.Tensor = parameters.layout.gather(model.policy)
 
@@ -70,13 +74,23 @@ class Replay:
         model._update_current_progress_remaining(model.num_timesteps, model._total_timesteps)
         if self._due(self._iteration):
             model.dump_logs(self._iteration)
+            self._asynchrony.reset()
+        model._n_updates += len(rollouts)
+        self._asynchrony.count(rollouts)
+        self._unrecorded = rollouts
         if self._watched or self._due(self._iteration + 1):
-            self.refresh_policy()
-        self._record_updates(rollouts)
-        self._record_asynchrony(rollouts)
+            self.refresh()
         return True
 
-    def refresh_policy(self) -> None:
+    def refresh(self) -> None:
+        """Bring the model's policy and its logger up to date; nobody sees them in between."""
+        self._refresh_policy()
+        if self._unrecorded:
+            self._record_updates(self._unrecorded)
+            self._asynchrony.record(self._model.logger)
+            self._unrecorded = ()
+
+    def _refresh_policy(self) -> None:
         """
         Bring the model's policy up to date; or, where a callback has changed it meanwhile (``set_parameters``, say), the
         shared parameters.
@@ -95,9 +109,9 @@ class Replay:
 
     def _count_steps(self, rollouts: Sequence[Rollout]) -> None:
         model = self._model
-        for n_steps in range(model.n_steps):
-            infos = [info for rollout in rollouts for info in rollout.infos[n_steps]]
-            model._update_info_buffer(infos, np.concatenate([rollout.dones[n_steps] for rollout in rollouts]))
+        endings = (ending for rollout in rollouts for ending in rollout.endings)
+        for ending in sorted(endings, key=attrgetter("n_steps")):
+            model._update_info_buffer(ending.infos, ending.dones)
         model.num_timesteps += model.n_steps * model.n_envs
 
     def _show_steps(self, rollouts: Sequence[Rollout]) -> bool:
@@ -163,7 +177,6 @@ class Replay:
     def _record_updates(self, rollouts: Sequence[Rollout]) -> None:
         """What ``A2C.train`` logs, of the updates that came of these rollouts."""
         model, logger = self._model, self._model.logger
-        model._n_updates += len(rollouts)
         buffers = [rollout.rollout_buffer for rollout in rollouts]
         values, returns = (
             np.concatenate([buffer.swap_and_flatten(getattr(buffer, name)) for buffer in buffers])
@@ -180,17 +193,6 @@ class Replay:
         logger.record("train/value_loss", _mean([loss.value_loss for loss in losses]))
         if hasattr(model.policy, "log_std"):
             logger.record("train/std", th.exp(model.policy.log_std).mean().item())
-
-    def _record_asynchrony(self, rollouts: Sequence[Rollout]) -> None:
-        """How asynchronous these rollouts were; the logger makes means over all since the last log."""
-        logger = self._model.logger
-        for rollout in rollouts:
-            seconds = rollout.idle_seconds + rollout.seconds
-            logger.record_mean("async/staleness_mean", rollout.staleness)
-            logger.record_mean("async/lock_wait_fraction", rollout.lock_seconds / seconds)
-            logger.record_mean("async/main_wait_fraction", rollout.idle_seconds / seconds)
-            staleness_max = max(logger.name_to_value["async/staleness_max"], rollout.staleness)
-            logger.record("async/staleness_max", staleness_max)
 
 
 def _mean(numbers: Sequence[float]) -> float:

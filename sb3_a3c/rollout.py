@@ -1,7 +1,7 @@
 """What a worker hands to the main thread: one n-step rollout, with all that callbacks and logger may ask of it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -36,6 +36,20 @@ class Step:
     moments: list[Moments]
 
 
+class Ending(NamedTuple):
+    """
+    A step at which one of a worker's episodes has ended.
+
+    :param n_steps: Steps of the rollout before this one
+    :param infos: One a environment
+    :param dones: Whether episodes ended, of shape ``(n_envs,)``
+    """
+
+    n_steps: int
+    infos: list[dict[str, Any]]
+    dones: np.ndarray
+
+
 @dataclass(frozen=True)
 class Rollout:
     """
@@ -44,9 +58,8 @@ class Rollout:
     :param worker: Index of the worker
     :param env_indices: Which of the environments it stepped
     :param rollout_buffer: The segment, full, with returns and advantages; arrays of shape ``(n_steps, n_envs, ...)``
-    :param dones: Whether episodes ended, for each step, of shape ``(n_envs,)``
-    :param infos: The environments' infos, for each step
     :param steps: What callbacks see, for each step; empty where there are no callbacks
+    :param endings: The steps at which episodes ended
     :param last_values: Values of the observations after the last step, of shape ``(n_envs, 1)``
     :param losses: What its gradient was computed from
     :param learning_rates: Of the actor and of the critic
@@ -59,9 +72,8 @@ class Rollout:
     worker: int
     env_indices: np.ndarray
     rollout_buffer: RolloutBuffer
-    dones: list[np.ndarray]
-    infos: list[list[dict[str, Any]]]
     steps: list[Step]
+    endings: list[Ending]
     last_values: th.Tensor
     losses: Losses
     learning_rates: tuple[float, float]

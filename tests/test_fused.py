@@ -27,6 +27,7 @@ from sb3_a3c import A3C
 from sb3_a3c.engines import choose_engine, kernels
 from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.network import why_not_fused
+from sb3_a3c.engines.protocol import Action
 from sb3_a3c.engines.reference import ReferenceEngine
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout
@@ -87,8 +88,22 @@ def make(
     """An engine that has begun a rollout."""
     sequence = None if seed is None else np.random.SeedSequence(seed)
     engine = engine_class(policy, Layout(policy), policy.action_space, nullcontext(), sequence)
-    engine.start_rollout(n_envs, hyperparameters(**kwargs))
+    engine.start_rollout(empty_buffer(policy, 50, n_envs), hyperparameters(**kwargs))
     return engine
+
+
+def empty_buffer(policy: ActorCriticPolicy, n_steps: int, n_envs: int) -> RolloutBuffer:
+    return RolloutBuffer(
+        n_steps, policy.observation_space, policy.action_space, "cpu", gae_lambda=0.9, gamma=0.97, n_envs=n_envs
+    )
+
+
+def sample(engine: Any, obs: np.ndarray, n_steps: int) -> Action:
+    """What a step of an engine makes; the environments are given a part of it."""
+    clipped_actions = engine.act(obs, n_steps)
+    action = engine.last_action()
+    np.testing.assert_array_equal(clipped_actions, action.clipped_actions)
+    return action
 
 
 def hyperparameters(
@@ -106,7 +121,7 @@ def evaluate_actions(policy: ActorCriticPolicy, obs: np.ndarray, actions: np.nda
 def make_buffer(policy: ActorCriticPolicy, n_steps: int = 5, n_envs: int = 1, seed: int = 0) -> RolloutBuffer:
     """A rollout of random observations and actions, with what the policy says of them."""
     obs_space, action_space = policy.observation_space, policy.action_space
-    buffer = RolloutBuffer(n_steps, obs_space, action_space, "cpu", gae_lambda=0.9, gamma=0.97, n_envs=n_envs)
+    buffer = empty_buffer(policy, n_steps, n_envs)
     rng = np.random.default_rng(seed)
     obs_space.seed(seed)
     action_space.seed(seed)
@@ -176,7 +191,7 @@ def test_gradient_with_a_layout_of_two_parts_and_a_critic_with_features_of_its_o
     gradients = []
     for engine_class in (ReferenceEngine, FusedEngine):
         engine = engine_class(policy, layout, policy.action_space, nullcontext(), np.random.SeedSequence(0))
-        engine.start_rollout(1, hyperparameters())
+        engine.start_rollout(empty_buffer(policy, 5, 1), hyperparameters())
         gradients.append(th.empty_like(engine.vector))
         engine.gradient(buffer, gradients[-1])
     np.testing.assert_allclose(gradients[1].numpy(), gradients[0].numpy(), rtol=1e-4, atol=1e-6)
@@ -208,11 +223,11 @@ def test_parameters_after_many_updates(optimizer_class: type[th.optim.Optimizer]
 def test_act_is_the_torch_engines(obs_space: spaces.Space, action_space: spaces.Space, n_envs: int) -> None:
     """But for the noise: arrays of the same kinds, and values and log probabilities as torch has them for these actions."""
     policy = make_policy(obs_space, action_space)
-    expected, actual = make(ReferenceEngine, policy), make(FusedEngine, policy)
+    expected, actual = make(ReferenceEngine, policy, n_envs=n_envs), make(FusedEngine, policy, n_envs=n_envs)
     obs_space.seed(0)
     for step in range(5):
         obs = np.stack([obs_space.sample() for _ in range(n_envs)])
-        theirs, ours = expected.act(obs, step), actual.act(obs, step)
+        theirs, ours = sample(expected, obs, step), sample(actual, obs, step)
         assert th.equal(ours.as_tensors()[0], theirs.as_tensors()[0])
         pairs = zip((*ours[1:3], *ours.as_tensors()), (*theirs[1:3], *theirs.as_tensors()), strict=True)
         for mine, other in pairs:
@@ -240,23 +255,27 @@ class OwnBuffer(RolloutBuffer):
 def test_a_rollout_is_written_as_sb3_writes_it(obs_space: spaces.Space, action_space: spaces.Space, gae_lambda: float) -> None:
     """Returns and advantages too, to the last bit."""
     n_steps, n_envs = 6, 3
-    engine = make(FusedEngine, make_policy(obs_space, action_space))
+    policy = make_policy(obs_space, action_space)
+    engines = [make(FusedEngine, policy) for _ in range(2)]
     buffers = [
         cls(n_steps, obs_space, action_space, "cpu", gae_lambda, gamma=0.97, n_envs=n_envs)
         for cls in (RolloutBuffer, OwnBuffer)
     ]
+    for engine, buffer in zip(engines, buffers, strict=True):
+        engine.start_rollout(buffer, hyperparameters())
     rng = np.random.default_rng(0)
     obs_space.seed(0)
     episode_starts = np.ones(n_envs, dtype=bool)
     for step in range(n_steps):
         obs = np.stack([obs_space.sample() for _ in range(n_envs)])
-        action, rewards = engine.act(obs, step), rng.normal(size=n_envs).astype(np.float32)
-        for buffer in buffers:
-            engine.add(buffer, obs, action, rewards, episode_starts)
+        rewards = rng.normal(size=n_envs).astype(np.float32)
+        for engine in engines:
+            engine.act(obs, step)
+            engine.add(rewards, episode_starts)
         episode_starts = rng.random(n_envs) < 0.2
     last_obs = np.stack([obs_space.sample() for _ in range(n_envs)])
-    for buffer in buffers:
-        last_values = engine.compute_returns(buffer, last_obs, episode_starts)
+    for engine in engines:
+        last_values = engine.compute_returns(last_obs, episode_starts)
         np.testing.assert_array_equal(last_values, engine.predict_values(last_obs))
     ours, theirs = (vars(buffer) for buffer in buffers)
     assert ours["full"] and ours["pos"] == theirs["pos"] == n_steps
@@ -309,13 +328,13 @@ def test_a_norm_that_overflows_is_clipped_as_torch_does() -> None:
 
 
 def test_what_the_policy_cannot_act_on_is_an_error() -> None:
-    engine = make(FusedEngine, make_policy(spaces.Discrete(3), spaces.Discrete(2)))
+    engine = make(FusedEngine, make_policy(spaces.Discrete(3), spaces.Discrete(2)), n_envs=2)
     with pytest.raises(ValueError, match=r"the observation \[3.\] is not in the space Discrete\(3\)"):
         engine.act(np.array([0, 3]), 0)
     with pytest.raises(ValueError, match="is not in the space"):
         engine.predict_values(np.array([-1]))
     for action_space in ACTION_SPACES.values():
-        engine = make(FusedEngine, make_policy(BOX, action_space))
+        engine = make(FusedEngine, make_policy(BOX, action_space), n_envs=2)
         with pytest.raises(ValueError, match="has nan or inf in it"):
             engine.act(np.array([[0, 0, 0], [0, np.nan, 0]], dtype=np.float32), 0)
 
@@ -333,8 +352,8 @@ def draw(action_space: spaces.Space, n_draws: int = 40_000) -> tuple[np.ndarray,
     with th.no_grad():
         policy.action_net.weight *= 0.2  # so that every action is drawn many times
     obs = np.tile(np.array([[0.3, -0.8, 0.5]], dtype=np.float32), (n_draws // 8, 1))
-    engine = make(FusedEngine, policy)
-    actions = np.concatenate([engine.act(obs, step).actions for step in range(8)])
+    engine = make(FusedEngine, policy, n_envs=len(obs))
+    actions = np.concatenate([sample(engine, obs, step).actions for step in range(8)])
     return actions, policy.get_distribution(th.as_tensor(obs[:1])).distribution
 
 
@@ -377,13 +396,13 @@ def test_a_category_of_no_probability_is_never_drawn() -> None:
     policy = make_policy(BOX, spaces.Discrete(3))
     with th.no_grad():
         policy.action_net.bias.copy_(th.tensor([-200.0, 0.0, -200.0]))
-    actions = make(FusedEngine, policy).act(np.zeros((1000, 3), dtype=np.float32), 0).actions
+    actions = make(FusedEngine, policy, n_envs=1000).act(np.zeros((1000, 3), dtype=np.float32), 0)
     assert (actions == 1).all()
 
 
 def noise_of(seed: int | None, n_draws: int = 50) -> np.ndarray:
     engine = make(FusedEngine, make_policy(), seed)
-    return np.concatenate([engine.act(np.zeros((1, 3), dtype=np.float32), step).actions for step in range(n_draws)])
+    return np.concatenate([sample(engine, np.zeros((1, 3), dtype=np.float32), step).actions for step in range(n_draws)])
 
 
 def test_noise_repeats_with_a_seed_and_differs_without() -> None:
@@ -398,11 +417,11 @@ def test_noise_repeats_with_a_seed_and_differs_without() -> None:
 
 
 def test_noise_goes_on_from_a_state() -> None:
-    first, second = make(FusedEngine, make_policy(), 1), make(FusedEngine, make_policy(), 2)
+    first, second = (make(FusedEngine, make_policy(), seed, n_envs=4) for seed in (1, 2))
     obs = np.zeros((4, 3), dtype=np.float32)
     first.act(obs, 0)
     second.rng_state[:] = first.rng_state
-    np.testing.assert_array_equal(first.act(obs, 1).actions, second.act(obs, 1).actions)
+    np.testing.assert_array_equal(sample(first, obs, 1).actions, sample(second, obs, 1).actions)
 
 
 def test_the_random_generator_is_xoshiro256_plus_plus() -> None:
@@ -410,7 +429,7 @@ def test_the_random_generator_is_xoshiro256_plus_plus() -> None:
     mask = 2**64 - 1
     state = np.random.SeedSequence(0).generate_state(4, np.uint64)
     s = [int(number) for number in state]
-    engine = make(FusedEngine, make_policy(BOX, spaces.MultiBinary(1)), 0)
+    engine = make(FusedEngine, make_policy(BOX, spaces.MultiBinary(1)), 0, n_envs=10)
     np.testing.assert_array_equal(engine.rng_state, state)
     engine.act(np.zeros((10, 3), dtype=np.float32), 0)  # each bit draws one number
     for _ in range(10):
@@ -586,7 +605,7 @@ def test_kernels_are_compiled_once() -> None:
     """Whatever the network, the spaces and the number of environments."""
     for (_, obs_space), (_, action_space) in product(OBS_SPACES.items(), ACTION_SPACES.items()):
         policy = make_policy(obs_space, action_space, net_arch=[3])
-        engine, buffer = make(FusedEngine, policy, ent_coef=0, normalize_advantage=True), make_buffer(policy, 4, 2)
+        engine, buffer = make(FusedEngine, policy, n_envs=2, ent_coef=0, normalize_advantage=True), make_buffer(policy, 4, 2)
         engine.act(buffer.observations[0].reshape(2, *obs_space.shape), 0)
         buffer.observations.flags.writeable = False  # a callback's doing, say
         engine.gradient(buffer, th.empty_like(engine.vector))

@@ -115,10 +115,11 @@ def lighten(rollout: Rollout, watched: bool) -> Rollout:
     light.__dict__.update({name: getattr(buffer, name) for name in names})
     if watched:
         return replace(rollout, rollout_buffer=light)
-    infos = [
-        [{key: info[key] for key in _LOGGED_INFOS if key in info} if info else info for info in step] for step in rollout.infos
+    endings = [
+        ending._replace(infos=[{key: info[key] for key in _LOGGED_INFOS if key in info} for info in ending.infos])
+        for ending in rollout.endings
     ]
-    return replace(rollout, rollout_buffer=light, infos=infos, last_values=_NOTHING)
+    return replace(rollout, rollout_buffer=light, endings=endings, last_values=_NOTHING)
 
 
 _ALL_ARRAYS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns")

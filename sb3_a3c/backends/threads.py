@@ -12,7 +12,7 @@ import time
 import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, ClassVar, Self
 
@@ -131,7 +131,7 @@ class ThreadBackend:
                 idle_seconds = time.monotonic() - started
                 if self._stopping or not self._quota.take(worker.index):
                     return
-                self._messages.put((worker, replace(worker.step(), idle_seconds=idle_seconds)))
+                self._messages.put((worker, worker.step(idle_seconds)))
         except WorkerStopped:
             return
         except BaseException as error:  # SystemExit too: it is the caller's, not a thread's

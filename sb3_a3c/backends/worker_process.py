@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import current_process
 from multiprocessing.connection import Connection
 from typing import Any
@@ -139,7 +139,7 @@ class _Resident:
             idle_seconds = time.monotonic() - started
             if self._stopping.is_set() or not self._quota.take(self._worker.index):
                 return
-            rollout = replace(self._worker.step(), idle_seconds=idle_seconds)
+            rollout = self._worker.step(idle_seconds)
             self._gathered.append(lighten(rollout, self._watched))
             if time.monotonic() - self._sent_at > _GATHER:
                 self._send_gathered()

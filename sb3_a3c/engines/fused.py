@@ -1,6 +1,7 @@
 """The fused engine: the torch engine's arithmetic for standard MLP policies, a step or a gradient a call of a kernel."""
 
 from contextlib import AbstractContextManager
+from typing import NoReturn
 
 import numpy as np
 import torch as th
@@ -54,59 +55,81 @@ class FusedEngine:
         self._clips = isinstance(action_space, spaces.Box)
         self._whole_numbers = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete)
         self._hyperparameters: Hyperparameters
+        self._rollout_buffer: RolloutBuffer
+        self._obs: np.ndarray
+        self._step = 0
 
-    def start_rollout(self, n_envs: int, hyperparameters: Hyperparameters) -> None:
-        """See :meth:`Engine.start_rollout`."""
+    def start_rollout(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> None:
+        """See :meth:`Engine.start_rollout`. What the kernels write are the buffer's own arrays, where they can be."""
         self._hyperparameters = hyperparameters
+        self._rollout_buffer = rollout_buffer
+        n_steps, n_envs = rollout_buffer.buffer_size, rollout_buffer.n_envs
+        self._shape_of_obs = n_envs, self._n_obs
+        self._room(n_envs)
+        self._clipped_actions = np.empty((n_steps, n_envs, self._n_actions), dtype=np.float32)
+        self._plain = type(rollout_buffer) is RolloutBuffer
+        self._obs_in_place = self._plain and rollout_buffer.observations.dtype == np.float32
+        self._actions_in_place = self._plain and rollout_buffer.actions.dtype == np.float32
+        shape = n_steps, n_envs, self._n_obs
+        self._observations = (
+            rollout_buffer.observations.reshape(shape) if self._obs_in_place else np.empty(shape, dtype=np.float32)
+        )
+        self._actions = rollout_buffer.actions if self._actions_in_place else np.empty_like(self._clipped_actions)
+        self._values, self._log_probs = (
+            (rollout_buffer.values, rollout_buffer.log_probs)
+            if self._plain
+            else np.empty((2, n_steps, n_envs), dtype=np.float32)
+        )
 
-    def act(self, obs: VecEnvObs, n_steps: int) -> Action:
+    def act(self, obs: VecEnvObs, n_steps: int) -> np.ndarray:
         """See :meth:`Engine.act`."""
         assert isinstance(obs, np.ndarray)
-        observations = self._flat(obs)
-        n_envs = len(observations)
-        actions, clipped_actions = np.empty((2, n_envs, self._n_actions), dtype=np.float32)
-        values, log_probs = np.empty((2, n_envs), dtype=np.float32)
+        self._obs, self._step = obs, n_steps
         trouble = kernels.act(
             self._network,
             self._limits,
             self._params,
             self.rng_state,
-            observations,
-            actions,
-            clipped_actions,
-            values,
-            log_probs,
-            self._room(n_envs),
+            _float32(obs, self._shape_of_obs),
+            n_steps,
+            self._observations,
+            self._actions,
+            self._clipped_actions,
+            self._values,
+            self._log_probs,
+            self._workspace,
         )
-        self._check(trouble, observations)
-        sampled = self._as_actions(actions)
-        return Action(obs, sampled, self._as_actions(clipped_actions) if self._clips else sampled, values, log_probs)
+        if trouble >= 0:
+            self._explain(trouble, obs)
+        return self._as_actions((self._clipped_actions if self._clips else self._actions)[n_steps])
 
-    def add(
-        self, rollout_buffer: RolloutBuffer, obs: VecEnvObs, action: Action, rewards: np.ndarray, episode_starts: np.ndarray
-    ) -> None:
+    def last_action(self) -> Action:
+        """See :meth:`Engine.last_action`."""
+        step = self._step
+        actions, clipped_actions = (self._as_actions(rows[step]) for rows in (self._actions, self._clipped_actions))
+        return Action(
+            self._obs, actions, clipped_actions if self._clips else actions, self._values[step], self._log_probs[step]
+        )
+
+    def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
         """See :meth:`Engine.add`."""
-        if type(rollout_buffer) is not RolloutBuffer:
-            add_to_buffer(rollout_buffer, obs, action, rewards, episode_starts)
+        rollout_buffer, step = self._rollout_buffer, self._step
+        if not self._plain:
+            add_to_buffer(rollout_buffer, self._obs, self.last_action(), rewards, episode_starts)
             return
-        assert isinstance(obs, np.ndarray)
-        row = rollout_buffer.pos
-        rollout_buffer.observations[row] = obs.reshape(rollout_buffer.observations.shape[1:])
-        rollout_buffer.actions[row] = action.actions.reshape(rollout_buffer.actions.shape[1:])
-        rollout_buffer.rewards[row] = rewards
-        rollout_buffer.episode_starts[row] = episode_starts
-        rollout_buffer.values[row] = action.values
-        rollout_buffer.log_probs[row] = action.log_probs
-        rollout_buffer.pos = row + 1
-        rollout_buffer.full = row + 1 == rollout_buffer.buffer_size
+        rollout_buffer.rewards[step] = rewards
+        rollout_buffer.episode_starts[step] = episode_starts
+        if not self._obs_in_place:
+            rollout_buffer.observations[step] = self._obs.reshape(rollout_buffer.observations.shape[1:])
+        if not self._actions_in_place:
+            rollout_buffer.actions[step] = self._actions[step]
 
-    def compute_returns(self, rollout_buffer: RolloutBuffer, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
+    def compute_returns(self, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
         """See :meth:`Engine.compute_returns`."""
-        last_values = self.predict_values(last_obs)
-        if type(rollout_buffer) is not RolloutBuffer:
+        rollout_buffer, last_values = self._rollout_buffer, self.predict_values(last_obs)
+        if not self._plain:
             rollout_buffer.compute_returns_and_advantage(last_values, dones)
             return last_values
-        rollout_buffer.returns = np.empty_like(rollout_buffer.values)
         kernels.returns(
             rollout_buffer.rewards,
             rollout_buffer.episode_starts,
@@ -118,17 +141,22 @@ class FusedEngine:
             rollout_buffer.advantages,
             rollout_buffer.returns,
         )
+        rollout_buffer.pos, rollout_buffer.full = rollout_buffer.buffer_size, True
         return last_values
 
     def predict_values(self, obs: VecEnvObs) -> th.Tensor:
-        """See :meth:`Engine.predict_values`."""
+        """
+        :param obs: Observations as a VecEnv gives them, each of shape ``(n_envs, ...)``
+        :return: Their values, of shape ``(n_envs, 1)``
+        """
         assert isinstance(obs, np.ndarray)
         observations = self._flat(obs)
         values = np.empty(len(observations), dtype=np.float32)
         stray = kernels.predict_values(
             self._network, self._limits, self._params, observations, values, self._room(len(observations))
         )
-        self._check(stray, observations)
+        if stray >= 0:
+            self._explain(stray, obs)
         return th.from_numpy(values[:, None])
 
     def predict_terminal_value(self, obs: VecEnvObs) -> th.Tensor:
@@ -164,9 +192,8 @@ class FusedEngine:
             actions = actions.astype(np.int64)
         return actions if actions.shape[1:] == self._action_shape else actions.reshape(-1, *self._action_shape)
 
-    def _check(self, trouble: int, observations: np.ndarray) -> None:
-        if trouble < 0:
-            return
+    def _explain(self, trouble: int, obs: np.ndarray) -> NoReturn:
+        observations = self._flat(obs)
         if trouble < len(observations):
             raise ValueError(f"the observation {observations[trouble]} is not in the space {self._observation_space}")
         observation = observations[trouble - len(observations)]

@@ -65,36 +65,39 @@ _TWO_TO_MINUS_53 = 2.0**-53
 
 
 @_kernel
-def act(network, limits, vector, rng, observations, actions, clipped_actions, values, log_probs, workspace):
+def act(network, limits, vector, rng, obs, step, observations, actions, clipped_actions, values, log_probs, workspace):
     """
-    Sample an action for each environment, and value what it observes.
+    Sample an action for each environment, and value what it observes: one row of a rollout.
 
     :param network: The table that describes the network
     :param limits: The activation's parameter, then the lowest and then the highest actions
     :param vector: The parameters, of shape ``(size,)``
     :param rng: The state of the random generator, four numbers
-    :param observations: Of shape ``(n_envs, n_obs)``
-    :param actions: Of shape ``(n_envs, n_actions)``, written, as all that follow
-    :param clipped_actions: The actions within their limits
-    :param values: Of shape ``(n_envs,)``
-    :param log_probs: Of shape ``(n_envs,)``
+    :param obs: Of shape ``(n_envs, n_obs)``
+    :param step: Which row is written of all that follow
+    :param observations: Of shape ``(n_steps, n_envs, n_obs)``
+    :param actions: Of shape ``(n_steps, n_envs, n_actions)``
+    :param clipped_actions: The actions within their limits, of the same shape
+    :param values: Of shape ``(n_steps, n_envs)``
+    :param log_probs: Of shape ``(n_steps, n_envs)``
     :param workspace: Room for what is computed
     :return: -1; or an environment whose observation is outside of its space; or, plus ``n_envs``, one for which the
         actor's outputs are not finite
     """
-    n_envs = observations.shape[0]
-    x, room, trouble = _features(network, observations.ravel(), n_envs, workspace)
+    n_envs = obs.shape[0]
+    observations[step] = obs
+    x, room, trouble = _features(network, obs.ravel(), n_envs, workspace)
     value = _forward(network, network[CRITIC], vector, limits[0], x, workspace[room:], n_envs)
     for env in range(n_envs):
-        values[env] = value[env]
+        values[step, env] = value[env]
     head = _forward(network, network[ACTOR], vector, limits[0], x, workspace[room:], n_envs)
     n_outputs = head.size // n_envs
     for env in range(n_envs):
         part = head[env * n_outputs : (env + 1) * n_outputs]
-        log_probs[env] = _sample(network, vector, rng, part, actions[env])
-        if trouble < 0 and not math.isfinite(log_probs[env]):
+        log_probs[step, env] = _sample(network, vector, rng, part, actions[step, env])
+        if trouble < 0 and not math.isfinite(log_probs[step, env]):
             trouble = n_envs + env
-    _clip(limits, actions, clipped_actions)
+    _clip(limits, actions[step], clipped_actions[step])
     return trouble
 
 

@@ -66,50 +66,43 @@ class Engine(Protocol):
     #: The policy's buffers (BatchNorm's running statistics).
     buffers: list[th.Tensor]
 
-    def start_rollout(self, n_envs: int, hyperparameters: Hyperparameters) -> None:
+    def start_rollout(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> None:
         """
         Begin a rollout, with the parameters as they now are.
 
-        :param n_envs: Environments whose observations will come together
+        :param rollout_buffer: The rollout, empty; the engine writes it until :meth:`compute_returns`
         :param hyperparameters: What this rollout is collected and learned with
         """
 
-    def act(self, obs: VecEnvObs, n_steps: int) -> Action:
+    def act(self, obs: VecEnvObs, n_steps: int) -> np.ndarray:
         """
         Sample an action for each environment.
 
         :param obs: Observations as a VecEnv gives them, each of shape ``(n_envs, ...)``
         :param n_steps: Steps of this rollout before this one
-        :return: The actions, with the values of the observations
+        :return: The actions as the environments take them, of shape ``(n_envs, *action_space.shape)``
         """
 
-    def add(
-        self, rollout_buffer: RolloutBuffer, obs: VecEnvObs, action: Action, rewards: np.ndarray, episode_starts: np.ndarray
-    ) -> None:
+    def last_action(self) -> Action:
         """
-        Add a step to a rollout.
+        :return: All that the last :meth:`act` has made
+        """
 
-        :param rollout_buffer: The rollout
-        :param obs: What was observed before it, each of shape ``(n_envs, ...)``
-        :param action: What :meth:`act` made of that
+    def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
+        """
+        Add the last :meth:`act` to the rollout.
+
         :param rewards: What came of it, of shape ``(n_envs,)``
         :param episode_starts: Whether an episode started with the observation, of shape ``(n_envs,)``
         """
 
-    def compute_returns(self, rollout_buffer: RolloutBuffer, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
+    def compute_returns(self, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
         """
-        Returns and advantages of a full rollout, as ``RolloutBuffer.compute_returns_and_advantage`` has them.
+        Returns and advantages of the full rollout, as ``RolloutBuffer.compute_returns_and_advantage`` has them.
 
-        :param rollout_buffer: The rollout, whose returns and advantages are written
         :param last_obs: What was observed after its last step, each of shape ``(n_envs, ...)``
         :param dones: Whether episodes ended with it, of shape ``(n_envs,)``
         :return: The values of the last observations, of shape ``(n_envs, 1)``
-        """
-
-    def predict_values(self, obs: VecEnvObs) -> th.Tensor:
-        """
-        :param obs: Observations as a VecEnv gives them, each of shape ``(n_envs, ...)``
-        :return: Their values, of shape ``(n_envs, 1)``
         """
 
     def predict_terminal_value(self, obs: VecEnvObs) -> th.Tensor:

@@ -57,16 +57,20 @@ class ReferenceEngine:
             generator.manual_seed(int(torch_seed.generate_state(1, np.uint64)[0] >> 1))
             _draw_actions_from(generator, self._policy)
         self._hyperparameters: Hyperparameters
+        self._rollout_buffer: RolloutBuffer
+        self._obs: VecEnvObs
+        self._action: Action
 
-    def start_rollout(self, n_envs: int, hyperparameters: Hyperparameters) -> None:
+    def start_rollout(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> None:
         """See :meth:`Engine.start_rollout`."""
+        self._rollout_buffer = rollout_buffer
         self._hyperparameters = hyperparameters
         self._policy.set_training_mode(False)
         if self._policy.use_sde:
             with self._turn:
-                self._policy.reset_noise(n_envs)
+                self._policy.reset_noise(rollout_buffer.n_envs)
 
-    def act(self, obs: VecEnvObs, n_steps: int) -> Action:
+    def act(self, obs: VecEnvObs, n_steps: int) -> np.ndarray:
         """See :meth:`Engine.act`."""
         sde_sample_freq = self._hyperparameters.sde_sample_freq
         with self._turn, th.no_grad():
@@ -81,24 +85,23 @@ class ReferenceEngine:
                 clipped_actions = self._policy.unscale_action(actions)
             else:
                 clipped_actions = np.clip(actions, self._action_space.low, self._action_space.high)
-        return Action(obs_tensor, actions, clipped_actions, values, log_probs)
+        self._obs, self._action = obs, Action(obs_tensor, actions, clipped_actions, values, log_probs)
+        return clipped_actions
 
-    def add(
-        self, rollout_buffer: RolloutBuffer, obs: VecEnvObs, action: Action, rewards: np.ndarray, episode_starts: np.ndarray
-    ) -> None:
+    def last_action(self) -> Action:
+        """See :meth:`Engine.last_action`."""
+        return self._action
+
+    def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
         """See :meth:`Engine.add`."""
-        add_to_buffer(rollout_buffer, obs, action, rewards, episode_starts)
+        add_to_buffer(self._rollout_buffer, self._obs, self._action, rewards, episode_starts)
 
-    def compute_returns(self, rollout_buffer: RolloutBuffer, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
+    def compute_returns(self, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
         """See :meth:`Engine.compute_returns`."""
-        last_values = self.predict_values(last_obs)
-        rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
-        return last_values
-
-    def predict_values(self, obs: VecEnvObs) -> th.Tensor:
-        """See :meth:`Engine.predict_values`."""
         with self._turn, th.no_grad():
-            return self._policy.predict_values(self._to_tensor(obs))  # type: ignore[arg-type]
+            last_values = self._policy.predict_values(self._to_tensor(last_obs))  # type: ignore[arg-type]
+        self._rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        return last_values
 
     def predict_terminal_value(self, obs: VecEnvObs) -> th.Tensor:
         """See :meth:`Engine.predict_terminal_value`."""
