@@ -120,6 +120,15 @@ def read_state(venv: VecEnv) -> list[LayerState]:
     return layers
 
 
+def changes_with_episodes(venv: VecEnv) -> bool:
+    """
+    :param venv: A slice
+    :return: Whether :func:`read_state` gives something else only after a step that has ended an episode
+    """
+    states = (_DECLARATIONS[type(layer)].state for layer in _layers(venv) if type(layer) in _DECLARATIONS)
+    return set(chain.from_iterable(states)) <= {"reset_infos"}
+
+
 def write_state(venv: VecEnv, states: Sequence[list[LayerState]]) -> None:
     """
     Let a VecEnv hold what its slices held.

@@ -6,9 +6,9 @@ as if SB3's own loop were collecting them now.
 never within one, so what a callback evaluates is what it saves. Nothing here is called from a worker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,8 +132,8 @@ class Replay:
             "env_indices": np.concatenate([rollout.env_indices for rollout in rollouts]),
         }
         callback.on_rollout_start()
-        for n_steps in range(model.n_steps):
-            shown |= self._step_locals(rollouts, n_steps)
+        for n_steps, step_locals in enumerate(self._step_locals(rollouts)):
+            shown |= step_locals
             model.num_timesteps += model.n_envs
             callback.update_locals(shown)
             if not callback.on_step():
@@ -152,27 +152,38 @@ class Replay:
         callback.on_rollout_end()
         return True
 
-    def _step_locals(self, rollouts: Sequence[Rollout], n_steps: int) -> dict[str, Any]:
-        """One step of all environments; what the VecEnv itself shows is set to that step too."""
-        steps = [rollout.steps[n_steps] for rollout in rollouts]
-        assert self._model.env is not None
-        write_state(self._model.env, [step.env_state for step in steps])
-        for rms, *moments in zip(running_statistics(self._model.env), *(step.moments for step in steps), strict=False):
-            set_moments(rms, max(moments, key=lambda m: m.n_samples))
-        actions = [step.action for step in steps]
-        tensors = [action.as_tensors() for action in actions]
-        return {
-            "n_steps": n_steps,
-            "obs_tensor": beside([obs for obs, _, _ in tensors]),
-            "actions": beside([action.actions for action in actions]),
-            "values": beside([values for _, values, _ in tensors]),
-            "log_probs": beside([log_probs for _, _, log_probs in tensors]),
-            "clipped_actions": beside([action.clipped_actions for action in actions]),
-            "new_obs": beside([step.new_obs for step in steps]),
-            "rewards": beside([step.rewards for step in steps]),
-            "dones": beside([step.dones for step in steps]),
-            "infos": steps[0].infos if len(steps) == 1 else list(chain.from_iterable(step.infos for step in steps)),
+    def _step_locals(self, rollouts: Sequence[Rollout]) -> Iterator[dict[str, Any]]:
+        """For each step of all environments: its local variables. What the VecEnv itself shows is set to that step too."""
+        venv = self._model.env
+        assert venv is not None
+        parts = [rollout.steps for rollout in rollouts if rollout.steps is not None]
+        actions = [steps.action.as_tensors() for steps in parts]
+        columns: dict[str, Any] = {
+            "obs_tensor": beside([action.obs for action in actions], axis=1),
+            "actions": beside([action.actions for action in actions], axis=1),
+            "values": beside([action.values for action in actions], axis=1),
+            "log_probs": beside([action.log_probs for action in actions], axis=1),
+            "clipped_actions": beside([action.clipped_actions for action in actions], axis=1),
+            "new_obs": beside([steps.new_obs for steps in parts], axis=1),
+            "rewards": beside([steps.rewards for steps in parts], axis=1),
+            "dones": beside([steps.dones for steps in parts], axis=1),
         }
+        rows = zip(*map(_rows, columns.values()), strict=True)
+        written: list[Any] = []
+        for n_steps, row in enumerate(rows):
+            env_states = [steps.env_states[n_steps] for steps in parts]
+            if not all(map(is_, env_states, written)) or not written:
+                write_state(venv, env_states)
+                written = env_states
+            if parts[0].moments[n_steps]:
+                for rms, *moments in zip(running_statistics(venv), *(steps.moments[n_steps] for steps in parts), strict=False):
+                    set_moments(rms, max(moments, key=lambda m: m.n_samples))
+            infos = (
+                list(chain.from_iterable(steps.infos[n_steps] for steps in parts))
+                if len(parts) > 1
+                else parts[0].infos[n_steps]
+            )
+            yield {"n_steps": n_steps, **dict(zip(columns, row, strict=True)), "infos": infos}
 
     def _record_updates(self, rollouts: Sequence[Rollout]) -> None:
         """What ``A2C.train`` logs, of the updates that came of these rollouts."""
@@ -205,3 +216,10 @@ def _copy_row(source: VecEnvObs, target: VecEnvObs, row: int) -> None:
             target[key][row] = array[row]
     else:
         target[row] = source[row]  # type: ignore[index]
+
+
+def _rows(column: Any) -> Sequence[Any]:
+    """What there is at each step."""
+    if isinstance(column, dict):
+        return [dict(zip(column, row, strict=True)) for row in zip(*map(_rows, column.values()), strict=True)]
+    return column.unbind() if isinstance(column, th.Tensor) else list(column)

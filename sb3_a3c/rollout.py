@@ -14,26 +14,28 @@ from sb3_a3c.normalization import Moments
 
 
 @dataclass(frozen=True)
-class Step:
+class Steps:
     """
-    One step of each of a worker's environments, as callbacks see it.
+    The steps of a rollout, as callbacks see them. Arrays are of shape ``(n_steps, n_envs, ...)``, and lists have an entry
+    for each step.
 
     :param action: What the policy did
-    :param new_obs: The observations after the step, each of shape ``(n_envs, ...)``
-    :param rewards: As the environments gave them, before any bootstrapping, of shape ``(n_envs,)``
-    :param dones: Whether episodes ended, of shape ``(n_envs,)``
+    :param new_obs: The observations after a step
+    :param rewards: As the environments gave them, before any bootstrapping
+    :param dones: Whether episodes ended
     :param infos: One a environment
-    :param env_state: What the wrappers around the environments hold, see :func:`~sb3_a3c.env_slices.read_state`
-    :param moments: What the worker's normalization statistics are after the step
+    :param env_states: What the wrappers around the environments hold, see :func:`~sb3_a3c.env_slices.read_state`; the very
+        same object, if that has not changed
+    :param moments: What the worker's normalization statistics are after a step
     """
 
     action: Action
     new_obs: VecEnvObs
     rewards: np.ndarray
     dones: np.ndarray
-    infos: list[dict[str, Any]]
-    env_state: list[LayerState]
-    moments: list[Moments]
+    infos: list[list[dict[str, Any]]]
+    env_states: list[list[LayerState]]
+    moments: list[list[Moments]]
 
 
 class Ending(NamedTuple):
@@ -58,7 +60,7 @@ class Rollout:
     :param worker: Index of the worker
     :param env_indices: Which of the environments it stepped
     :param rollout_buffer: The segment, full, with returns and advantages; arrays of shape ``(n_steps, n_envs, ...)``
-    :param steps: What callbacks see, for each step; empty where there are no callbacks
+    :param steps: What callbacks see; None where there are no callbacks
     :param endings: The steps at which episodes ended
     :param last_values: Values of the observations after the last step, of shape ``(n_envs, 1)``
     :param losses: What its gradient was computed from
@@ -72,7 +74,7 @@ class Rollout:
     worker: int
     env_indices: np.ndarray
     rollout_buffer: RolloutBuffer
-    steps: list[Step]
+    steps: Steps | None
     endings: list[Ending]
     last_values: th.Tensor
     losses: Losses
@@ -80,7 +82,7 @@ class Rollout:
     staleness: int
     seconds: float
     lock_seconds: float
-    idle_seconds: float = 0.0
+    idle_seconds: float
 
 
 def beside(parts: list[Any], axis: int = 0) -> Any:

@@ -16,13 +16,13 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from sb3_a3c.engines import Engine, Losses
-from sb3_a3c.env_slices import read_state
+from sb3_a3c.engines import Action, Engine, Losses, stack
+from sb3_a3c.env_slices import LayerState, changes_with_episodes, read_state
 from sb3_a3c.faults import NonFiniteError, WorkerStopped, blame, check_rewards, non_finite_parts
 from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.normalization import JournaledMeanStd, moments_of
+from sb3_a3c.normalization import JournaledMeanStd, Moments, moments_of
 from sb3_a3c.parameters import Access, SharedParameters
-from sb3_a3c.rollout import Ending, Rollout, Step
+from sb3_a3c.rollout import Ending, Rollout, Steps
 
 
 class Worker:
@@ -118,11 +118,11 @@ class Worker:
         """theta' <- theta."""
         return self._parameters.pull(self._engine.vector, self._engine.buffers, self._statistics)
 
-    def _collect(self, hyperparameters: Hyperparameters) -> tuple[list[Step], list[Ending], th.Tensor]:
+    def _collect(self, hyperparameters: Hyperparameters) -> tuple[Steps | None, list[Ending], th.Tensor]:
         """Fill the rollout buffer; the same steps in the same order as SB3's ``collect_rollouts``."""
-        steps: list[Step] = []
-        endings: list[Ending] = []
         env, engine, env_lock = self.env, self._engine, self.env_lock
+        seen = _Seen(env) if self._watched else None
+        endings: list[Ending] = []
         self._rollout_buffer.reset()  # makes new arrays, so those of the last rollout are the callbacks'
         engine.start_rollout(self._rollout_buffer, hyperparameters)
         for n_steps in range(self._rollout_buffer.buffer_size):
@@ -132,9 +132,8 @@ class Worker:
             with env_lock:
                 new_obs, rewards, dones, infos = env.step(clipped_actions)
             check_rewards(rewards, env, self.env_indices)
-            if self._watched:
-                moments = [moments_of(rms) for rms in self._statistics]
-                steps.append(Step(engine.last_action(), new_obs, rewards.copy(), dones, infos, read_state(env), moments))
+            if seen is not None:
+                seen.add(new_obs, rewards, dones, infos, [moments_of(rms) for rms in self._statistics])
             if True in dones.tolist():
                 endings.append(Ending(n_steps, infos, dones))
                 self._bootstrap_truncated(rewards, dones, infos, hyperparameters.gamma)
@@ -142,7 +141,7 @@ class Worker:
             self.last_obs = new_obs
             self.last_episode_starts = dones
         last_values = engine.compute_returns(self.last_obs, self.last_episode_starts)
-        return steps, endings, last_values
+        return None if seen is None else seen.steps(engine.actions()), endings, last_values
 
     def _bootstrap_truncated(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict], gamma: float) -> None:
         """An episode that was cut off did not end: its last reward gets the value of what would have come."""
@@ -161,6 +160,42 @@ class Worker:
         learning_rates = hyperparameters.learning_rates(progress_remaining)
         pushed = self._parameters.push(self._gradient, learning_rates, n_timesteps, self._engine.buffers, self._statistics)
         return losses, learning_rates, pushed
+
+
+class _Seen:
+    """What callbacks will see of a rollout, gathered step by step."""
+
+    def __init__(self, env: VecEnv) -> None:
+        self._env = env
+        self._is_still = changes_with_episodes(env)
+        self._new_obs: list[VecEnvObs] = []
+        self._rewards: list[np.ndarray] = []
+        self._dones: list[np.ndarray] = []
+        self._infos: list[list[dict]] = []
+        self._env_states: list[list[LayerState]] = []
+        self._moments: list[list[Moments]] = []
+
+    def add(
+        self, new_obs: VecEnvObs, rewards: np.ndarray, dones: np.ndarray, infos: list[dict], moments: list[Moments]
+    ) -> None:
+        self._new_obs.append(new_obs)
+        self._rewards.append(rewards.copy())  # before any bootstrapping
+        self._dones.append(dones)
+        self._infos.append(infos)
+        changed = not (self._is_still and self._env_states) or True in dones.tolist()
+        self._env_states.append(read_state(self._env) if changed else self._env_states[-1])
+        self._moments.append(moments)
+
+    def steps(self, action: Action) -> Steps:
+        return Steps(
+            action=action,
+            new_obs=stack(self._new_obs),
+            rewards=stack(self._rewards),
+            dones=stack(self._dones),
+            infos=self._infos,
+            env_states=self._env_states,
+            moments=self._moments,
+        )
 
 
 def _as_it_is(rollout_buffer: RolloutBuffer) -> RolloutBuffer:

@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.network import why_not_fused
-from sb3_a3c.engines.protocol import Action, Engine, Losses
+from sb3_a3c.engines.protocol import Action, Engine, Losses, stack
 from sb3_a3c.engines.reference import ReferenceEngine
 from sb3_a3c.engines.turns import LARGE, make_turn
 from sb3_a3c.layout import Layout
@@ -72,4 +72,4 @@ def make_engine(
     return engine_class(policy, layout, action_space, turn, seed)
 
 
-__all__ = ["ENGINES", "Action", "Choice", "Engine", "Losses", "choose_engine", "make_engine", "make_turn"]
+__all__ = ["ENGINES", "Action", "Choice", "Engine", "Losses", "choose_engine", "make_engine", "make_turn", "stack"]

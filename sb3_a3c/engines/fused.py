@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 import sb3_a3c.engines.kernels as kernels
 from sb3_a3c.engines.network import read_network
-from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer
+from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer, stack
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout
 
@@ -53,16 +53,17 @@ class FusedEngine:
         #: The state of the random generator, of shape ``(4,)``; an engine that is given another's draws what that would.
         self.rng_state = seed.generate_state(4, np.uint64)
         self._clips = isinstance(action_space, spaces.Box)
+        self._flat_actions = self._action_shape == (self._n_actions,)
         self._whole_numbers = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete)
         self._hyperparameters: Hyperparameters
         self._rollout_buffer: RolloutBuffer
-        self._obs: np.ndarray
-        self._step = 0
+        self._obs: list[np.ndarray]
 
     def start_rollout(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> None:
         """See :meth:`Engine.start_rollout`. What the kernels write are the buffer's own arrays, where they can be."""
         self._hyperparameters = hyperparameters
         self._rollout_buffer = rollout_buffer
+        self._obs = []
         n_steps, n_envs = rollout_buffer.buffer_size, rollout_buffer.n_envs
         self._shape_of_obs = n_envs, self._n_obs
         self._room(n_envs)
@@ -84,7 +85,7 @@ class FusedEngine:
     def act(self, obs: VecEnvObs, n_steps: int) -> np.ndarray:
         """See :meth:`Engine.act`."""
         assert isinstance(obs, np.ndarray)
-        self._obs, self._step = obs, n_steps
+        self._obs.append(obs)
         trouble = kernels.act(
             self._network,
             self._limits,
@@ -103,24 +104,25 @@ class FusedEngine:
             self._explain(trouble, obs)
         return self._as_actions((self._clipped_actions if self._clips else self._actions)[n_steps])
 
-    def last_action(self) -> Action:
-        """See :meth:`Engine.last_action`."""
-        step = self._step
-        actions, clipped_actions = (self._as_actions(rows[step]) for rows in (self._actions, self._clipped_actions))
-        return Action(
-            self._obs, actions, clipped_actions if self._clips else actions, self._values[step], self._log_probs[step]
-        )
+    def actions(self) -> Action:
+        """See :meth:`Engine.actions`."""
+        n_steps = len(self._obs)
+        actions = clipped_actions = self._as_actions(self._actions[:n_steps])
+        if self._clips:
+            clipped_actions = self._as_actions(self._clipped_actions[:n_steps])
+        return Action(stack(self._obs), actions, clipped_actions, self._values[:n_steps], self._log_probs[:n_steps])
 
     def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
         """See :meth:`Engine.add`."""
-        rollout_buffer, step = self._rollout_buffer, self._step
+        rollout_buffer, step = self._rollout_buffer, len(self._obs) - 1
         if not self._plain:
-            add_to_buffer(rollout_buffer, self._obs, self.last_action(), rewards, episode_starts)
+            action = Action(*(column[-1] for column in self.actions()))
+            add_to_buffer(rollout_buffer, self._obs[-1], action, rewards, episode_starts)
             return
         rollout_buffer.rewards[step] = rewards
         rollout_buffer.episode_starts[step] = episode_starts
         if not self._obs_in_place:
-            rollout_buffer.observations[step] = self._obs.reshape(rollout_buffer.observations.shape[1:])
+            rollout_buffer.observations[step] = self._obs[-1].reshape(rollout_buffer.observations.shape[1:])
         if not self._actions_in_place:
             rollout_buffer.actions[step] = self._actions[step]
 
@@ -187,10 +189,10 @@ class FusedEngine:
         )
 
     def _as_actions(self, actions: np.ndarray) -> np.ndarray:
-        """Actions in float32, of shape ``(n_envs, n_actions)``, as the torch engine gives them."""
+        """Actions in float32, whose last axis is of ``n_actions``, as the torch engine gives them."""
         if self._whole_numbers:
             actions = actions.astype(np.int64)
-        return actions if actions.shape[1:] == self._action_shape else actions.reshape(-1, *self._action_shape)
+        return actions if self._flat_actions else actions.reshape(*actions.shape[:-1], *self._action_shape)
 
     def _explain(self, trouble: int, obs: np.ndarray) -> NoReturn:
         observations = self._flat(obs)

@@ -1,6 +1,7 @@
 """What an engine does: the arithmetic of one worker's policy, seen from the worker."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch as th
@@ -13,7 +14,8 @@ from sb3_a3c.hyperparameters import Hyperparameters
 
 class Action(NamedTuple):
     """
-    What a policy does with one observation of each environment. Names and shapes are those of SB3's collector.
+    What a policy does with one observation of each environment, or with some of each, one after another. Names and shapes
+    are those of SB3's collector; of many steps, all have another first axis of ``n_steps``.
 
     An engine that computes without torch leaves arrays where SB3 has tensors: :meth:`as_tensors` makes them what they are
     to callbacks, when there are any.
@@ -31,12 +33,21 @@ class Action(NamedTuple):
     values: th.Tensor | np.ndarray
     log_probs: th.Tensor | np.ndarray
 
-    def as_tensors(self) -> tuple[th.Tensor | dict[str, th.Tensor], th.Tensor, th.Tensor]:
+    def as_tensors(self) -> "Action":
         """
-        :return: Observations, values of shape ``(n_envs, 1)``, and log probabilities
+        :return: The same with tensors for observations, values, of shape ``(n_envs, 1)``, and log probabilities
         """
         obs = self.obs if isinstance(self.obs, dict) else th.as_tensor(self.obs)
-        return obs, th.as_tensor(self.values).reshape(-1, 1), th.as_tensor(self.log_probs)
+        values = self.values if isinstance(self.values, th.Tensor) else th.as_tensor(self.values)[..., None]
+        return self._replace(obs=obs, values=values, log_probs=th.as_tensor(self.log_probs))
+
+    @classmethod
+    def stacked(cls, actions: Sequence["Action"]) -> "Action":
+        """
+        :param actions: Those of some steps
+        :return: All of them in one
+        """
+        return cls(*(stack(column) for column in zip(*actions, strict=True)))
 
 
 class Losses(NamedTuple):
@@ -83,9 +94,9 @@ class Engine(Protocol):
         :return: The actions as the environments take them, of shape ``(n_envs, *action_space.shape)``
         """
 
-    def last_action(self) -> Action:
+    def actions(self) -> Action:
         """
-        :return: All that the last :meth:`act` has made
+        :return: All that :meth:`act` has made in this rollout, step by step
         """
 
     def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
@@ -121,12 +132,24 @@ class Engine(Protocol):
         """
 
 
+def stack(parts: Sequence[Any]) -> Any:
+    """
+    :param parts: What there was at each step: arrays, tensors or dicts of them
+    :return: One of the same kind, with a first axis of ``n_steps``
+    """
+    first = parts[0]
+    if isinstance(first, dict):
+        return {key: stack([part[key] for part in parts]) for key in first}
+    if isinstance(first, th.Tensor):
+        return th.stack(list(parts))
+    return np.concatenate(parts).reshape(len(parts), *first.shape)
+
+
 def add_to_buffer(
     rollout_buffer: RolloutBuffer, obs: VecEnvObs, action: Action, rewards: np.ndarray, episode_starts: np.ndarray
 ) -> None:
     """See :meth:`Engine.add`: as SB3's collector does it, for any class of rollout buffers."""
-    _, values, log_probs = action.as_tensors()
-    actions = action.actions
+    _, actions, _, values, log_probs = action.as_tensors()
     if isinstance(rollout_buffer.action_space, spaces.Discrete):
         actions = actions.reshape(-1, 1)
     rollout_buffer.add(obs, actions, rewards, episode_starts, values, log_probs)  # type: ignore[arg-type]

@@ -59,12 +59,13 @@ class ReferenceEngine:
         self._hyperparameters: Hyperparameters
         self._rollout_buffer: RolloutBuffer
         self._obs: VecEnvObs
-        self._action: Action
+        self._actions: list[Action]
 
     def start_rollout(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> None:
         """See :meth:`Engine.start_rollout`."""
         self._rollout_buffer = rollout_buffer
         self._hyperparameters = hyperparameters
+        self._actions = []
         self._policy.set_training_mode(False)
         if self._policy.use_sde:
             with self._turn:
@@ -85,16 +86,17 @@ class ReferenceEngine:
                 clipped_actions = self._policy.unscale_action(actions)
             else:
                 clipped_actions = np.clip(actions, self._action_space.low, self._action_space.high)
-        self._obs, self._action = obs, Action(obs_tensor, actions, clipped_actions, values, log_probs)
+        self._obs = obs
+        self._actions.append(Action(obs_tensor, actions, clipped_actions, values, log_probs))
         return clipped_actions
 
-    def last_action(self) -> Action:
-        """See :meth:`Engine.last_action`."""
-        return self._action
+    def actions(self) -> Action:
+        """See :meth:`Engine.actions`."""
+        return Action.stacked(self._actions)
 
     def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
         """See :meth:`Engine.add`."""
-        add_to_buffer(self._rollout_buffer, self._obs, self._action, rewards, episode_starts)
+        add_to_buffer(self._rollout_buffer, self._obs, self._actions[-1], rewards, episode_starts)
 
     def compute_returns(self, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
         """See :meth:`Engine.compute_returns`."""
