@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import cloudpickle
+import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
@@ -21,6 +22,10 @@ def clone_policy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
     :return: The clone, which shares nothing with the original
     """
     return cloudpickle.loads(cloudpickle.dumps(policy))
+
+
+#: Parameters, or their gradient, of shape ``(size,)``; an array where compiled code is all that computes with it.
+Vector = th.Tensor | np.ndarray
 
 
 class Layout:

@@ -14,6 +14,7 @@ import torch as th
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
+from sb3_a3c.memory import Memory
 from sb3_a3c.normalization_kernels import FEW, batch_moments, count_moments
 
 _FLOATS = (np.float32, np.float64)
@@ -61,14 +62,14 @@ class JournaledMeanStd(RunningMeanStd):
 
 class SharedMeanStd(RunningMeanStd):
     """
-    The shared running mean and variance, in one tensor, which can be moved to memory that other processes see too.
+    The shared running mean and variance, in one vector, which can be moved to memory that other processes see too.
 
     :param start: The statistics to start from
     """
 
     def __init__(self, start: RunningMeanStd) -> None:
         self._shape = np.shape(start.mean)
-        self.memory = th.empty(2 * int(np.prod(self._shape)) + 1, dtype=th.float64)
+        self.memory = Memory(th.empty(2 * int(np.prod(self._shape)) + 1, dtype=th.float64))
         set_moments(self, moments_of(start))
 
     @property
@@ -92,17 +93,17 @@ class SharedMeanStd(RunningMeanStd):
     @property
     def count(self) -> float:  # type: ignore[override]
         """How many were counted."""
-        return float(self.memory[-1])
+        return float(self.memory.array[-1])
 
     @count.setter
     def count(self, value: float) -> None:
-        self.memory[-1] = value
+        self.memory.array[-1] = value
 
     def _mean(self) -> np.ndarray:
-        return self.memory.numpy()[: len(self.memory) // 2].reshape(self._shape)
+        return self.memory.array[: len(self.memory.array) // 2].reshape(self._shape)
 
     def _var(self) -> np.ndarray:
-        return self.memory.numpy()[len(self.memory) // 2 : -1].reshape(self._shape)
+        return self.memory.array[len(self.memory.array) // 2 : -1].reshape(self._shape)
 
 
 class Moments(NamedTuple):

@@ -20,7 +20,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import update_learning_rate
 
 import sb3_a3c.engines.kernels as kernels
-from sb3_a3c.layout import Layout, clone_policy
+from sb3_a3c.layout import Layout, Vector, clone_policy
 
 
 class FlatOptimizer(ABC):
@@ -47,8 +47,9 @@ class FlatOptimizer(ABC):
         self.layout = layout
         self.n_steps = 0
         self.statistics = {name: th.full_like(vector, value) for name, value in self.initial.items()}
+        self._arrays: list[list[np.ndarray]] = []
 
-    def step(self, gradient: th.Tensor, learning_rates: Sequence[float], n_steps: int) -> None:
+    def step(self, gradient: Vector, learning_rates: Sequence[float], n_steps: int) -> None:
         """
         Apply one gradient.
 
@@ -56,12 +57,20 @@ class FlatOptimizer(ABC):
         :param learning_rates: The learning rate of each part of the layout
         :param n_steps: How many gradients this makes, counted from 1
         """
+        if self.compiled:
+            self._step_compiled(np.asarray(gradient), learning_rates, n_steps)
+            return
+        assert isinstance(gradient, th.Tensor)
         for part, learning_rate in zip(self.layout.parts, learning_rates, strict=False):
-            vectors = [vector[part] for vector in (self.vector, gradient, *self.statistics.values())]
-            if self.compiled:
-                self._update_compiled(*(vector.numpy() for vector in vectors), learning_rate, n_steps)
-            else:
-                self._update(vectors[0], vectors[1], vectors[2:], learning_rate, n_steps)
+            statistics = [statistic[part] for statistic in self.statistics.values()]
+            self._update(self.vector[part], gradient[part], statistics, learning_rate, n_steps)
+
+    def _step_compiled(self, gradient: np.ndarray, learning_rates: Sequence[float], n_steps: int) -> None:
+        if not self._arrays:  # in this process; a slice of a tensor takes longer than some updates
+            vectors = (self.vector, *self.statistics.values())
+            self._arrays = [[vector[part].numpy() for vector in vectors] for part in self.layout.parts]
+        for part, arrays, learning_rate in zip(self.layout.parts, self._arrays, learning_rates, strict=False):
+            self._update_compiled(arrays[0], gradient[part], *arrays[1:], learning_rate, n_steps)
 
     @abstractmethod
     def _update(
@@ -98,7 +107,7 @@ class FlatOptimizer(ABC):
         views = {name: self.layout.views(vector) for name, vector in self.statistics.items()}
         for index, param in enumerate(self.layout.parameters(policy)):
             policy.optimizer.state[param] = {
-                "step": self._step_entry(),
+                "step": self.step_entry(self.n_steps),
                 **{name: views[name][index].clone() for name in self.initial},
             }
 
@@ -106,9 +115,17 @@ class FlatOptimizer(ABC):
         """Move the statistics to memory that other processes see too."""
         for statistic in self.statistics.values():
             statistic.share_memory_()
+        self._arrays = []  # they are of the memory that there was
 
-    def _step_entry(self) -> th.Tensor | int:
-        return th.tensor(float(self.n_steps))
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_arrays": []}
+
+    def step_entry(self, n_steps: int) -> th.Tensor | int:
+        """
+        :param n_steps: Gradients that have been applied
+        :return: What torch's optimizer has for it among its statistics
+        """
+        return th.tensor(float(n_steps))
 
     @classmethod
     def fits(cls, optimizer: th.optim.Optimizer, params: list[th.nn.Parameter]) -> bool:
@@ -168,8 +185,9 @@ class RMSpropTensorFlow(FlatOptimizer):
     ) -> None:
         kernels.rmsprop_tf_step(params, grad, square_avg, learning_rate, self.options["alpha"], self.options["eps"])
 
-    def _step_entry(self) -> int:
-        return self.n_steps
+    def step_entry(self, n_steps: int) -> int:
+        """As :meth:`FlatOptimizer.step_entry`; here it is a number."""
+        return n_steps
 
 
 class Adam(FlatOptimizer):
@@ -218,8 +236,9 @@ class TorchOptimizer:
         self.n_steps = 0
         layout.bind(self.policy, vector)
 
-    def step(self, gradient: th.Tensor, learning_rates: Sequence[float], n_steps: int) -> None:
+    def step(self, gradient: Vector, learning_rates: Sequence[float], n_steps: int) -> None:
         """As :meth:`FlatOptimizer.step`; parameters of another part have no gradient meanwhile, so they stay."""
+        assert isinstance(gradient, th.Tensor)
         params, views = self.layout.parameters(self.policy), self.layout.views(gradient)
         for part, learning_rate in zip(self.layout.parts, learning_rates, strict=False):
             for param, where, view in zip(params, self.layout.slices, views, strict=True):

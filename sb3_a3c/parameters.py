@@ -9,19 +9,26 @@ both. What is assumed: nothing of the GIL. No caller holds a lock of its own whi
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 import sb3_a3c.engines.kernels as kernels
 from sb3_a3c.file_lock import FileLock, Lock
-from sb3_a3c.layout import Layout
+from sb3_a3c.layout import Layout, Vector
+from sb3_a3c.memory import Memory
 from sb3_a3c.normalization import JournaledMeanStd, SharedMeanStd, moments_of, set_moments
-from sb3_a3c.optimizers import TorchOptimizer, make_optimizer
+from sb3_a3c.optimizers import FlatOptimizer, TorchOptimizer, make_optimizer
+
+
+#: How often a worker that finds the lock taken lets others run and tries again, before it queues for the lock. An update
+#: of a small network takes less time than to be woken up. In threads, moreover, who was handed the lock would have to wait
+#: for the GIL while holding it, and all others for the lock: once begun, such a convoy goes on for ever. Out of the air.
+_YIELDS = 20
 
 
 class Access(NamedTuple):
@@ -62,13 +69,13 @@ class SharedParameters:
         compiled: bool = False,
     ) -> None:
         self.layout = layout
-        self.vector = layout.gather(policy)
+        self._memory = Memory(layout.gather(policy))
         self.buffers = [buffer.detach().clone() for buffer in policy.buffers()]
         self.statistics = [SharedMeanStd(rms) for rms in statistics]
-        self._optimizer = make_optimizer(policy, self.vector, layout, compiled)
-        self._counts = th.tensor([0, num_timesteps, self._optimizer.n_steps])
+        self.optimizer = make_optimizer(policy, self.vector, layout, compiled)
+        self._counts = Memory(th.tensor([0, num_timesteps, self.optimizer.n_steps]))
         # An optimizer of another make keeps gradients on its parameters, so two workers can't step it at once.
-        self.use_locking = use_locking or isinstance(self._optimizer, TorchOptimizer)
+        self.use_locking = use_locking or isinstance(self.optimizer, TorchOptimizer)
         self._compiled = compiled
         self._lock: Lock = threading.Lock()
 
@@ -79,28 +86,42 @@ class SharedParameters:
 
         :raises ValueError: if the optimizer keeps statistics of its own, which can't be shared
         """
-        if isinstance(self._optimizer, TorchOptimizer):
+        if isinstance(self.optimizer, TorchOptimizer):
             raise ValueError(
                 "backend must be 'thread' or 'serial' for this optimizer, but it is 'process': worker processes share the "
                 "statistics of RMSprop, RMSpropTFLike and Adam, with their plain options, and not those of "
-                f"{type(self._optimizer.policy.optimizer).__name__} with these"
+                f"{type(self.optimizer.policy.optimizer).__name__} with these"
             )
-        for tensor in (self.vector, self._counts, *self.buffers, *(rms.memory for rms in self.statistics)):
-            tensor.share_memory_()
-        self._optimizer.share_memory()
+        for memory in (self._memory, self._counts, *(rms.memory for rms in self.statistics)):
+            memory.share()
+        for buffer in self.buffers:
+            buffer.share_memory_()
+        self.optimizer.share_memory()
         self._lock = FileLock()
+
+    @property
+    def vector(self) -> th.Tensor:
+        """The parameters, of shape ``(size,)``."""
+        return self._memory.tensor
 
     @property
     def n_updates(self) -> int:
         """Gradients applied so far in this call of ``learn()``."""
-        return int(self._counts[0])
+        return int(self._counts.array[0])
 
     @property
     def num_timesteps(self) -> int:
         """Environment steps whose gradients have been applied."""
-        return int(self._counts[1])
+        return int(self._counts.array[1])
 
-    def pull(self, vector: th.Tensor, buffers: Sequence[th.Tensor], statistics: Sequence[JournaledMeanStd] = ()) -> Access:
+    def native(self, vector: th.Tensor) -> Vector:
+        """
+        :param vector: A worker's vector, of shape ``(size,)``
+        :return: The same memory, as pull and push are quickest with
+        """
+        return vector.numpy() if self._compiled else vector
+
+    def pull(self, vector: Vector, buffers: Sequence[th.Tensor], statistics: Sequence[JournaledMeanStd] = ()) -> Access:
         """
         theta' <- theta, and the same for all that goes with it.
 
@@ -109,21 +130,24 @@ class SharedParameters:
         :param statistics: The worker's normalization statistics, to be set
         :return: The version that was pulled
         """
-        with self._exclusive() as waited:
+        waited = self._acquire()
+        try:
             if self.use_locking:
                 self._copy_to(vector)
             for buffer, shared_buffer in zip(buffers, self.buffers, strict=True):
                 buffer.copy_(shared_buffer)
             for rms, shared_rms in zip(statistics, self.statistics, strict=True):
                 set_moments(rms, moments_of(shared_rms))
-            n_updates, num_timesteps, _ = self._counts.numpy().tolist()
+            n_updates, num_timesteps, _ = self._counts.array.tolist()
+        finally:
+            self._lock.release()
         if not self.use_locking:
             self._copy_to(vector)
         return Access(n_updates, num_timesteps, waited)
 
     def push(
         self,
-        gradient: th.Tensor,
+        gradient: Vector,
         learning_rates: Sequence[float],
         n_timesteps: int,
         buffers: Sequence[th.Tensor] = (),
@@ -139,18 +163,21 @@ class SharedParameters:
         :param statistics: The worker's normalization statistics, whose journals are applied
         :return: The version that this update makes
         """
-        with self._exclusive() as waited:
-            n_updates, num_timesteps, first_step = self._counts.numpy().tolist()
+        waited = self._acquire()
+        try:
+            n_updates, num_timesteps, first_step = self._counts.array.tolist()
             n_updates, num_timesteps = n_updates + 1, num_timesteps + n_timesteps
-            self._counts.numpy()[:2] = n_updates, num_timesteps
+            self._counts.array[:2] = n_updates, num_timesteps
             for shared_buffer, buffer in zip(self.buffers, buffers, strict=True):
                 shared_buffer.copy_(buffer)
             for rms, shared_rms in zip(statistics, self.statistics, strict=True):
                 rms.apply_to(shared_rms)
             if self.use_locking:
-                self._optimizer.step(gradient, learning_rates, first_step + n_updates)
+                self.optimizer.step(gradient, learning_rates, first_step + n_updates)
+        finally:
+            self._lock.release()
         if not self.use_locking:
-            self._optimizer.step(gradient, learning_rates, first_step + n_updates)
+            self.optimizer.step(gradient, learning_rates, first_step + n_updates)
         return Access(n_updates, num_timesteps, waited)
 
     def load(self, policy: ActorCriticPolicy) -> None:
@@ -159,12 +186,15 @@ class SharedParameters:
 
         :param policy: The policy that was laid out
         """
-        with self._exclusive():
+        self._acquire()
+        try:
             self.vector.copy_(self.layout.gather(policy))
             for shared_buffer, buffer in zip(self.buffers, policy.buffers(), strict=True):
                 shared_buffer.copy_(buffer)
-            self._optimizer.load(policy)
-            self._counts[2] = self._optimizer.n_steps - self.n_updates
+            self.optimizer.load(policy)
+            self._counts.array[2] = self.optimizer.n_steps - self.n_updates
+        finally:
+            self._lock.release()
 
     def save(self, policy: ActorCriticPolicy) -> None:
         """
@@ -172,29 +202,54 @@ class SharedParameters:
 
         :param policy: The policy that was laid out
         """
-        with self._exclusive(), th.no_grad():
-            for param, view in zip(self.layout.parameters(policy), self.layout.views(self.vector), strict=True):
-                param.copy_(view)
-            for buffer, shared_buffer in zip(policy.buffers(), self.buffers, strict=True):
-                buffer.copy_(shared_buffer)
-            self._optimizer.n_steps = self.n_updates + int(self._counts[2])
-            self._optimizer.save(policy)
+        self._acquire()
+        try:
+            with th.no_grad():
+                for param, view in zip(self.layout.parameters(policy), self.layout.views(self.vector), strict=True):
+                    param.copy_(view)
+                for buffer, shared_buffer in zip(policy.buffers(), self.buffers, strict=True):
+                    buffer.copy_(shared_buffer)
+                self.optimizer.n_steps = self.n_updates + int(self._counts.array[2])
+                self.optimizer.save(policy)
+        finally:
+            self._lock.release()
 
-    def _copy_to(self, vector: th.Tensor) -> None:
-        if self._compiled:
-            kernels.copy(self.vector.numpy(), vector.numpy())
+    def read(self, vector: th.Tensor, buffers: Sequence[th.Tensor], statistics: dict[str, th.Tensor]) -> int:
+        """
+        Copy parameters, buffers and optimizer statistics: as they are between two updates.
+
+        :param vector: Where the parameters are copied to, of shape ``(size,)``
+        :param buffers: Where the policy's buffers are copied to
+        :param statistics: Where the optimizer's statistics are copied to, for each of their names
+        :return: How many gradients the optimizer has applied
+        """
+        assert isinstance(self.optimizer, FlatOptimizer)
+        self._acquire()
+        try:
+            self._copy_to(vector)
+            for buffer, shared_buffer in zip(buffers, self.buffers, strict=True):
+                buffer.copy_(shared_buffer)
+            for name, statistic in statistics.items():
+                statistic.copy_(self.optimizer.statistics[name])
+            return self.n_updates + int(self._counts.array[2])
+        finally:
+            self._lock.release()
+
+    def _copy_to(self, vector: Vector) -> None:
+        if isinstance(vector, np.ndarray):
+            kernels.copy(self._memory.array, vector)
         else:
             vector.copy_(self.vector)
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[float]:
-        """Hold the lock; the value is how many seconds it took to get it."""
-        waited = 0.0
-        if not self._lock.acquire(blocking=False):
-            started = time.monotonic()
+    def _acquire(self) -> float:
+        """Take the lock; the value is how many seconds that took."""
+        if self._lock.acquire(blocking=False):
+            return 0.0
+        started = time.monotonic()
+        for _ in range(_YIELDS):
+            time.sleep(0)
+            if self._lock.acquire(blocking=False):
+                break
+        else:
             self._lock.acquire()
-            waited = time.monotonic() - started
-        try:
-            yield waited
-        finally:
-            self._lock.release()
+        return time.monotonic() - started

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.utils import explained_variance, update_learning_rate
+from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.asynchrony import Asynchrony
 from sb3_a3c.env_slices import write_state
+from sb3_a3c.mirror import Mirror
 from sb3_a3c.normalization import running_statistics, set_moments
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.rollout import Rollout, beside
@@ -49,13 +50,12 @@ class Replay:
         self._model = model
         self._callback = callback
         self._watched = watched
-        self._parameters = parameters
+        self._mirror = Mirror(model.policy, parameters)
         self._log_interval = log_interval
         self._iteration = 0
         self._asynchrony = Asynchrony()
         self._unrecorded: Sequence[Rollout] = ()
         self._learning_rate: float | None = None
-        self._shown: th.Tensor = parameters.layout.gather(model.policy)
 
     def show(self, rollouts: Sequence[Rollout]) -> bool:
         """
@@ -84,25 +84,18 @@ class Replay:
 
     def refresh(self) -> None:
         """Bring the model's policy and its logger up to date; nobody sees them in between."""
-        self._refresh_policy()
+        self._mirror.refresh(self._learning_rate)
         if self._unrecorded:
             self._record_updates(self._unrecorded)
             self._asynchrony.record(self._model.logger)
             self._unrecorded = ()
 
-    def _refresh_policy(self) -> None:
-        """
-        Bring the model's policy up to date; or, where a callback has changed it meanwhile (``set_parameters``, say), the
-        shared parameters.
-        """
-        policy = self._model.policy
-        if th.equal(self._parameters.layout.gather(policy), self._shown):
-            self._parameters.save(policy)
-        else:
-            self._parameters.load(policy)
-        self._shown = self._parameters.layout.gather(policy)
-        if self._learning_rate is not None:
-            update_learning_rate(policy.optimizer, self._learning_rate)
+    def close(self) -> None:
+        """Bring them up to date for the last time."""
+        try:
+            self.refresh()
+        finally:
+            self._mirror.close()
 
     def _due(self, iteration: int) -> bool:
         return self._log_interval is not None and iteration % self._log_interval == 0
@@ -146,7 +139,7 @@ class Replay:
             model._last_episode_starts = shown["dones"]
         rollout_buffer.full = True
         rollout_buffer.advantages, rollout_buffer.returns = segment["advantages"], segment["returns"]
-        shown |= {"n_steps": model.n_steps, "values": beside([rollout.last_values for rollout in rollouts])}
+        shown |= {"n_steps": model.n_steps, "values": th.as_tensor(beside([rollout.last_values for rollout in rollouts]))}
         shown["rewards"] = segment["rewards"][-1]  # by now with the values of truncated episodes
         callback.update_locals(shown)
         callback.on_rollout_end()

@@ -76,7 +76,7 @@ class Rollout:
     rollout_buffer: RolloutBuffer
     steps: Steps | None
     endings: list[Ending]
-    last_values: th.Tensor
+    last_values: th.Tensor | np.ndarray
     losses: Losses
     learning_rates: tuple[float, float]
     staleness: int

@@ -57,7 +57,7 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
                 if watched:
                     _follow_hyperparameters(model, backend.workers)
     finally:
-        replay.refresh()
+        replay.close()
         model.policy.set_training_mode(True)
         _take_back(model, backend.workers, parameters)
 

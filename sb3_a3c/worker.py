@@ -71,7 +71,8 @@ class Worker:
         self._total_timesteps = total_timesteps
         self._watched = watched
         self._statistics = statistics
-        self._gradient = th.zeros_like(engine.vector)
+        self._vector = parameters.native(engine.vector)
+        self._gradient = parameters.native(th.zeros_like(engine.vector))
         self._stopping = False
 
     def step(self, idle_seconds: float = 0.0) -> Rollout:
@@ -116,9 +117,9 @@ class Worker:
 
     def _sync(self) -> Access:
         """theta' <- theta."""
-        return self._parameters.pull(self._engine.vector, self._engine.buffers, self._statistics)
+        return self._parameters.pull(self._vector, self._engine.buffers, self._statistics)
 
-    def _collect(self, hyperparameters: Hyperparameters) -> tuple[Steps | None, list[Ending], th.Tensor]:
+    def _collect(self, hyperparameters: Hyperparameters) -> tuple[Steps | None, list[Ending], th.Tensor | np.ndarray]:
         """Fill the rollout buffer; the same steps in the same order as SB3's ``collect_rollouts``."""
         env, engine, env_lock = self.env, self._engine, self.env_lock
         seen = _Seen(env) if self._watched else None

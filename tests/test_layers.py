@@ -12,6 +12,7 @@ ROWS = [
     ["a3c"],
     ["run"],
     ["arguments", "replay"],
+    ["asynchrony", "mirror"],
     ["backends"],
     ["backends.processes", "backends.serial", "backends.threads"],
     ["backends.remote_worker"],
@@ -28,7 +29,7 @@ ROWS = [
     ["engines.protocol", "engines.turns", "parameters", "env_slices", "parcel"],
     ["optimizers", "hyperparameters", "file_lock"],
     ["lean_vec_envs", "normalization"],
-    ["engines.kernels", "normalization_kernels", "layout", "policies", "cores"],
+    ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores"],
 ]
 
 

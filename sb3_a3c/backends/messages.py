@@ -127,7 +127,7 @@ _ALL_ARRAYS = ("observations", "actions", "rewards", "episode_starts", "values",
 _LOGGED_ARRAYS = ("values", "returns")
 #: What ``_update_info_buffer`` reads.
 _LOGGED_INFOS = ("episode", "is_success")
-_NOTHING = th.empty(0)
+_NOTHING = np.empty(0)
 
 
 def _dump(pickler_class: type[pickle.Pickler], message: Any) -> bytes:

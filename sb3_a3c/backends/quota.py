@@ -8,6 +8,7 @@ from typing import Literal
 import torch as th
 
 from sb3_a3c.file_lock import FileLock, Lock
+from sb3_a3c.memory import Memory
 from sb3_a3c.worker_spec import WorkerSpec
 
 RolloutOrder = Literal["env", "arrival"]
@@ -27,12 +28,12 @@ class Quota:
         self._keys = [spec.env.num_envs if rollout_order == "arrival" else spec.index for spec in specs]
         counts = Counter(self._keys)
         self._places = {key: place for place, key in enumerate(counts)}
-        self._left = th.tensor([n_rollouts * n_workers for n_workers in counts.values()])
+        self._left = Memory(th.tensor([n_rollouts * n_workers for n_workers in counts.values()]))
         self._lock: Lock = threading.Lock()
 
     def share_memory(self) -> None:
         """Move it to memory that worker processes see too. To be called before there are any."""
-        self._left.share_memory_()
+        self._left.share()
         self._lock = FileLock()
 
     def key(self, worker: int) -> int:
@@ -50,8 +51,8 @@ class Quota:
         place = self._places[self._keys[worker]]
         self._lock.acquire()
         try:
-            left = int(self._left[place])
-            self._left[place] = max(left - 1, 0)
+            left = int(self._left.array[place])
+            self._left.array[place] = max(left - 1, 0)
             return left > 0
         finally:
             self._lock.release()

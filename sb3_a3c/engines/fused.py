@@ -14,7 +14,7 @@ import sb3_a3c.engines.kernels as kernels
 from sb3_a3c.engines.network import read_network
 from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer, stack
 from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.layout import Layout
+from sb3_a3c.layout import Layout, Vector
 
 
 class FusedEngine:
@@ -76,11 +76,9 @@ class FusedEngine:
             rollout_buffer.observations.reshape(shape) if self._obs_in_place else np.empty(shape, dtype=np.float32)
         )
         self._actions = rollout_buffer.actions if self._actions_in_place else np.empty_like(self._clipped_actions)
-        self._values, self._log_probs = (
-            (rollout_buffer.values, rollout_buffer.log_probs)
-            if self._plain
-            else np.empty((2, n_steps, n_envs), dtype=np.float32)
-        )
+        self._values, self._log_probs = rollout_buffer.values, rollout_buffer.log_probs
+        if not self._plain:
+            self._values, self._log_probs = np.empty((2, n_steps, n_envs), dtype=np.float32)
 
     def act(self, obs: VecEnvObs, n_steps: int) -> np.ndarray:
         """See :meth:`Engine.act`."""
@@ -107,16 +105,19 @@ class FusedEngine:
     def actions(self) -> Action:
         """See :meth:`Engine.actions`."""
         n_steps = len(self._obs)
-        actions = clipped_actions = self._as_actions(self._actions[:n_steps])
-        if self._clips:
-            clipped_actions = self._as_actions(self._clipped_actions[:n_steps])
-        return Action(stack(self._obs), actions, clipped_actions, self._values[:n_steps], self._log_probs[:n_steps])
+        columns = self._actions, self._clipped_actions, self._values, self._log_probs
+        if n_steps < len(self._values):  # the very arrays of a whole rollout are written but once into a message
+            columns = tuple(column[:n_steps] for column in columns)  # type: ignore[assignment]
+        actions, clipped_actions, values, log_probs = columns
+        obs = self._rollout_buffer.observations if self._obs_in_place and n_steps == len(values) else stack(self._obs)
+        actions = self._as_actions(actions)
+        return Action(obs, actions, self._as_actions(clipped_actions) if self._clips else actions, values, log_probs)
 
     def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
         """See :meth:`Engine.add`."""
         rollout_buffer, step = self._rollout_buffer, len(self._obs) - 1
         if not self._plain:
-            action = Action(*(column[-1] for column in self.actions()))
+            action = Action(*(column[-1] for column in self.actions()))  # type: ignore[index, arg-type]
             add_to_buffer(rollout_buffer, self._obs[-1], action, rewards, episode_starts)
             return
         rollout_buffer.rewards[step] = rewards
@@ -126,17 +127,17 @@ class FusedEngine:
         if not self._actions_in_place:
             rollout_buffer.actions[step] = self._actions[step]
 
-    def compute_returns(self, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
+    def compute_returns(self, last_obs: VecEnvObs, dones: np.ndarray) -> np.ndarray:
         """See :meth:`Engine.compute_returns`."""
         rollout_buffer, last_values = self._rollout_buffer, self.predict_values(last_obs)
         if not self._plain:
-            rollout_buffer.compute_returns_and_advantage(last_values, dones)
+            rollout_buffer.compute_returns_and_advantage(th.as_tensor(last_values), dones)
             return last_values
         kernels.returns(
             rollout_buffer.rewards,
             rollout_buffer.episode_starts,
             rollout_buffer.values,
-            last_values.numpy(),
+            last_values,
             dones.astype(np.float32),
             float(rollout_buffer.gamma),
             float(rollout_buffer.gae_lambda),
@@ -146,7 +147,7 @@ class FusedEngine:
         rollout_buffer.pos, rollout_buffer.full = rollout_buffer.buffer_size, True
         return last_values
 
-    def predict_values(self, obs: VecEnvObs) -> th.Tensor:
+    def predict_values(self, obs: VecEnvObs) -> np.ndarray:
         """
         :param obs: Observations as a VecEnv gives them, each of shape ``(n_envs, ...)``
         :return: Their values, of shape ``(n_envs, 1)``
@@ -159,17 +160,17 @@ class FusedEngine:
         )
         if stray >= 0:
             self._explain(stray, obs)
-        return th.from_numpy(values[:, None])
+        return values[:, None]
 
-    def predict_terminal_value(self, obs: VecEnvObs) -> th.Tensor:
+    def predict_terminal_value(self, obs: VecEnvObs) -> float:
         """See :meth:`Engine.predict_terminal_value`."""
-        return self.predict_values(np.asarray(obs)[None])[0]
+        return self.predict_values(np.asarray(obs)[None])[0, 0]
 
-    def gradient(self, rollout_buffer: RolloutBuffer, out: th.Tensor) -> Losses:
+    def gradient(self, rollout_buffer: RolloutBuffer, out: Vector) -> Losses:
         """See :meth:`Engine.gradient`."""
         n_steps, n_envs = rollout_buffer.rewards.shape
         hyperparameters = self._hyperparameters
-        assert out.shape == self.vector.shape
+        assert out.shape == self._params.shape
         return Losses(
             *kernels.gradient(
                 self._network,
@@ -180,7 +181,7 @@ class FusedEngine:
                 _float32(rollout_buffer.advantages, (n_steps, n_envs)),
                 _float32(rollout_buffer.returns, (n_steps, n_envs)),
                 self._room(n_steps * n_envs),
-                out.numpy(),
+                np.asarray(out),
                 float(hyperparameters.ent_coef),
                 float(hyperparameters.vf_coef),
                 float(hyperparameters.max_grad_norm),

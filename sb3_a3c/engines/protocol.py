@@ -10,6 +10,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.hyperparameters import Hyperparameters
+from sb3_a3c.layout import Vector
 
 
 class Action(NamedTuple):
@@ -107,7 +108,7 @@ class Engine(Protocol):
         :param episode_starts: Whether an episode started with the observation, of shape ``(n_envs,)``
         """
 
-    def compute_returns(self, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
+    def compute_returns(self, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor | np.ndarray:
         """
         Returns and advantages of the full rollout, as ``RolloutBuffer.compute_returns_and_advantage`` has them.
 
@@ -116,13 +117,13 @@ class Engine(Protocol):
         :return: The values of the last observations, of shape ``(n_envs, 1)``
         """
 
-    def predict_terminal_value(self, obs: VecEnvObs) -> th.Tensor:
+    def predict_terminal_value(self, obs: VecEnvObs) -> th.Tensor | float:
         """
         :param obs: The last observation of one episode, without an axis for environments
-        :return: Its value, of shape ``(1,)``
+        :return: Its value
         """
 
-    def gradient(self, rollout_buffer: RolloutBuffer, out: th.Tensor) -> Losses:
+    def gradient(self, rollout_buffer: RolloutBuffer, out: Vector) -> Losses:
         """
         The gradient of A2C's loss over a rollout, clipped to ``max_grad_norm``.
 

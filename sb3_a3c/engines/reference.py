@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer
 from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.layout import Layout, clone_policy
+from sb3_a3c.layout import Layout, Vector, clone_policy
 
 
 class ReferenceEngine:
@@ -111,8 +111,9 @@ class ReferenceEngine:
             obs_tensor, _ = self._policy.obs_to_tensor(obs)  # type: ignore[arg-type]
             return self._policy.predict_values(obs_tensor)[0]
 
-    def gradient(self, rollout_buffer: RolloutBuffer, out: th.Tensor) -> Losses:
+    def gradient(self, rollout_buffer: RolloutBuffer, out: Vector) -> Losses:
         """See :meth:`Engine.gradient`."""
+        assert isinstance(out, th.Tensor)
         with self._turn:
             return self._gradient(rollout_buffer, out)
 
