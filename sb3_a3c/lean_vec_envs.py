@@ -15,7 +15,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_a3c.normalization_kernels import normalize
+from sb3_a3c.normalization import JournaledMeanStd
+from sb3_a3c.normalization_kernels import normalize, step_obs, step_rewards
 
 _ZERO = np.zeros(1)
 _IMMUTABLE = frozenset({bool, int, float, str, bytes, type(None), np.bool_, np.float32, np.float64, np.int32, np.int64})
@@ -49,6 +50,69 @@ class LeanVecNormalize(VecNormalize):
     """A VecNormalize of observations that are arrays."""
 
     obs_rms: RunningMeanStd  # type: ignore[assignment]
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """As ``VecNormalize.step_wait``."""
+        if not self.training:
+            return super().step_wait()
+        obs, rewards, dones, infos = self.venv.step_wait()
+        assert isinstance(obs, np.ndarray)
+        self.old_obs, self.old_reward = obs, rewards
+        new_obs, new_rewards = self._step_obs(obs), self._step_rewards(rewards, dones)
+        for done, info in zip(dones.tolist(), infos, strict=True):
+            if done and "terminal_observation" in info:
+                info["terminal_observation"] = self.normalize_obs(info["terminal_observation"])
+        return new_obs, new_rewards, dones, infos
+
+    def _step_obs(self, obs: np.ndarray) -> np.ndarray:
+        rms = vars(self).get("obs_rms")
+        if not (self.norm_obs and isinstance(rms, JournaledMeanStd) and rms.compiles(obs)):
+            if self.norm_obs:
+                self.obs_rms.update(obs)
+            return self.normalize_obs(obs)
+        normalized = np.empty(obs.shape, np.float32)
+        rows = normalized.reshape(len(obs), -1)
+        batch_moments, moments = np.empty((2, rows.shape[1]), obs.dtype), np.empty((2, rows.shape[1]))
+        step_obs(
+            obs.reshape(rows.shape),
+            rms.mean.reshape(-1),
+            rms.var.reshape(-1),
+            float(rms.count),
+            self.epsilon,
+            float(self.clip_obs),
+            rows,
+            batch_moments,
+            moments,
+        )
+        rms.note(batch_moments, len(obs), moments)
+        return normalized
+
+    def _step_rewards(self, rewards: np.ndarray, dones: np.ndarray) -> np.ndarray:
+        rms = self.ret_rms
+        if not (self.norm_reward and isinstance(rms, JournaledMeanStd) and rms.compiles(rewards)):
+            self._update_reward(rewards)
+            self.returns[dones] = 0
+            return self.normalize_reward(rewards)
+        returns, normalized = np.empty(len(rewards)), np.empty(len(rewards), np.float32)
+        batch_moments, moments = np.empty((2, 2, 1))
+        step_rewards(
+            rewards,
+            dones,
+            self.returns,
+            float(self.gamma),
+            rms.mean.reshape(-1),
+            rms.var.reshape(-1),
+            float(rms.count),
+            self.epsilon,
+            float(self.clip_reward),
+            returns,
+            normalized,
+            batch_moments,
+            moments,
+        )
+        self.returns = returns
+        rms.note(batch_moments, len(rewards), moments)
+        return normalized
 
     def normalize_obs(self, obs: Any) -> Any:
         """As ``VecNormalize.normalize_obs``."""

@@ -15,7 +15,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_a3c.memory import Memory
-from sb3_a3c.normalization_kernels import FEW, batch_moments, count_moments
+from sb3_a3c.normalization_kernels import MANY, batch_moments, count_journal, count_moments
 
 _FLOATS = (np.float32, np.float64)
 
@@ -32,8 +32,8 @@ class JournaledMeanStd(RunningMeanStd):
         self.journal: list[tuple[np.ndarray, np.ndarray, float]] = []
 
     def update(self, arr: np.ndarray) -> None:
-        """As ``RunningMeanStd.update``, and note the batch. Few environments' are counted by compiled code."""
-        if len(arr) >= FEW or arr.dtype not in _FLOATS:
+        """As ``RunningMeanStd.update``, and note the batch. Most batches are counted by compiled code."""
+        if not self.compiles(arr):
             super().update(arr)
             return
         batch_mean, batch_var = batch_moments(arr.reshape(len(arr), -1))
@@ -43,17 +43,53 @@ class JournaledMeanStd(RunningMeanStd):
         """Count a batch, and note it."""
         self._count(np.reshape(batch_mean, -1), np.reshape(batch_var, -1), batch_count)
 
+    @staticmethod
+    def compiles(arr: np.ndarray) -> bool:
+        """
+        :param arr: A batch of shape ``(n_envs, ...)``
+        :return: Whether compiled code counts it as NumPy does
+        """
+        return len(arr) < MANY and arr.dtype in _FLOATS
+
+    def note(self, batch_moments: np.ndarray, batch_count: int, moments: np.ndarray) -> None:
+        """
+        Note a batch that has been counted.
+
+        :param batch_moments: The batch's mean and variance, of shape ``(2, size)``
+        :param batch_count: How many it has
+        :param moments: The mean and the variance that this makes, of shape ``(2, size)``
+        """
+        self.mean, self.var = moments.reshape(2, *self.mean.shape)
+        self.count += batch_count
+        self.journal.append((*batch_moments, batch_count))
+
     def apply_to(self, shared: RunningMeanStd) -> None:
         """
         Count in the shared statistics what has been counted here since the last time.
 
         :param shared: The shared statistics; the caller holds their lock
         """
-        moments = moments_of(shared)
-        for batch in self.journal:
-            moments = _counted(moments, *batch)
-        set_moments(shared, moments)
+        if not self.journal:
+            return
+        means, variances, counts = zip(*self.journal, strict=True)
         self.journal.clear()
+        moments = moments_of(shared)
+        if len({array.dtype for array in variances}) == 1:
+            rows = len(counts), -1
+            mean, var, n_samples = count_journal(
+                np.concatenate(means).reshape(rows),
+                np.concatenate(variances).reshape(rows),
+                np.array(counts, dtype=np.float64),
+                moments.mean.reshape(-1),
+                moments.var.reshape(-1),
+                float(moments.n_samples),
+            )
+            shape = moments.mean.shape
+            moments = Moments(mean.reshape(shape), var.reshape(shape), n_samples)
+        else:
+            for batch in zip(means, variances, counts, strict=True):
+                moments = _counted(moments, *batch)
+        set_moments(shared, moments)
 
     def _count(self, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> None:
         set_moments(self, _counted(moments_of(self), batch_mean, batch_var, batch_count))

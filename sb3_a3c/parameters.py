@@ -24,7 +24,6 @@ from sb3_a3c.memory import Memory
 from sb3_a3c.normalization import JournaledMeanStd, SharedMeanStd, moments_of, set_moments
 from sb3_a3c.optimizers import FlatOptimizer, TorchOptimizer, make_optimizer
 
-
 #: How often a worker that finds the lock taken lets others run and tries again, before it queues for the lock. An update
 #: of a small network takes less time than to be woken up. In threads, moreover, who was handed the lock would have to wait
 #: for the GIL while holding it, and all others for the lock: once begun, such a convoy goes on for ever. Out of the air.

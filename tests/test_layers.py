@@ -28,7 +28,8 @@ ROWS = [
     ["engines.network"],
     ["engines.protocol", "engines.turns", "parameters", "env_slices", "parcel"],
     ["optimizers", "hyperparameters", "file_lock"],
-    ["lean_vec_envs", "normalization"],
+    ["lean_vec_envs"],
+    ["normalization"],
     ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores"],
 ]
 
