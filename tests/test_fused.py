@@ -13,6 +13,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import IdentityEnv, IdentityEnvBox, IdentityEnvMultiBinary, IdentityEnvMultiDiscrete
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -107,9 +108,13 @@ def sample(engine: Any, obs: np.ndarray, n_steps: int) -> Action:
 
 
 def hyperparameters(
-    ent_coef: float = 0.01, vf_coef: float = 0.5, max_grad_norm: float = 0.5, normalize_advantage: bool = False
+    ent_coef: float = 0.01,
+    vf_coef: float = 0.5,
+    max_grad_norm: float = 0.5,
+    normalize_advantage: bool = False,
+    sde_sample_freq: int = -1,
 ) -> Hyperparameters:
-    return Hyperparameters(0.97, ent_coef, vf_coef, max_grad_norm, normalize_advantage, -1, lambda _: 7e-4, None)
+    return Hyperparameters(0.97, ent_coef, vf_coef, max_grad_norm, normalize_advantage, sde_sample_freq, lambda _: 7e-4, None)
 
 
 def evaluate_actions(policy: ActorCriticPolicy, obs: np.ndarray, actions: np.ndarray) -> Any:
@@ -195,6 +200,23 @@ def test_gradient_with_a_layout_of_two_parts_and_a_critic_with_features_of_its_o
         gradients.append(th.empty_like(engine.vector))
         engine.gradient(buffer, gradients[-1])
     np.testing.assert_allclose(gradients[1].numpy(), gradients[0].numpy(), rtol=1e-4, atol=1e-6)
+
+
+SDE_POLICIES: list[dict[str, Any]] = [
+    {},
+    dict(net_arch=[]),
+    dict(net_arch=[8]),
+    dict(net_arch=dict(pi=[5, 7], vf=[3])),
+    dict(full_std=False),
+]
+
+
+@pytest.mark.parametrize("n_actions", [1, 3])
+@pytest.mark.parametrize("kwargs", SDE_POLICIES, ids=str)
+def test_gradient_of_gsde(kwargs: dict[str, Any], n_actions: int) -> None:
+    policy = make_policy(BOX, spaces.Box(-1, 1, (n_actions,)), use_sde=True, log_std_init=-1, **kwargs)
+    for n_steps, n_envs in [(1, 1), (6, 3)]:
+        assert_same_gradient(policy, make_buffer(policy, n_steps, n_envs), ent_coef=0.3)
 
 
 @pytest.mark.parametrize("optimizer_class", [th.optim.RMSprop, th.optim.Adam])
@@ -390,6 +412,38 @@ def test_normal_actions_are_normal_and_independent() -> None:
     assert all(abs(products.mean()) * sqrt(n_draws) < 4.9 for products in pairs)
 
 
+@pytest.mark.parametrize("n_envs", [1, 4])
+@pytest.mark.parametrize("kwargs", SDE_POLICIES, ids=str)
+def test_noise_of_gsde_is_a_matrix_of_each_environments_own(kwargs: dict[str, Any], n_envs: int) -> None:
+    """For as long as torch keeps it: the noise is linear in what the last layer reads, and drawn anew in time."""
+    policy = make_policy(BOX, spaces.Box(-1, 1, (2,)), use_sde=True, log_std_init=-1, **kwargs)
+    engine = make(FusedEngine, policy, n_envs=n_envs, sde_sample_freq=20)
+    rng = np.random.default_rng(0)
+    matrices, n_latent = [], policy.action_net.in_features
+    for n_steps in range(40):
+        obs = rng.normal(size=(n_envs, 3)).astype(np.float32)
+        action = sample(engine, obs, n_steps)
+        with th.no_grad():
+            distribution = policy.get_distribution(th.as_tensor(obs))
+            noise = action.actions - distribution.distribution.mean.numpy()
+            log_probs = distribution.log_prob(th.as_tensor(action.actions))
+            latent = policy.mlp_extractor.forward_actor(policy.extract_features(th.as_tensor(obs))).numpy()
+        np.testing.assert_allclose(action.log_probs, log_probs, rtol=1e-5, atol=2e-5)
+        if n_steps % 20 == 0:
+            matrices.append(engine._noise[n_latent * 2 :].reshape(n_envs, n_latent, 2).copy())
+        np.testing.assert_allclose(noise, np.einsum("ek,ekj->ej", latent, matrices[-1]), rtol=1e-4, atol=1e-5)
+    assert len(np.unique(np.concatenate(matrices))) == 2 * n_envs * n_latent * 2
+
+
+def test_matrices_of_gsde_are_normal() -> None:
+    policy = make_policy(BOX, spaces.Box(-1, 1, (2,)), use_sde=True, net_arch=[5])
+    engine = make(FusedEngine, policy, n_envs=4000)
+    noise = engine._noise[10:].reshape(-1, 10) / policy.log_std.detach().exp().numpy().flatten()
+    cumulative = np.array([0.5 * (1 + erf(z / sqrt(2))) for z in np.sort(noise.flatten())])
+    assert sqrt(noise.size) * np.abs(cumulative - (np.arange(noise.size) + 0.5) / noise.size).max() < KOLMOGOROV
+    assert all(abs((noise[:, i] * noise[:, j]).mean()) * sqrt(len(noise)) < 4.9 for i in range(10) for j in range(i))
+
+
 def test_a_category_of_no_probability_is_never_drawn() -> None:
     policy = make_policy(BOX, spaces.Discrete(3))
     with th.no_grad():
@@ -477,7 +531,10 @@ MISFITS: dict[str, Callable[[], ActorCriticPolicy]] = {
         lambda policy: setattr(policy, "observation_space", spaces.MultiDiscrete([[2, 3], [4, 5]]))
     ),
     "Discrete observations do not start at 0": lambda: make_policy(spaces.Discrete(3, start=1)),
-    "drawn from a StateDependentNoiseDistribution": lambda: make_policy(use_sde=True),
+    "gSDE with use_expln, squash_output": lambda: make_policy(use_sde=True, use_expln=True),
+    "gSDE with .* or another epsilon": lambda: changed(
+        lambda policy: setattr(policy, "action_dist", StateDependentNoiseDistribution(1, learn_features=True))
+    ),
     "actions are float64, not float32": lambda: make_policy(BOX, spaces.Box(-1, 1, (2,), np.float64)),
     "the features extractor is a OwnExtractor": lambda: make_policy(features_extractor_class=OwnExtractor),
     "the mlp_extractor is a OwnMlp": lambda: changed(set_mlp),
@@ -520,15 +577,16 @@ def test_what_fits() -> None:
 
 
 def test_a_policy_that_does_not_fit_is_told_at_once() -> None:
-    with pytest.raises(ValueError, match=r"engine must be .* but it is 'fused': actions are drawn from a StateDependent"):
-        A3C("MlpPolicy", "Pendulum-v1", engine="fused", use_sde=True)
+    with pytest.raises(ValueError, match=r"engine must be .* but it is 'fused': gSDE with use_expln"):
+        A3C("MlpPolicy", "Pendulum-v1", engine="fused", use_sde=True, policy_kwargs=dict(use_expln=True))
 
 
 @pytest.mark.parametrize(
     ("kwargs", "line"),
     [
         (dict(engine="auto"), "engine fused (the policy fits it)"),
-        (dict(engine="auto", use_sde=True), "engine torch (not fused: actions are drawn from a StateDependent"),
+        (dict(engine="auto", use_sde=True), "engine fused (the policy fits it)"),
+        (dict(policy_kwargs=dict(activation_fn=nn.GELU)), "engine torch (not fused: the activation GELU"),
         (dict(engine="torch"), "engine torch (as asked for)"),
         (
             dict(engine="auto", policy_kwargs=dict(net_arch=[512, 512])),

@@ -53,6 +53,8 @@ class FusedEngine:
         #: The state of the random generator, of shape ``(4,)``; an engine that is given another's draws what that would.
         self.rng_state = seed.generate_state(4, np.uint64)
         self._clips = isinstance(action_space, spaces.Box)
+        self._use_sde, self._n_latent = policy.use_sde, network.n_latent
+        self._noise = np.zeros(0, dtype=np.float32)
         self._flat_actions = self._action_shape == (self._n_actions,)
         self._whole_numbers = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete)
         self._hyperparameters: Hyperparameters
@@ -67,6 +69,11 @@ class FusedEngine:
         n_steps, n_envs = rollout_buffer.buffer_size, rollout_buffer.n_envs
         self._shape_of_obs = n_envs, self._n_obs
         self._room(n_envs)
+        if self._use_sde:
+            size = self._n_latent * self._n_actions
+            if self._noise.size != (1 + n_envs) * size:
+                self._noise = np.empty((1 + n_envs) * size, dtype=np.float32)
+            kernels.draw_noise(self._network, self._params, self.rng_state, self._noise)
         self._clipped_actions = np.empty((n_steps, n_envs, self._n_actions), dtype=np.float32)
         self._plain = type(rollout_buffer) is RolloutBuffer
         self._obs_in_place = self._plain and rollout_buffer.observations.dtype == np.float32
@@ -83,12 +90,16 @@ class FusedEngine:
     def act(self, obs: VecEnvObs, n_steps: int) -> np.ndarray:
         """See :meth:`Engine.act`."""
         assert isinstance(obs, np.ndarray)
+        sde_sample_freq = self._hyperparameters.sde_sample_freq
+        if self._use_sde and sde_sample_freq > 0 and n_steps % sde_sample_freq == 0:
+            kernels.draw_noise(self._network, self._params, self.rng_state, self._noise)
         self._obs.append(obs)
         trouble = kernels.act(
             self._network,
             self._limits,
             self._params,
             self.rng_state,
+            self._noise,
             _float32(obs, self._shape_of_obs),
             n_steps,
             self._observations,
@@ -106,10 +117,11 @@ class FusedEngine:
         """See :meth:`Engine.actions`."""
         n_steps = len(self._obs)
         columns = self._actions, self._clipped_actions, self._values, self._log_probs
-        if n_steps < len(self._values):  # the very arrays of a whole rollout are written but once into a message
+        is_full = n_steps == len(self._values)
+        if not is_full:  # the very arrays of a whole rollout are written but once into a message
             columns = tuple(column[:n_steps] for column in columns)  # type: ignore[assignment]
         actions, clipped_actions, values, log_probs = columns
-        obs = self._rollout_buffer.observations if self._obs_in_place and n_steps == len(values) else stack(self._obs)
+        obs = self._rollout_buffer.observations if self._obs_in_place and is_full else stack(self._obs)
         actions = self._as_actions(actions)
         return Action(obs, actions, self._as_actions(clipped_actions) if self._clips else actions, values, log_probs)
 

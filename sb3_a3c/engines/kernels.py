@@ -32,16 +32,20 @@ _exact_kernel: Any = njit(fastmath=False, **_OPTIONS)
 OBS_KIND, N_OBS, N_FEATURES, OBS_SIZES = 0, 1, 2, 3
 ACTION_KIND, N_ACTIONS, ACTION_SIZES, LOG_STD = 4, 5, 6, 7
 ACTIVATION, ACTOR, CRITIC, ACTOR_UNITS, CRITIC_UNITS, WIDEST = 8, 9, 10, 11, 12, 13
-N_FIELDS = 14
+STD_COLUMNS = 15
+N_FIELDS = 16
 #: A layer is (inputs, outputs, where its weight begins in the vector, where its bias begins).
 LAYER_FIELDS = 4
 
 FLAT, ONE_HOT = 0, 1
-GAUSSIAN, CATEGORICAL, BERNOULLI = 0, 1, 2
+GAUSSIAN, CATEGORICAL, BERNOULLI, STATE_DEPENDENT = 0, 1, 2, 4
 IDENTITY, TANH, RECTIFIER, ELU, RELU6, SIGMOID = 0, 1, 2, 3, 4, 5
 
 _ZERO, _HALF, _ONE, _TWO, _SIX = (np.float32(number) for number in (0.0, 0.5, 1.0, 2.0, 6.0))
 _HALF_LOG_TWO_PI = np.float32(0.5 * math.log(2.0 * math.pi))
+#: What gSDE adds to a variance.
+SDE_EPSILON = 1e-6
+_SDE_EPSILON = np.float32(SDE_EPSILON)
 
 # exp(x) = 2^n e^r with n = x / ln 2 to the nearest whole number; tanh(x) = x + x^3 p(x^2) up to 0.625. The polynomials are
 # those of the Cephes library.
@@ -65,7 +69,7 @@ _TWO_TO_MINUS_53 = 2.0**-53
 
 
 @_kernel
-def act(network, limits, vector, rng, obs, step, observations, actions, clipped_actions, values, log_probs, workspace):
+def act(network, limits, vector, rng, noise, obs, step, observations, actions, clipped_actions, values, log_probs, workspace):
     """
     Sample an action for each environment, and value what it observes: one row of a rollout.
 
@@ -73,6 +77,7 @@ def act(network, limits, vector, rng, obs, step, observations, actions, clipped_
     :param limits: The activation's parameter, then the lowest and then the highest actions
     :param vector: The parameters, of shape ``(size,)``
     :param rng: The state of the random generator, four numbers
+    :param noise: What :func:`draw_noise` has drawn, if actions are drawn by gSDE
     :param obs: Of shape ``(n_envs, n_obs)``
     :param step: Which row is written of all that follow
     :param observations: Of shape ``(n_steps, n_envs, n_obs)``
@@ -92,13 +97,39 @@ def act(network, limits, vector, rng, obs, step, observations, actions, clipped_
         values[step, env] = value[env]
     head = _forward(network, network[ACTOR], vector, limits[0], x, workspace[room:], n_envs)
     n_outputs = head.size // n_envs
+    latent = _latent(network, x, workspace[room:], n_envs)
+    n_latent = latent.size // n_envs
     for env in range(n_envs):
         part = head[env * n_outputs : (env + 1) * n_outputs]
-        log_probs[step, env] = _sample(network, vector, rng, part, actions[step, env])
+        if network[ACTION_KIND] == STATE_DEPENDENT:
+            matrix = noise[(env + 1) * n_latent * n_outputs : (env + 2) * n_latent * n_outputs]
+            below = latent[env * n_latent : (env + 1) * n_latent]
+            log_probs[step, env] = _sample_state_dependent(noise, matrix, below, part, actions[step, env])
+        else:
+            log_probs[step, env] = _sample(network, vector, rng, part, actions[step, env])
         if trouble < 0 and not math.isfinite(log_probs[step, env]):
             trouble = n_envs + env
     _clip(limits, actions[step], clipped_actions[step])
     return trouble
+
+
+@_kernel
+def draw_noise(network, vector, rng, noise):
+    """
+    Draw the matrices from which gSDE makes the noise of one environment each.
+
+    :param network: The table that describes the network
+    :param vector: The parameters, of shape ``(size,)``
+    :param rng: The state of the random generator, four numbers
+    :param noise: Written: the variances of a matrix's elements, and then one matrix after another, each of shape
+        ``(n_latent, n_actions)`` and flat
+    """
+    n_actions, n_latent = network[N_ACTIONS], _n_latent(network)
+    size = n_latent * n_actions
+    _noise_variances(network, vector, noise[:size])
+    for start in range(size, noise.size, size):
+        for i in range(size):
+            noise[start + i] = math.sqrt(noise[i]) * np.float32(_normal(rng))
 
 
 @_kernel
@@ -202,19 +233,24 @@ def gradient(
     taken = actions.ravel()
     n_actions = network[N_ACTIONS]
     entropy_weight = np.float32(-ent_coef) * share
+    state_dependent = network[ACTION_KIND] == STATE_DEPENDENT
+    latent = _latent(network, x, hidden, n_rows)
+    n_latent = latent.size // n_rows
+    variances = np.empty(n_latent * n_outputs if state_dependent else 0, np.float32)
+    if state_dependent:
+        _noise_variances(network, vector, variances)
     policy_loss, entropy_loss = 0.0, 0.0
     for row in range(n_rows):
         weight = (advantage[row] - mean) / scale
-        log_prob, entropy = _head_gradient(
-            network,
-            vector,
-            head[row * n_outputs : (row + 1) * n_outputs],
-            taken[row * n_actions : (row + 1) * n_actions],
-            -weight * share,
-            entropy_weight,
-            delta[row * n_outputs : (row + 1) * n_outputs],
-            out,
-        )
+        said, action = head[row * n_outputs : (row + 1) * n_outputs], taken[row * n_actions : (row + 1) * n_actions]
+        error = delta[row * n_outputs : (row + 1) * n_outputs]
+        if state_dependent:
+            below = latent[row * n_latent : (row + 1) * n_latent]
+            log_prob, entropy = _state_dependent_gradient(
+                network, variances, below, said, action, -weight * share, entropy_weight, error, out
+            )
+        else:
+            log_prob, entropy = _head_gradient(network, vector, said, action, -weight * share, entropy_weight, error, out)
         policy_loss -= weight * log_prob
         entropy_loss -= entropy
     _backward(network, network[ACTOR], vector, limits[0], x, hidden, delta, spare, out, n_rows)
@@ -304,6 +340,25 @@ def _forward(network, net, vector, parameter, x, hidden, n_rows):
         x = y
         end += n_rows * n_out
     return y
+
+
+@_inner
+def _n_latent(network):
+    """How many numbers the actor's last layer reads."""
+    last = network[ACTOR] + 1 + LAYER_FIELDS * (network[network[ACTOR]] - 1)
+    return network[last]
+
+
+@_inner
+def _latent(network, x, hidden, n_rows):
+    """What the actor's last layer has read, when :func:`_forward` has computed it."""
+    n_layers = network[network[ACTOR]]
+    if n_layers == 1:
+        return x
+    start = 0
+    for layer in range(n_layers - 2):
+        start += n_rows * network[network[ACTOR] + 2 + LAYER_FIELDS * layer]
+    return hidden[start : start + n_rows * _n_latent(network)]
 
 
 @_inner
@@ -540,6 +595,31 @@ def _sample(network, vector, rng, head, action):
     return log_prob
 
 
+@_inner
+def _noise_variances(network, vector, variances):
+    """Of the elements of gSDE's matrices; if there is but one column of standard deviations, it is all actions'."""
+    n_actions, columns = network[N_ACTIONS], network[STD_COLUMNS]
+    for i in range(variances.size):
+        row, column = i // n_actions, i % n_actions
+        variances[i] = math.exp(_TWO * vector[network[LOG_STD] + row * columns + min(column, columns - 1)])
+
+
+@_exact
+def _sample_state_dependent(variances, matrix, latent, head, action):
+    """As :func:`_sample`, with noise that a matrix makes of what the actor's last layer has read (gSDE)."""
+    n_actions, log_prob = action.size, _ZERO
+    for j in range(n_actions):
+        noise, variance = _ZERO, _ZERO
+        for k in range(latent.size):
+            noise += latent[k] * matrix[k * n_actions + j]
+            variance += latent[k] * latent[k] * variances[k * n_actions + j]
+        action[j] = head[j] + noise
+        std = math.sqrt(variance + _SDE_EPSILON)
+        z = (action[j] - head[j]) / std
+        log_prob -= _HALF * z * z + math.log(std) + _HALF_LOG_TWO_PI
+    return log_prob
+
+
 @_exact
 def _choose(rng, logits):
     """One of several, by the inverse of the cumulative distribution; the logits become what they are the logarithms of."""
@@ -609,6 +689,26 @@ def _head_gradient(network, vector, head, action, policy_weight, entropy_weight,
             log_prob += action[j] * head[j] - softplus
             entropy += softplus - head[j] * p
             delta[j] = policy_weight * (action[j] - p) - entropy_weight * head[j] * p * (_ONE - p)
+    return log_prob, entropy
+
+
+@_inner
+def _state_dependent_gradient(network, variances, latent, head, action, policy_weight, entropy_weight, delta, out):
+    """As :func:`_head_gradient`, of gSDE. The last layer's inputs are taken as given, as in SB3."""
+    n_actions, columns, at = action.size, network[STD_COLUMNS], network[LOG_STD]
+    log_prob, entropy = _ZERO, _ZERO
+    for j in range(n_actions):
+        variance = _SDE_EPSILON
+        for k in range(latent.size):
+            variance += latent[k] * latent[k] * variances[k * n_actions + j]
+        std = math.sqrt(variance)
+        z = (action[j] - head[j]) / std
+        log_prob -= _HALF * z * z + math.log(std) + _HALF_LOG_TWO_PI
+        entropy += _HALF + _HALF_LOG_TWO_PI + math.log(std)
+        delta[j] = policy_weight * z / std
+        weight = (policy_weight * (z * z - _ONE) + entropy_weight) / variance
+        for k in range(latent.size):
+            out[at + k * columns + min(j, columns - 1)] += weight * latent[k] * latent[k] * variances[k * n_actions + j]
     return log_prob, entropy
 
 

@@ -10,6 +10,7 @@ from stable_baselines3.common.distributions import (
     CategoricalDistribution,
     DiagGaussianDistribution,
     MultiCategoricalDistribution,
+    StateDependentNoiseDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim, get_obs_shape
@@ -24,7 +25,9 @@ _DISTRIBUTIONS = {
     CategoricalDistribution: kernels.CATEGORICAL,
     MultiCategoricalDistribution: kernels.CATEGORICAL,
     BernoulliDistribution: kernels.BERNOULLI,
+    StateDependentNoiseDistribution: kernels.STATE_DEPENDENT,
 }
+_WITH_STD = (DiagGaussianDistribution, StateDependentNoiseDistribution)
 
 
 class Network(NamedTuple):
@@ -37,6 +40,12 @@ class Network(NamedTuple):
 
     table: np.ndarray
     limits: np.ndarray
+
+    @property
+    def n_latent(self) -> int:
+        """How many numbers the actor's last layer reads."""
+        actor = int(self.table[kernels.ACTOR])
+        return int(self.table[actor + 1 + kernels.LAYER_FIELDS * (int(self.table[actor]) - 1)])
 
     def workspace_size(self, n_rows: int) -> int:
         """
@@ -82,8 +91,8 @@ def read_network(policy: ActorCriticPolicy, layout: Layout) -> Network:
     table[kernels.N_ACTIONS] = n_actions
     table[kernels.ACTION_SIZES] = len(table)
     table += action_sizes
-    if isinstance(policy.action_dist, DiagGaussianDistribution):
-        table[kernels.LOG_STD] = starts[id(policy.log_std)]
+    if isinstance(policy.action_dist, _WITH_STD):
+        table[kernels.LOG_STD], table[kernels.STD_COLUMNS] = starts[id(policy.log_std)], policy.log_std.shape[-1]
     table[kernels.ACTIVATION] = activation
     for field, units, linears in zip(
         (kernels.ACTOR, kernels.CRITIC), (kernels.ACTOR_UNITS, kernels.CRITIC_UNITS), nets, strict=True
@@ -118,7 +127,11 @@ def _why_not_spaces(policy: ActorCriticPolicy) -> str | None:
     if isinstance(obs_space, spaces.Discrete) and obs_space.start != 0:
         return "Discrete observations do not start at 0"
     if type(policy.action_dist) not in _DISTRIBUTIONS:
-        return f"actions are drawn from a {type(policy.action_dist).__name__} (gSDE, if use_sde=True)"
+        return f"actions are drawn from a {type(policy.action_dist).__name__}"
+    if isinstance(policy.action_dist, StateDependentNoiseDistribution):
+        dist = policy.action_dist
+        if dist.use_expln or dist.learn_features or dist.bijector is not None or dist.epsilon != kernels.SDE_EPSILON:
+            return "gSDE with use_expln, squash_output, learned features or another epsilon needs torch"
     if isinstance(action_space, spaces.Box) and action_space.dtype != np.float32:
         return f"actions are {action_space.dtype}, not float32"
     if policy.squash_output:
@@ -146,7 +159,7 @@ def _why_not_parts(policy: ActorCriticPolicy) -> str | None:
 def _why_not_parameters(policy: ActorCriticPolicy) -> str | None:
     params = list(policy.parameters())
     linears = [module for module in policy.modules() if isinstance(module, nn.Linear)]
-    expected = 2 * len(linears) + isinstance(policy.action_dist, DiagGaussianDistribution)
+    expected = 2 * len(linears) + isinstance(policy.action_dist, _WITH_STD)
     if len(params) != expected or any(True for _ in policy.buffers()):
         return "the policy has parameters or buffers of its own, or modules that share theirs"
     if not all(param.requires_grad for param in params):
