@@ -57,7 +57,7 @@ def main() -> None:
     args = parse_arguments(
         __doc__,
         timesteps=Option(4_000, 10, "of a run"),
-        only=Option("", "Subproc|1 worker|2 threads", "pattern of what to measure beside A2C; all if empty"),
+        only=Option("", "2 threads", "pattern of what to measure beside A2C; all if empty"),
     )
     preload()
     rates: dict[str, list[float]] = {name: [] for name in ROWS if name == "A2C" or re.search(args.only, name)}

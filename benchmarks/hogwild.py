@@ -92,10 +92,11 @@ def main() -> None:
         repetitions=5,
         timesteps=Option(100_000, 64, "of a run"),
         workers=Option(8, 2, "with an environment each"),
+        backends=Option("thread,process", "thread", "where they live, with commas"),
     )
     preload()
     runs: dict[tuple[str, str], list[Run]] = {
-        (backend, updates): [] for backend in ("thread", "process") for updates in ("locked", "Hogwild")
+        (backend, updates): [] for backend in args.backends.split(",") for updates in ("locked", "Hogwild")
     }
     for seed in range(args.repetitions):
         for backend, updates in runs:
