@@ -3,6 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 OUT := runs/pendulum
 SEED := 0
+BENCHMARKS := throughput callbacks uneven_envs scaling hogwild cnn memory start_up kernels solved
 
 .PHONY: train test conformance lint type doc bench clean
 
@@ -26,13 +27,11 @@ doc: $(VENV)/installed
 	$(PYTHON) -m sphinx -W -b html docs docs/_build/html
 
 bench: $(VENV)/installed
-	$(PYTHON) benchmarks/uneven_envs.py
-	$(PYTHON) benchmarks/throughput.py
-	$(PYTHON) benchmarks/kernels.py
+	set -e; for name in $(BENCHMARKS); do $(PYTHON) benchmarks/$$name.py; done
 
 $(VENV)/installed: setup.cfg constraints.txt
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,tests,conformance,lint,docs]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,tests,conformance,benchmarks,lint,docs]'
 	touch $@
 
 clean:

@@ -1,4 +1,8 @@
-"""Microseconds of one step, one gradient and one optimizer step, of the torch engine and of the fused engine's kernels."""
+"""
+Microseconds of one step, one gradient and one optimizer step, of the torch engine and of the fused engine's kernels.
+
+    python benchmarks/kernels.py
+"""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -8,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from arguments import Option, parse_arguments
 from gymnasium import spaces
+from report import bars, report
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
@@ -42,23 +48,34 @@ HYPERPARAMETERS = Hyperparameters(
 )
 
 
-def microseconds(call: Callable[[], Any], n_rounds: int = 7) -> float:
+class Stopwatch:
     """
-    :param call: What to time
-    :param n_rounds: How often to time it, each time for about 20 ms
-    :return: The time of one call in the fastest round
+    Times calls, and knows the fastest round of several.
+
+    :param n_rounds: How many rounds
+    :param seconds: How long a round lasts, about
     """
-    call()
-    started = perf_counter()
-    call()
-    n_calls = max(1, int(0.02 / (perf_counter() - started)))
-    rounds = []
-    for _ in range(n_rounds):
+
+    def __init__(self, n_rounds: int, seconds: float) -> None:
+        self._n_rounds = n_rounds
+        self._seconds = seconds
+
+    def microseconds(self, call: Callable[[], Any]) -> float:
+        """
+        :param call: What to time
+        :return: The time of one call in the fastest round
+        """
+        call()
         started = perf_counter()
-        for _ in range(n_calls):
-            call()
-        rounds.append((perf_counter() - started) / n_calls)
-    return 1e6 * min(rounds)
+        call()
+        n_calls = max(1, int(self._seconds / (perf_counter() - started)))
+        rounds = []
+        for _ in range(self._n_rounds):
+            started = perf_counter()
+            for _ in range(n_calls):
+                call()
+            rounds.append((perf_counter() - started) / n_calls)
+        return 1e6 * min(rounds)
 
 
 def filled_buffer(engine: Any, obs_space: spaces.Box, action_space: spaces.Space, n_envs: int) -> RolloutBuffer:
@@ -79,8 +96,11 @@ def filled_buffer(engine: Any, obs_space: spaces.Box, action_space: spaces.Space
     return buffer
 
 
-def time_engines(n_obs: int, action_space: spaces.Space, net_arch: list[int], n_envs: int) -> list[list[float]]:
+def time_engines(
+    watch: Stopwatch, n_obs: int, action_space: spaces.Space, net_arch: list[int], n_envs: int
+) -> list[list[float]]:
     """
+    :param watch: What to time with
     :param n_obs: Entries of an observation
     :param action_space: The actions
     :param net_arch: The layers
@@ -97,13 +117,14 @@ def time_engines(n_obs: int, action_space: spaces.Space, net_arch: list[int], n_
     out = th.zeros(layout.size)
     obs = buffer.observations[0]
     return [
-        [microseconds(lambda: reference.act(obs, 0)), microseconds(lambda: fused.act(obs, 0))],
-        [microseconds(lambda: reference.gradient(buffer, out)), microseconds(lambda: fused.gradient(buffer, out))],
+        [watch.microseconds(lambda: reference.act(obs, 0)), watch.microseconds(lambda: fused.act(obs, 0))],
+        [watch.microseconds(lambda: reference.gradient(buffer, out)), watch.microseconds(lambda: fused.gradient(buffer, out))],
     ]
 
 
-def time_optimizers(size: int) -> dict[str, list[float]]:
+def time_optimizers(watch: Stopwatch, size: int) -> dict[str, list[float]]:
     """
+    :param watch: What to time with
     :param size: Parameters of the network
     :return: For each optimizer: a step over a vector in torch's operations, and in a kernel
     """
@@ -122,18 +143,29 @@ def time_optimizers(size: int) -> dict[str, list[float]]:
     for optimizer_class, step in steps.items():
         optimizer = optimizer_class(options, vector, layout)
         in_torch = partial(optimizer.step, gradient, [7e-4], 10)
-        table[optimizer_class.__name__] = [microseconds(in_torch), microseconds(step)]
+        table[optimizer_class.__name__] = [watch.microseconds(in_torch), watch.microseconds(step)]
     return table
 
 
-if __name__ == "__main__":
+def main() -> None:
+    args = parse_arguments(__doc__, repetitions=7, seconds=Option(0.02, 0.0001, "about how long a repetition of a row lasts"))
+    watch = Stopwatch(args.repetitions, args.seconds)
     th.set_num_threads(1)
-    print(f"Microseconds; gradients over {N_STEPS} steps. Ratios are of torch to fused.")
-    print(f"{'':42}{'torch':>10}{'fused':>10}{'ratio':>8}")
+    times: dict[str, list[float]] = {}
     for name, n_obs, action_space, net_arch, n_envs in CASES:
-        rows = time_engines(n_obs, action_space, net_arch, n_envs)
-        for what, times in zip(("act", "gradient"), rows, strict=True):
-            print(f"{name + ', ' + what:42}" + "".join(f"{time:10.1f}" for time in times) + f"{times[0] / times[-1]:8.1f}")
+        act, gradient = time_engines(watch, n_obs, action_space, net_arch, n_envs)
+        times |= {f"{name}, act": act, f"{name}, gradient": gradient}
     for size in (9_216, 150_000):
-        for name, times in time_optimizers(size).items():
-            print(f"{f'{name}, {size} parameters':42}{times[0]:10.1f}{times[1]:10.1f}{times[0] / times[1]:8.1f}")
+        times |= {f"{name}, {size:,} parameters": pair for name, pair in time_optimizers(watch, size).items()}
+    rows = [[name, f"{torch:.1f}", f"{fused:.1f}", f"{torch / fused:.1f}"] for name, (torch, fused) in times.items()]
+    notes = [
+        f"Microseconds, in the fastest of {args.repetitions} repetition(s), on one core; gradients are of {N_STEPS} steps. "
+        "The name of a task stands for the size of its observations and actions."
+    ]
+    panels = {"": {name: torch / fused for name, (torch, fused) in times.items()}}
+    draw = bars(panels, "times as fast as torch", mark=(1.0, "torch"))
+    report(args, "The fused engine's kernels beside torch", ["What", "torch", "fused", "Ratio"], rows, notes, draw)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,36 +1,87 @@
-"""The report of a benchmark: a table with its machine, versions and command, printed, and written as a page of the docs."""
+"""The report of a benchmark: a table with its machine, versions and command, printed, and written as a page with a picture."""
 
+import argparse
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sb3_a3c.cores import usable_cores
 
-_ROOT = Path(__file__).resolve().parent.parent
-_PACKAGES = ("sb3_a3c", "stable_baselines3", "gymnasium", "torch", "numpy")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PACKAGES = ("sb3_a3c", "stable_baselines3", "gymnasium", "torch", "numpy", "numba")
+_QUICK = "A quick run: it shows that the script works, and not how fast anything is."
+_DOTS_PER_INCH = 80
 
 
 def report(
-    name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], write: bool
+    args: argparse.Namespace,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    draw: "Callable[[Figure], None]",
 ) -> None:
     """
-    :param name: The benchmark's name, that of its file in ``docs/benchmarks``
+    :param args: The command line, see :func:`~arguments.parse_arguments`
     :param title: The report's headline
     :param header: Names of the table's columns
     :param rows: The table's rows
     :param notes: Paragraphs that explain the table
-    :param write: Whether to write the report to its file, or to print it only
+    :param draw: What draws the picture
     """
-    text = "\n\n".join([f"{title}\n{'=' * len(title)}", _table(header, rows), *notes, _origin()]) + "\n"
-    print(text)
-    if write:
-        path = _ROOT / "docs" / "benchmarks" / f"{name}.rst"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    name = Path(sys.argv[0]).stem
+    table = _table(header, rows)
+    explained = [*notes, *([_QUICK] if args.quick else []), _origin()]
+    print("\n\n".join([title, table, *explained]))
+    if args.out is None:
+        return
+    from matplotlib.figure import Figure  # here, for worker processes import the benchmark too
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(8.0, 3.5), layout="constrained")
+    draw(figure)
+    figure.savefig(args.out / f"{name}.png", dpi=_DOTS_PER_INCH, pil_kwargs=dict(optimize=True))
+    picture = f".. image:: {name}.png\n   :alt: {title}, as a picture"
+    page = "\n\n".join([f"{title}\n{'=' * len(title)}", picture, table, *explained]) + "\n"
+    (args.out / f"{name}.rst").write_text(page, encoding="utf-8")
+
+
+def bars(
+    panels: Mapping[str, Mapping[str, float]], label: str, mark: tuple[float, str] | None = None, share_x: bool = True
+) -> "Callable[[Figure], None]":
+    """
+    :param panels: For each panel's title: the values by their names
+    :param label: What the values are
+    :param mark: A value to compare with, and its name
+    :param share_x: Whether the panels have one scale
+    :return: What draws them as bars
+    """
+
+    def draw(figure: "Figure") -> None:
+        heights = [1 + len(values) for values in panels.values()]
+        figure.set_size_inches(8.0, 0.6 + 0.27 * sum(heights))
+        all_axes = figure.subplots(len(panels), 1, sharex=share_x, squeeze=False, height_ratios=heights)[:, 0]
+        for i, (axes, (title, values)) in enumerate(zip(all_axes, panels.items(), strict=True)):
+            drawn = axes.barh(list(values), list(values.values()), color=f"C{i}")
+            axes.bar_label(
+                drawn, [f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}" for value in values.values()], padding=3
+            )
+            axes.set_title(title, loc="left", fontsize="medium")
+            axes.invert_yaxis()
+            axes.margins(x=0.12)
+            axes.spines[["top", "right"]].set_visible(False)
+            if mark is not None:
+                axes.axvline(mark[0], color="black", linestyle=":", label=mark[1])
+        all_axes[-1].set_xlabel(label if mark is None else f"{label} (dotted: {mark[1]})")
+
+    return draw
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

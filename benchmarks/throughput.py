@@ -1,105 +1,199 @@
 """
-How many steps/s A3C makes with fast environments, beside A2C and random actions.
+How many steps/s A3C makes with fast environments, beside A2C, PPO and random actions.
 
-Eight environments of Pendulum, ``n_steps`` 8, no callback, with and without VecNormalize. Every repetition runs all rows one
-after another, and ratios are of rows of one repetition. A run's first steps, in which workers are started, are timed apart:
-``start`` is what ``learn()`` takes beyond its steps, from two runs of different length.
+Pendulum, ``n_steps`` 8 (PPO: 64, an update's size matters little to its speed), no callback, with 1, 8, 16 and 32
+environments, and with 8 under VecNormalize. Every repetition runs all rows one after another, and ratios are of rows of one
+repetition, to A2C's on a DummyVecEnv of as many environments. ``Start`` is what ``learn()`` takes beyond its steps.
 
     python benchmarks/throughput.py
 """
 
-import argparse
+import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any
 
 import torch as th
-from report import report
-from stable_baselines3 import A2C
+from arguments import Option, parse_arguments
+from report import bars, report
+from speed import A3C_ROWS, Speed, measure, median_and_ratios, preload
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_a3c import A3C
+from sb3_a3c.cores import usable_cores
 
-ENV_ID, N_ENVS, N_STEPS = "Pendulum-v1", 8, 8
-WRAPPERS: dict[str, Callable[[VecEnv], VecEnv]] = {"none": lambda venv: venv, "VecNormalize": VecNormalize}
-#: A2C first, for ratios are to it.
-ROWS: dict[str, dict[str, Any] | None] = {
-    "A2C": None,
-    "A3C, 1 worker": dict(n_workers=1),
-    "A3C, 2 threads": dict(n_workers=2, backend="thread"),
-    "A3C, 8 threads": dict(n_workers=8, backend="thread"),
-    "A3C, 2 processes": dict(n_workers=2, backend="process"),
-    "A3C, 8 processes": dict(n_workers=8, backend="process"),
-    "A3C, 2 threads, torch engine": dict(n_workers=2, backend="thread", engine="torch"),
+ENV_ID = "Pendulum-v1"
+_QUICK = r"^8 environments: (A2C, Subproc|PPO$|A3C, 2 processes)|VecNormalize: A3C, 1 worker"  # a little of everything
+A2C_KWARGS, PPO_KWARGS = dict(n_steps=8), dict(n_steps=64)
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    Something to measure.
+
+    :param algorithm: The algorithm
+    :param kwargs: Its arguments
+    :param vec_env_class: What its environments are in
+    """
+
+    algorithm: type[OnPolicyAlgorithm]
+    kwargs: dict[str, Any]
+    vec_env_class: type[DummyVecEnv] | type[SubprocVecEnv] = DummyVecEnv
+
+
+ROWS = {
+    "A2C": Row(A2C, A2C_KWARGS),
+    "A2C, SubprocVecEnv": Row(A2C, A2C_KWARGS, SubprocVecEnv),
+    "PPO": Row(PPO, PPO_KWARGS),
+    "PPO, SubprocVecEnv": Row(PPO, PPO_KWARGS, SubprocVecEnv),
+    **{name: Row(A3C, A2C_KWARGS | kwargs) for name, kwargs in A3C_ROWS.items()},
+    "A3C, 2 threads, torch engine": Row(A3C, A2C_KWARGS | dict(n_workers=2, engine="torch")),
 }
 
 
-def measure_random(n_steps: int) -> float:
+@dataclass(frozen=True)
+class Group:
     """
-    :param n_steps: Steps to make
-    :return: Steps/s of one environment without any wrapper of a VecEnv and without any policy, on one core
+    Rows over equal environments.
+
+    :param n_envs: How many environments
+    :param normalized: Whether under VecNormalize
+    :param rows: Keys of ``ROWS``, A2C first, with about how many steps/s each makes, so that each runs about equally long
     """
+
+    n_envs: int
+    normalized: bool
+    rows: Mapping[str, float]
+
+
+_FEW = {"A2C": 20_000, "A3C, 1 worker": 75_000, "A3C, 2 threads": 50_000, "A3C, 2 processes": 90_000}
+GROUPS = {
+    "1 environment": Group(1, False, {"A2C": 2_000, "A3C, 1 worker": 30_000}),
+    "8 environments": Group(
+        8,
+        False,
+        {
+            "A2C": 14_000,
+            "A2C, SubprocVecEnv": 6_000,
+            "PPO": 3_000,
+            "PPO, SubprocVecEnv": 2_500,
+            "A3C, 1 worker": 60_000,
+            "A3C, 2 threads": 40_000,
+            "A3C, 8 threads": 20_000,
+            "A3C, 2 processes": 70_000,
+            "A3C, 8 processes": 50_000,
+            "A3C, 2 threads, torch engine": 5_000,
+        },
+    ),
+    "8 environments, VecNormalize": Group(
+        8,
+        True,
+        {
+            "A2C": 12_000,
+            "A3C, 1 worker": 40_000,
+            "A3C, 2 threads": 25_000,
+            "A3C, 8 threads": 12_000,
+            "A3C, 2 processes": 50_000,
+            "A3C, 8 processes": 30_000,
+        },
+    ),
+    "16 environments": Group(16, False, _FEW),
+    "32 environments": Group(32, False, _FEW),
+}
+
+
+def measure_random(n_processes: int, n_steps: int) -> float:
+    """
+    :param n_processes: Processes that step an environment each, at the same time
+    :param n_steps: Steps that each makes
+    :return: Steps/s of all, without any wrapper of a VecEnv and without any policy
+    """
+    context = get_context("forkserver")
+    barrier, rates = context.Barrier(n_processes), context.SimpleQueue()
+    processes = [context.Process(target=_step_randomly, args=(n_steps, barrier, rates)) for _ in range(n_processes)]
+    for process in processes:
+        process.start()
+    total = sum(rates.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return total
+
+
+def _step_randomly(n_steps: int, barrier: Any, rates: Any) -> None:
     (env,) = make_vec_env(ENV_ID, seed=0).envs  # type: ignore[attr-defined]
     action = env.action_space.sample()
     env.reset()
+    barrier.wait()
     started = time.perf_counter()
     for _ in range(n_steps):
         *_, truncated, _ = env.step(action)
         if truncated:
             env.reset()
-    return n_steps / (time.perf_counter() - started)
+    rates.put(n_steps / (time.perf_counter() - started))
 
 
-def measure(wrapper: str, kwargs: dict[str, Any] | None, timesteps: int) -> tuple[float, float]:
+def measure_row(group: Group, row: Row, timesteps: float) -> Speed:
     """
-    :param wrapper: A key of ``WRAPPERS``
-    :param kwargs: A3C's arguments, None: A2C
-    :param timesteps: Steps of the longer run; the shorter makes a tenth of them
-    :return: Steps/s, and the seconds that are not steps
+    :param group: The environments
+    :param row: What learns from them
+    :param timesteps: How many steps, about
+    :return: How fast it is
     """
-    env = WRAPPERS[wrapper](make_vec_env(ENV_ID, n_envs=N_ENVS, seed=0))
-    model: A2C | A3C
-    if kwargs is None:
-        model = A2C("MlpPolicy", env, n_steps=N_STEPS, seed=0, device="cpu")
-    else:
-        model = A3C("MlpPolicy", env, n_steps=N_STEPS, seed=0, **kwargs)
-    model.learn(N_STEPS * N_ENVS)  # compiles, or reads what was compiled
-    seconds = []
-    for n_steps in (timesteps // 10, timesteps):
-        started = time.perf_counter()
-        model.learn(n_steps)
-        seconds.append(time.perf_counter() - started)
-    rate = (timesteps - timesteps // 10) / (seconds[1] - seconds[0])
-    return rate, seconds[1] - timesteps / rate
+    vec_env_kwargs = dict(start_method="forkserver") if row.vec_env_class is SubprocVecEnv else {}
+    env: VecEnv = make_vec_env(ENV_ID, group.n_envs, seed=0, vec_env_cls=row.vec_env_class, vec_env_kwargs=vec_env_kwargs)
+    with closing(VecNormalize(env) if group.normalized else env) as env:
+        return measure(row.algorithm("MlpPolicy", env, seed=0, device="cpu", **row.kwargs), timesteps)  # type: ignore
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=3, help="runs of each row (default: 3)")
-    parser.add_argument("--timesteps", type=int, default=200_000, help="of a run; A2C makes a quarter (default: 200,000)")
-    args = parser.parse_args()
+    args = parse_arguments(
+        __doc__,
+        seconds=Option(1.5, 0.01, "how long a run lasts, about"),
+        only=Option("", _QUICK, "pattern of what to measure beside A2C, as in '8 environments: PPO'; all if empty"),
+    )
+    preload()
     th.set_num_threads(1)  # for all: to divide so small a network among threads only costs time
-    random_rates = []
-    results: dict[tuple[str, str], list[tuple[float, float]]] = {(w, row): [] for w in WRAPPERS for row in ROWS}
+    limits = {f"random actions, {n} process(es)": n for n in dict.fromkeys([1, usable_cores()])}
+    random_rates: dict[str, list[float]] = {name: [] for name in limits}
+    speeds: dict[tuple[str, str], list[Speed]] = {
+        (group, row): []
+        for group in GROUPS
+        for row in GROUPS[group].rows
+        if row == "A2C" or re.search(args.only, f"{group}: {row}")
+    }
     for _ in range(args.repetitions):
-        random_rates.append(measure_random(args.timesteps // 4))
-        for (wrapper, row), runs in results.items():
-            slow = ROWS[row] is None or "engine" in ROWS[row]  # type: ignore[operator]
-            runs.append(measure(wrapper, ROWS[row], args.timesteps // 4 if slow else args.timesteps))
-    rows = []
-    for (wrapper, row), runs in results.items():
-        ratios = [rate / base for (rate, _), (base, _) in zip(runs, results[wrapper, "A2C"], strict=True)]
-        rate, start = (statistics.median(column) for column in zip(*runs, strict=True))
-        rows.append([row, wrapper, f"{rate:,.0f}", f"{statistics.median(ratios):.1f}", f"{min(ratios):.1f}", f"{start:.1f}"])
-    random_rate = f"{statistics.median(random_rates):,.0f}"
-    notes = [
-        f"Medians of {args.repetitions} repetition(s); {ENV_ID}, {N_ENVS} environments, n_steps={N_STEPS}, MlpPolicy, no "
-        f"callback, A2C on a DummyVecEnv. Random actions, one core, no VecEnv: {random_rate} steps/s.",
+        for name, n_processes in limits.items():
+            random_rates[name].append(measure_random(n_processes, int(100_000 * args.seconds)))
+        for (group, row), runs in speeds.items():
+            runs.append(measure_row(GROUPS[group], ROWS[row], GROUPS[group].rows[row] * args.seconds))
+    rates = {key: [run.rate for run in runs] for key, runs in speeds.items()}
+    rows = [
+        [
+            row,
+            group,
+            *median_and_ratios(rates[group, row], rates[group, "A2C"]),
+            f"{statistics.median(r.start for r in runs):.1f}",
+        ]
+        for (group, row), runs in speeds.items()
     ]
-    header = ["Algorithm", "Wrapper", "Steps/s", "By A2C's", "least", "Start, s"]
-    report("throughput", "Fast environments: steps per second", header, rows, notes, write=True)
+    for name, values in random_rates.items():
+        rows.append([name, "no VecEnv", *median_and_ratios(values, rates["8 environments", "A2C"]), "-"])
+    notes = [
+        f"Medians of {args.repetitions} repetition(s); {ENV_ID}, MlpPolicy, no callback. Ratios are to A2C on a DummyVecEnv "
+        "of as many environments, and those of random actions to A2C's with eight: no algorithm is faster than these."
+    ]
+    panels = {g: {row: statistics.median(rates[g, row]) for row in GROUPS[g].rows if (g, row) in rates} for g in GROUPS}
+    panels["the limit"] = {name: statistics.median(values) for name, values in random_rates.items()}
+    header = ["Algorithm", "Environments", "Steps/s", "By A2C's", "least", "Start, s"]
+    report(args, "Fast environments: steps per second", header, rows, notes, bars(panels, "steps/s"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""
+How many steps/s A3C makes with a network of convolutions, as for Atari's games, beside A2C with as many environments.
+
+Eight environments of noise, four frames of 84 x 84 pixels, CnnPolicy, ``n_steps`` 5, which torch computes for all. A2C has all
+of torch's threads; A3C gives each worker one, where there are several.
+
+    python benchmarks/cnn.py
+"""
+
+import re
+import statistics
+from contextlib import closing
+from typing import Any
+
+import torch as th
+from arguments import Option, parse_arguments
+from report import bars, report
+from speed import A3C_ROWS, measure, median_and_ratios, preload
+from stable_baselines3 import A2C
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import SubprocVecEnv
+
+from sb3_a3c import A3C
+
+N_ENVS = 8
+#: A2C first, for ratios are to it; the second on a SubprocVecEnv.
+ROWS: dict[str, dict[str, Any] | None] = {"A2C": None, "A2C, SubprocVecEnv": None, **A3C_ROWS}
+
+
+def measure_rate(name: str, timesteps: int) -> float:
+    """
+    :param name: A key of ``ROWS``
+    :param timesteps: How many steps
+    :return: Steps/s
+    """
+    subprocesses: dict[str, Any] = dict(vec_env_cls=SubprocVecEnv, vec_env_kwargs=dict(start_method="forkserver"))
+    env = make_vec_env(
+        FakeImageEnv,
+        N_ENVS,
+        seed=0,
+        env_kwargs=dict(n_channels=4),
+        **(subprocesses if "SubprocVecEnv" in name else {}),
+    )
+    kwargs = ROWS[name]
+    with closing(env):
+        model: OnPolicyAlgorithm
+        if kwargs is None:
+            model = A2C("CnnPolicy", env, seed=0, device="cpu")
+        else:
+            model = A3C("CnnPolicy", env, seed=0, **kwargs)
+        return measure(model, timesteps).rate
+
+
+def main() -> None:
+    args = parse_arguments(
+        __doc__,
+        timesteps=Option(4_000, 10, "of a run"),
+        only=Option("", "2 threads", "pattern of what to measure beside A2C; all if empty"),
+    )
+    preload()
+    rates: dict[str, list[float]] = {name: [] for name in ROWS if name == "A2C" or re.search(args.only, name)}
+    for _ in range(args.repetitions):
+        for name in rates:
+            rates[name].append(measure_rate(name, args.timesteps))
+    rows = [[name, *median_and_ratios(values, rates["A2C"])] for name, values in rates.items()]
+    notes = [
+        f"Medians of {args.repetitions} repetition(s); {N_ENVS} environments, n_steps=5, CnnPolicy, "
+        f"{th.get_num_threads()} torch threads for A2C; ratios are to A2C on a DummyVecEnv."
+    ]
+    panels = {"": {name: statistics.median(values) for name, values in rates.items()}}
+    header = ["Algorithm", "Steps/s", "By A2C's", "least"]
+    report(args, "Convolutions: steps per second", header, rows, notes, bars(panels, "steps/s"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Every benchmark runs, prints a table and writes it with a picture, and only where it is told to."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+_SOURCES = {path.stem: path.read_text() for path in (ROOT / "benchmarks").glob("*.py")}
+SCRIPTS = sorted(name for name, source in _SOURCES.items() if "__main__" in source)
+#: What the first column of a quick run's table says.
+ROWS = {
+    "callbacks": ["A2C", "A3C, 2 threads", "A3C, 8 threads"],
+    "cnn": ["A2C", "A3C, 2 threads"],
+    "hogwild": ["locked", "Hogwild"],
+    "memory": ["process, fork", "thread"],
+    "scaling": ["1", "2"],
+    "solved": ["Pendulum-v1"] * 3,
+    "start_up": ["process, fork"] * 2,
+    "uneven_envs": ["even", "heavy tails", "slow resets", "one ten times slower"],
+}
+
+
+def folder_contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*")}
+
+
+def read_table(page: str) -> list[list[str]]:
+    """Rows of the simple table of a page, the header's first."""
+    rule, header, _, *rest = page[re.search(r"^=+ =", page, re.MULTILINE).start() :].splitlines()  # type: ignore[union-attr]
+    columns = [match.span() for match in re.finditer("=+", rule)]
+    rows = rest[: rest.index(rule)]
+    for line in [header, *rows]:  # nothing stands between the columns
+        assert all(line[end : end + 1].strip() == "" for _, end in columns), line
+    return [[line[begin:end].strip() for begin, end in columns] for line in [header, *rows]]
+
+
+def test_make_bench_runs_all() -> None:
+    listed = re.search(r"^BENCHMARKS := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert listed is not None and sorted(listed[1].split()) == SCRIPTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_benchmark(name: str, tmp_path: Path) -> None:
+    docs = folder_contents(ROOT / "docs" / "benchmarks")
+    command = [sys.executable, "-W", "error", f"benchmarks/{name}.py", "--quick", "--out", str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr
+    assert "Warning" not in run.stderr
+    page = (tmp_path / f"{name}.rst").read_text()
+    header, *rows = read_table(page)
+    assert rows == read_table(run.stdout)[1:]
+    assert [row[0] for row in rows] == ROWS.get(name, [row[0] for row in rows])
+    assert all(cell and cell != "nan" for row in [header, *rows] for cell in row)
+    assert f"image:: {name}.png" in page and f"``python benchmarks/{name}.py --quick" in page
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.rst", f"{name}.png"}
+    assert folder_contents(ROOT / "docs" / "benchmarks") == docs
+
+
+def test_a_quick_run_writes_nothing_unless_it_is_told_where() -> None:
+    docs = folder_contents(ROOT / "docs" / "benchmarks")
+    run = subprocess.run(
+        [sys.executable, "benchmarks/kernels.py", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode == 0 and "A quick run" in run.stdout
+    assert folder_contents(ROOT / "docs" / "benchmarks") == docs
