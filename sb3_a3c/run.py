@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from sb3_a3c.arguments import resolve_n_workers
 from sb3_a3c.backends import SeenWorker, make_backend
 from sb3_a3c.engines import choose_engine
+from sb3_a3c.engines.compilation import compile_kernels, is_compiled
 from sb3_a3c.env_gate import gate
 from sb3_a3c.env_slices import CannotSlice, merge_counters, read_state, slice_vec_env, take_envs_back, write_state
 from sb3_a3c.hyperparameters import Hyperparameters
@@ -48,6 +49,10 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     backend = make_backend(model.backend, specs, parameters, n_rollouts, model.rollout_order, model.max_lead, **options)
     replay = Replay(model, callback, watched, parameters, log_interval)
     model.logger.info(f"Learning with {len(specs)} worker(s), backend {model.backend}, engine {engine} ({why})")
+    if engine == "fused":
+        if not is_compiled():
+            model.logger.info("Compiling the fused engine: this takes some seconds, once on this machine")
+        compile_kernels()
     try:
         # A single worker rests while callbacks run, so they may do with the environments what they like.
         with gate(venv, backend.reach) if len(specs) > 1 else nullcontext(), backend:

@@ -1,10 +1,14 @@
 """The fused engine is the torch engine to float32 rounding, draws what it should, and is taken where it fits."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from itertools import product
 from math import erf, sqrt
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from numba.core.dispatcher import Dispatcher
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.env_util import make_vec_env
@@ -21,11 +26,12 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
-from sb3_a3c import A3C
+from sb3_a3c import A3C, normalization_kernels
 from sb3_a3c.engines import choose_engine, kernels
+from sb3_a3c.engines.compilation import compile_kernels, is_compiled
 from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.network import why_not_fused
 from sb3_a3c.engines.protocol import Action
@@ -659,13 +665,21 @@ def test_optimizer_steps_are_torchs(case: tuple) -> None:
 
 
 def test_kernels_are_compiled_once() -> None:
-    """Whatever the network, the spaces and the number of environments."""
+    """Whatever the network, the spaces and the number of environments; and before a run."""
+    compile_kernels()
+    assert is_compiled()
     for (_, obs_space), (_, action_space) in product(OBS_SPACES.items(), ACTION_SPACES.items()):
         policy = make_policy(obs_space, action_space, net_arch=[3])
         engine, buffer = make(FusedEngine, policy, n_envs=2, ent_coef=0, normalize_advantage=True), make_buffer(policy, 4, 2)
         engine.act(buffer.observations[0].reshape(2, *obs_space.shape), 0)
         buffer.observations.flags.writeable = False  # a callback's doing, say
         engine.gradient(buffer, th.empty_like(engine.vector))
+    A3C("MlpPolicy", VecNormalize(make_vec_env("Pendulum-v1", 2)), n_workers=1).learn(10)
+    every = [value for module in (kernels, normalization_kernels) for value in vars(module).values()]
+    for kernel in (value for value in every if isinstance(value, Dispatcher) and value.signatures):
+        most = 2 if kernel is normalization_kernels.count_journal else 1  # float32 and float64
+        if not kernel.targetoptions.get("no_cpython_wrapper"):
+            assert len(kernel.signatures) <= most, kernel
     for kernel in (kernels.act, kernels.predict_values, kernels.gradient):
         assert len(kernel.signatures) == 1, kernel
 
@@ -701,3 +715,14 @@ def test_a_serial_run_repeats_to_the_last_bit(n_workers: int) -> None:
         model = A3C("MlpPolicy", env, n_workers=n_workers, engine="fused", backend="serial", seed=4).learn(600)
         ends.append(th.cat([param.detach().flatten() for param in model.policy.parameters()]))
     assert th.equal(*ends)
+
+
+def test_a_first_run_says_that_it_compiles(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text('from sb3_a3c import A3C\nA3C("MlpPolicy", "Pendulum-v1", n_workers=1, verbose=1).learn(5)\n')
+    says = []
+    for _ in range(2):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+        run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
+        says.append("Compiling the fused engine" in run.stdout)
+    assert says == [True, False]

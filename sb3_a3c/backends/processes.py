@@ -36,7 +36,7 @@ _PATIENCE = 10.0
 #: Methods of a VecEnv that give one value for all its environments.
 _ONE_FOR_ALL = ("has_attr", "set_attr")
 #: Loaded once, by the server that the workers are forked from, so that they share its pages.
-_PRELOAD = ("sb3_a3c", "stable_baselines3", "numba")
+_PRELOAD = ("sb3_a3c.backends.preloaded",)
 
 
 @dataclass(frozen=True)

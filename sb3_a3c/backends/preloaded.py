@@ -1,0 +1,9 @@
+"""What the fork server loads, once, so that the workers which are forked from it have it, and share its pages."""
+
+import stable_baselines3  # noqa: F401
+
+import sb3_a3c.backends.worker_process  # noqa: F401
+from sb3_a3c.engines.compilation import compile_kernels, is_compiled
+
+if is_compiled():
+    compile_kernels()
