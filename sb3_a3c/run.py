@@ -44,15 +44,15 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     watched = not (isinstance(callback, ConvertCallback) and callback.callback is None)
     slices, envs = _divide(venv, resolve_n_workers(model, venv.num_envs))
     engine, why = choose_engine(model.engine, model.policy)
+    if engine == "fused":
+        if not is_compiled():
+            model.logger.info("Compiling the fused engine: this takes some seconds, once on this machine")
+        compile_kernels()
     specs, parameters = _make_specs(model, engine, slices, envs, watched)
     options = model.backend_kwargs or {}
     backend = make_backend(model.backend, specs, parameters, n_rollouts, model.rollout_order, model.max_lead, **options)
     replay = Replay(model, callback, watched, parameters, log_interval)
     model.logger.info(f"Learning with {len(specs)} worker(s), backend {model.backend}, engine {engine} ({why})")
-    if engine == "fused":
-        if not is_compiled():
-            model.logger.info("Compiling the fused engine: this takes some seconds, once on this machine")
-        compile_kernels()
     try:
         # A single worker rests while callbacks run, so they may do with the environments what they like.
         with gate(venv, backend.reach) if len(specs) > 1 else nullcontext(), backend:
