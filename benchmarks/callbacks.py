@@ -103,7 +103,7 @@ def measure_rates(kwargs: dict[str, Any] | None, timesteps: float, eval_freq: in
 def main() -> None:
     args = parse_arguments(
         __doc__,
-        timesteps=Option(120_000, 640, "of a run; A2C makes a third"),
+        timesteps=Option(80_000, 640, "of a run; A2C makes a third"),
         frequency=Option(EVAL_TIMESTEPS, 320, "steps between two evaluations"),
         only=Option("", "thread", "pattern of what to measure beside A2C; all if empty"),
     )

@@ -56,7 +56,7 @@ def measure_rate(name: str, timesteps: int) -> float:
 def main() -> None:
     args = parse_arguments(
         __doc__,
-        timesteps=Option(4_000, 10, "of a run"),
+        timesteps=Option(2_500, 10, "of a run"),
         only=Option("", "2 threads", "pattern of what to measure beside A2C; all if empty"),
     )
     preload()

@@ -5,8 +5,8 @@ Those and A3C's are in ``settings.py``. Now and then a callback sets aside a cop
 learning, the copies are evaluated one after another without noise, each in the same 20 episodes that it has not seen, and the
 first that reaches the threshold says when the task was solved. So the clock, which starts with ``learn()``, counts learning
 and nothing else, and A3C's workers do not learn on in secret while others evaluate. Its steps are those that callbacks had
-seen by then; its workers may be a few rollouts further. Learning ends where the last 100 episodes of training, which have
-noise, reach the threshold in the mean, or with the setting's budget.
+seen by then; its workers may be up to ``max_lead`` rollouts further. Learning ends where the last 100 episodes of training,
+which have noise, reach the threshold in the mean, or with the setting's budget.
 
     python benchmarks/solved.py
 """
@@ -108,7 +108,8 @@ def make_env(env_id: str, n_envs: int, seed: int, setting: Setting) -> VecEnv:
     :param setting: The setting, which says whether they are normalized
     :return: They
     """
-    env = make_vec_env(env_id, n_envs=n_envs, seed=seed)
+    # Else it would be "rgb_array", for which LunarLander makes ever more particles.
+    env = make_vec_env(env_id, n_envs=n_envs, seed=seed, env_kwargs=dict(render_mode=None))
     return VecNormalize(env, gamma=setting.kwargs.get("gamma", 0.99)) if setting.normalize else env
 
 
