@@ -29,6 +29,7 @@ ROWS = [
     ["optimizers", "hyperparameters", "file_lock"],
     ["lean_vec_envs", "normalization"],
     ["engines.kernels", "normalization_kernels", "layout", "policies", "cores"],
+    ["bounded_policy"],
 ]
 
 
