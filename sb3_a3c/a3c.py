@@ -70,7 +70,8 @@ class A3C(OnPolicyAlgorithm):
     :param backend_kwargs: Options of the backend. ``"process"`` has ``start_method``: ``"forkserver"`` (default),
         ``"spawn"`` or ``"fork"``; the others have none
     :param engine: Who computes: ``"torch"`` (any policy; what is correct), ``"fused"`` (compiled kernels, for an ``MlpPolicy``
-        without gSDE or parts of your own and a ``BoundedMlpPolicy``; the same but for rounding and noise) or ``"auto"`` (fused where it fits)
+        or ``BoundedMlpPolicy`` without gSDE or parts of your own; the same but for rounding and noise) or ``"auto"``
+        (fused where it fits)
     :param use_locking: Whether updates are atomic, so that none is lost. ``False`` is Hogwild
     :param rollout_order: ``"env"``: callbacks see one step of every environment, in order, as in SB3. ``"arrival"``:
         whoever is first, for environments of lastingly different speed; the local variable ``env_indices`` says which

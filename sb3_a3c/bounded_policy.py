@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 _MIN_STD = 1e-4
+_TUTORIAL_INIT = partial(nn.init.normal_, std=0.1)
 
 
 class BoundedMlpPolicy(ActorCriticPolicy):
@@ -30,7 +31,7 @@ class BoundedMlpPolicy(ActorCriticPolicy):
     :param lr_schedule: Learning rate schedule (could be constant)
     :param net_arch: The hidden layers of the actor and of the critic; ``None``: ``dict(pi=[200], vf=[100])``
     :param activation_fn: Activation function
-    :param weight_init_fn: Draws the weights of a layer, in place; biases are 0 at first
+    :param weight_init_fn: Draws the weights of a layer, in place, by default from N(0, 0.1); biases are 0 at first
     :param clip_actions: Whether a sampled action is clipped to the bounds at once, so that its probability (density) is
         that of the clipped action, as in the tutorial. ``False``: only the environment's is clipped, as everywhere in SB3
     :param use_sde: Only ``False``: the standard deviation is the network's
@@ -51,7 +52,7 @@ class BoundedMlpPolicy(ActorCriticPolicy):
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         activation_fn: type[nn.Module] = nn.ReLU6,
-        weight_init_fn: Callable[[th.Tensor], Any] = partial(nn.init.normal_, std=0.1),
+        weight_init_fn: Callable[[th.Tensor], Any] = _TUTORIAL_INIT,
         clip_actions: bool = False,
         use_sde: bool = False,
         features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
