@@ -52,6 +52,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         use_rms_prop=False,  # Adam
     ),
 }
+N_WORKERS = {"tutorial": usable_cores(), "ours": 2}
 #: Environments of each worker.
 N_ENVS = {"tutorial": 1, "ours": 2}
 
@@ -74,13 +75,15 @@ class MovingReward(BaseCallback):
                 write_graph(output, self.model)  # type: ignore[arg-type]
 
     def _on_step(self) -> bool:
-        for worker, info in enumerate(self.locals["infos"]):
+        for env_index, info in zip(self.locals["env_indices"], self.locals["infos"], strict=True):
             if "episode" in info:
                 episode_return = info["episode"]["r"]
                 average = 0.9 * self.averages[-1] + 0.1 * episode_return if self.averages else episode_return
                 self.averages.append(average)
                 self.logger.record("rollout/moving_reward", average)
-                print(f"environment {worker}, episode {len(self.averages)}: return {episode_return:.0f}, moving {average:.0f}")
+                print(
+                    f"environment {env_index}, episode {len(self.averages)}: return {episode_return:.0f}, moving {average:.0f}"
+                )
         return True
 
 
@@ -143,14 +146,15 @@ def main() -> None:
     parser.add_argument("--settings", choices=sorted(SETTINGS), default="tutorial")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each, one after another")
     parser.add_argument("--episodes", type=int, default=2_000, help="of all workers together; each makes as many")
-    parser.add_argument("--workers", type=int, default=usable_cores(), help="(default: as many as there are cores)")
+    parser.add_argument("--workers", type=int, help="(default: the tutorial's as many as there are cores, ours 2)")
     parser.add_argument("--out", type=Path, default=Path("runs/tutorial"), help="the folder to write to")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
+    n_workers = args.workers or N_WORKERS[args.settings]
     curves = {}
     for seed in args.seed:
-        model, averages = train(seed, args.settings, args.workers, args.episodes, args.out)
+        model, averages = train(seed, args.settings, n_workers, args.episodes, args.out)
         curves[seed] = averages
         mean, std = evaluate_policy(model, make_vec_env(ENV_ID, seed=1_000_000 + seed), n_eval_episodes=50)
         print(
