@@ -3,8 +3,17 @@
 from sb3_a3c.a3c import A3C
 from sb3_a3c.env_slices import register_vec_env
 from sb3_a3c.faults import NonFiniteError, WorkerDied
-from sb3_a3c.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 
 __version__ = "0.1.0"
 
-__all__ = ["A3C", "CnnPolicy", "MlpPolicy", "MultiInputPolicy", "NonFiniteError", "WorkerDied", "register_vec_env"]
+__all__ = [
+    "A3C",
+    "BoundedMlpPolicy",
+    "CnnPolicy",
+    "MlpPolicy",
+    "MultiInputPolicy",
+    "NonFiniteError",
+    "WorkerDied",
+    "register_vec_env",
+]

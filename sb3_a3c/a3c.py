@@ -18,7 +18,7 @@ from sb3_a3c.arguments import check_arguments, check_n_workers, resolve_n_worker
 from sb3_a3c.backends import RolloutOrder
 from sb3_a3c.cores import usable_cores
 from sb3_a3c.engines import choose_engine
-from sb3_a3c.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.run import run
 
 
@@ -32,7 +32,7 @@ class A3C(OnPolicyAlgorithm):
     parameters, without waiting for one another. With one worker on the torch engine this is A2C, to the last bit. All
     arguments up to ``device`` are A2C's.
 
-    :param policy: The policy model to use (MlpPolicy, CnnPolicy, ...)
+    :param policy: The policy model to use (MlpPolicy, CnnPolicy, BoundedMlpPolicy, ...)
     :param env: The environment to learn from. An id given as text makes one environment a worker; a VecEnv is divided
         among the workers
     :param learning_rate: The learning rate, it can be a function of the current progress remaining (from 1 to 0)
@@ -70,7 +70,8 @@ class A3C(OnPolicyAlgorithm):
     :param backend_kwargs: Options of the backend. ``"process"`` has ``start_method``: ``"forkserver"`` (default),
         ``"spawn"`` or ``"fork"``; the others have none
     :param engine: Who computes: ``"torch"`` (any policy; what is correct), ``"fused"`` (compiled kernels, for an ``MlpPolicy``
-        without parts of your own; the same but for rounding and noise) or ``"auto"`` (fused where it fits)
+        or ``BoundedMlpPolicy`` without parts of your own; the same but for rounding and noise) or ``"auto"`` (fused where
+        it fits)
     :param use_locking: Whether updates are atomic, so that none is lost. ``False`` is Hogwild
     :param rollout_order: ``"env"``: callbacks see one step of every environment, in order, as in SB3. ``"arrival"``:
         whoever is first, for environments of lastingly different speed; the local variable ``env_indices`` says which
@@ -83,6 +84,7 @@ class A3C(OnPolicyAlgorithm):
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
+        "BoundedMlpPolicy": BoundedMlpPolicy,
     }
     ent_coef: float | Sequence[float]  # type: ignore[assignment]
 

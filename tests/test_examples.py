@@ -16,14 +16,16 @@ _NUMBER = r"-?\d+\.\d+"
 @dataclass(frozen=True)
 class Promise:
     """
-    :param timesteps: Steps enough to see that it works
+    :param size: Steps enough to see that it works, or episodes
     :param last_line: A pattern of the last line printed
     :param files: Patterns of the files in ``--out`` with how many there are of each; none: the example has no ``--out``
+    :param unit: What the size is the number of
     """
 
-    timesteps: int
+    size: int
     last_line: str
     files: dict[str, int]
+    unit: str = "timesteps"
 
 
 PROMISES = {
@@ -49,6 +51,12 @@ PROMISES = {
         rf"seed 0: mean reward {_NUMBER} \+/- {_NUMBER} over 50 episodes",
         {"model.zip": 1, "learning_curve.png": 1, "vecnormalize.pkl": 1, "monitor.csv": 1},
     ),
+    "tutorial_pendulum": Promise(
+        4,
+        rf"seed 0: moving average -\d+ at the end, -\d+ at best; mean reward {_NUMBER} \+/- {_NUMBER} over 50 episodes .*",
+        {"seed_0.zip": 1, "moving_reward.png": 1, "tensorboard/seed_0_1/events.out.tfevents.*": 1},
+        unit="episodes",
+    ),
 }
 
 
@@ -57,7 +65,7 @@ PROMISES = {
 def test_example(name: str, tmp_path: Path) -> None:
     assert name in PROMISES, f"examples/{name}.py is new: say in PROMISES what it prints and writes"
     promise = PROMISES[name]
-    command = [sys.executable, "-W", "error", f"examples/{name}.py", "--timesteps", str(promise.timesteps)]
+    command = [sys.executable, "-W", "error", f"examples/{name}.py", f"--{promise.unit}", str(promise.size)]
     if promise.files:
         command += ["--out", str(tmp_path / "out")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)

@@ -31,7 +31,7 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
 )
 
-from sb3_a3c import A3C
+from sb3_a3c import A3C, BoundedMlpPolicy
 from sb3_a3c.normalization import running_statistics
 from sb3_a3c.worker import Worker
 
@@ -138,6 +138,17 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "batch norm and dropout": (
         vec_env("Pendulum-v1", 4),
         {"policy_kwargs": dict(features_extractor_class=DropoutBatchNorm)},
+    ),
+    "bounded actions": (vec_env("Pendulum-v1", 2), {"policy": BoundedMlpPolicy, "ent_coef": 0.01}),
+    "bounded actions, clipped, as in the tutorial": (
+        vec_env("Pendulum-v1"),
+        {
+            "policy": BoundedMlpPolicy,
+            "max_grad_norm": float("inf"),
+            "policy_kwargs": dict(
+                clip_actions=True, optimizer_class=RMSpropTFLike, optimizer_kwargs=dict(alpha=0.9, eps=1e-10)
+            ),
+        },
     ),
     "frozen parameters": (vec_env("Pendulum-v1"), {"policy_kwargs": dict(features_extractor_class=FrozenFeatures)}),
 }

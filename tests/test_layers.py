@@ -31,6 +31,7 @@ ROWS = [
     ["lean_vec_envs"],
     ["normalization"],
     ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores"],
+    ["bounded_policy"],
 ]
 
 

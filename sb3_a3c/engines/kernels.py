@@ -32,13 +32,13 @@ _exact_kernel: Any = njit(fastmath=False, **_OPTIONS)
 OBS_KIND, N_OBS, N_FEATURES, OBS_SIZES = 0, 1, 2, 3
 ACTION_KIND, N_ACTIONS, ACTION_SIZES, LOG_STD = 4, 5, 6, 7
 ACTIVATION, ACTOR, CRITIC, ACTOR_UNITS, CRITIC_UNITS, WIDEST = 8, 9, 10, 11, 12, 13
-STD_COLUMNS = 15
+STD_COLUMNS, CLIP_ACTIONS = 14, 15
 N_FIELDS = 16
 #: A layer is (inputs, outputs, where its weight begins in the vector, where its bias begins).
 LAYER_FIELDS = 4
 
 FLAT, ONE_HOT = 0, 1
-GAUSSIAN, CATEGORICAL, BERNOULLI, STATE_DEPENDENT = 0, 1, 2, 4
+GAUSSIAN, CATEGORICAL, BERNOULLI, STATE_DEPENDENT, BOUNDED = 0, 1, 2, 3, 4
 IDENTITY, TANH, RECTIFIER, ELU, RELU6, SIGMOID = 0, 1, 2, 3, 4, 5
 
 _ZERO, _HALF, _ONE, _TWO, _SIX = (np.float32(number) for number in (0.0, 0.5, 1.0, 2.0, 6.0))
@@ -46,6 +46,8 @@ _HALF_LOG_TWO_PI = np.float32(0.5 * math.log(2.0 * math.pi))
 #: What gSDE adds to a variance.
 SDE_EPSILON = 1e-6
 _SDE_EPSILON = np.float32(SDE_EPSILON)
+#: Of BoundedMlpPolicy; a constant of its own, for numba's cache would not notice that another file's has changed.
+_MIN_STD = np.float32(1e-4)
 
 # exp(x) = 2^n e^r with n = x / ln 2 to the nearest whole number; tanh(x) = x + x^3 p(x^2) up to 0.625. The polynomials are
 # those of the Cephes library.
@@ -106,7 +108,7 @@ def act(network, limits, vector, rng, noise, obs, step, observations, actions, c
             below = latent[env * n_latent : (env + 1) * n_latent]
             log_probs[step, env] = _sample_state_dependent(noise, matrix, below, part, actions[step, env])
         else:
-            log_probs[step, env] = _sample(network, vector, rng, part, actions[step, env])
+            log_probs[step, env] = _sample(network, limits, vector, rng, part, actions[step, env])
         if trouble < 0 and not math.isfinite(log_probs[step, env]):
             trouble = n_envs + env
     _clip(limits, actions[step], clipped_actions[step])
@@ -250,7 +252,9 @@ def gradient(
                 network, variances, below, said, action, -weight * share, entropy_weight, error, out
             )
         else:
-            log_prob, entropy = _head_gradient(network, vector, said, action, -weight * share, entropy_weight, error, out)
+            log_prob, entropy = _head_gradient(
+                network, limits, vector, said, action, -weight * share, entropy_weight, error, out
+            )
         policy_loss -= weight * log_prob
         entropy_loss -= entropy
     _backward(network, network[ACTOR], vector, limits[0], x, hidden, delta, spare, out, n_rows)
@@ -564,7 +568,7 @@ def _exp(x):
 
 
 @_exact
-def _sample(network, vector, rng, head, action):
+def _sample(network, limits, vector, rng, head, action):
     """
     Draw one action, whose distribution is given by what the actor's last layer says.
 
@@ -587,6 +591,15 @@ def _sample(network, vector, rng, head, action):
             action[j] = choice
             log_prob += log_p
             start += size
+    elif kind == BOUNDED:
+        n_actions = action.size
+        for j in range(n_actions):
+            mean, std = _bounded_mean(limits, n_actions, j, _tanh(head[j])), _softplus(head[n_actions + j]) + _MIN_STD
+            action[j] = mean + std * np.float32(_normal(rng))
+            if network[CLIP_ACTIONS]:
+                action[j] = _within(limits, n_actions, j, action[j])
+            z = (action[j] - mean) / std
+            log_prob -= _HALF * z * z + math.log(std) + _HALF_LOG_TWO_PI
     else:
         for j in range(head.size):
             taken = _uniform(rng) * (1.0 + math.exp(-np.float64(head[j]))) < 1.0
@@ -646,14 +659,29 @@ def _clip(limits, actions, clipped_actions):
     n_envs, n_actions = actions.shape
     for env in range(n_envs):
         for j in range(n_actions):
-            low, high = limits[1 + j], limits[1 + n_actions + j]
-            action = actions[env, j]
-            action = low if action < low else action
-            clipped_actions[env, j] = high if action > high else action
+            clipped_actions[env, j] = _within(limits, n_actions, j, actions[env, j])
 
 
 @_inner
-def _head_gradient(network, vector, head, action, policy_weight, entropy_weight, delta, out):
+def _within(limits, n_actions, j, action):
+    low, high = limits[1 + j], limits[1 + n_actions + j]
+    action = low if action < low else action
+    return high if action > high else action
+
+
+@_exact
+def _half_width(limits, n_actions, j):
+    return np.float32(0.5 * np.float64(limits[1 + n_actions + j]) - 0.5 * np.float64(limits[1 + j]))
+
+
+@_exact
+def _bounded_mean(limits, n_actions, j, tanh):
+    center = np.float32(0.5 * np.float64(limits[1 + j]) + 0.5 * np.float64(limits[1 + n_actions + j]))
+    return center + _half_width(limits, n_actions, j) * tanh
+
+
+@_inner
+def _head_gradient(network, limits, vector, head, action, policy_weight, entropy_weight, delta, out):
     """
     Write to ``delta`` the gradient of ``policy_weight log pi(a|s) + entropy_weight H`` for what the actor's last layer
     says, and add that for the standard deviations to ``out``.
@@ -683,6 +711,17 @@ def _head_gradient(network, vector, head, action, policy_weight, entropy_weight,
             log_prob += log_p
             entropy += h
             start += size
+    elif kind == BOUNDED:
+        n_actions = action.size
+        for j in range(n_actions):
+            tanh, s = _tanh(head[j]), head[n_actions + j]
+            std = _softplus(s) + _MIN_STD
+            z = (action[j] - _bounded_mean(limits, n_actions, j, tanh)) / std
+            log_prob -= _HALF * z * z + math.log(std) + _HALF_LOG_TWO_PI
+            entropy += _HALF + _HALF_LOG_TWO_PI + math.log(std)
+            known = _ONE if std < np.float32(np.inf) else np.float32(np.nan)  # as above
+            delta[j] = known * policy_weight * z / std * _half_width(limits, n_actions, j) * (_ONE - tanh * tanh)
+            delta[n_actions + j] = known * (policy_weight * (z * z - _ONE) + entropy_weight) / std / (_ONE + math.exp(-s))
     else:
         for j in range(head.size):
             p, softplus = _ONE / (_ONE + math.exp(-head[j])), _softplus(head[j])

@@ -18,6 +18,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
 import sb3_a3c.engines.kernels as kernels
+from sb3_a3c.bounded_policy import BoundedGaussianDistribution, BoundedMlpPolicy
 from sb3_a3c.layout import Layout
 
 _DISTRIBUTIONS = {
@@ -26,6 +27,7 @@ _DISTRIBUTIONS = {
     MultiCategoricalDistribution: kernels.CATEGORICAL,
     BernoulliDistribution: kernels.BERNOULLI,
     StateDependentNoiseDistribution: kernels.STATE_DEPENDENT,
+    BoundedGaussianDistribution: kernels.BOUNDED,
 }
 _WITH_STD = (DiagGaussianDistribution, StateDependentNoiseDistribution)
 
@@ -62,8 +64,8 @@ def why_not_fused(policy: ActorCriticPolicy) -> str | None:
     :param policy: A policy
     :return: Why the fused engine can't compute what the policy does, None: it can
     """
-    if type(policy) is not ActorCriticPolicy:
-        return f"the policy is a {type(policy).__name__}, not an ActorCriticPolicy itself"
+    if type(policy) not in (ActorCriticPolicy, BoundedMlpPolicy):
+        return f"the policy is a {type(policy).__name__}, not an ActorCriticPolicy or BoundedMlpPolicy itself"
     return _why_not_spaces(policy) or _why_not_parts(policy) or _why_not_parameters(policy)
 
 
@@ -91,8 +93,10 @@ def read_network(policy: ActorCriticPolicy, layout: Layout) -> Network:
     table[kernels.N_ACTIONS] = n_actions
     table[kernels.ACTION_SIZES] = len(table)
     table += action_sizes
-    if isinstance(policy.action_dist, _WITH_STD):
+    if type(policy.action_dist) in _WITH_STD:
         table[kernels.LOG_STD], table[kernels.STD_COLUMNS] = starts[id(policy.log_std)], policy.log_std.shape[-1]
+    elif isinstance(policy.action_dist, BoundedGaussianDistribution):
+        table[kernels.CLIP_ACTIONS] = policy.action_dist.clip_actions
     table[kernels.ACTIVATION] = activation
     for field, units, linears in zip(
         (kernels.ACTOR, kernels.CRITIC), (kernels.ACTOR_UNITS, kernels.CRITIC_UNITS), nets, strict=True
@@ -159,7 +163,7 @@ def _why_not_parts(policy: ActorCriticPolicy) -> str | None:
 def _why_not_parameters(policy: ActorCriticPolicy) -> str | None:
     params = list(policy.parameters())
     linears = [module for module in policy.modules() if isinstance(module, nn.Linear)]
-    expected = 2 * len(linears) + isinstance(policy.action_dist, _WITH_STD)
+    expected = 2 * len(linears) + (type(policy.action_dist) in _WITH_STD)
     if len(params) != expected or any(True for _ in policy.buffers()):
         return "the policy has parameters or buffers of its own, or modules that share theirs"
     if not all(param.requires_grad for param in params):

@@ -1,0 +1,168 @@
+"""
+The A3C of a well-known tutorial, with its network, its updates and its settings: docs/tutorial.rst walks through it.
+
+    python examples/tutorial_pendulum.py --seed 0 1 2 3 4 --out runs/tutorial
+    python examples/tutorial_pendulum.py --settings ours --seed 0 1 2 3 4 --out runs/ours
+    tensorboard --logdir runs/tutorial/tensorboard
+
+Prints a line an episode, and how each policy does without noise; leaves in the folder the models, a picture of the moving
+averages, and for TensorBoard the network's graph and a log.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch as th
+from gymnasium.wrappers import TransformReward
+from matplotlib.figure import Figure
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import TensorBoardOutputFormat
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+
+from sb3_a3c import A3C
+from sb3_a3c.cores import usable_cores
+
+ENV_ID, MAX_EPISODE_STEPS = "Pendulum-v1", 200
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "tutorial": dict(
+        learning_rate=1e-4,
+        vf_learning_rate=1e-3,
+        n_steps=10,
+        gamma=0.9,
+        ent_coef=0.01,
+        vf_coef=1.0,
+        max_grad_norm=float("inf"),
+        policy_kwargs=dict(clip_actions=True, optimizer_class=RMSpropTFLike, optimizer_kwargs=dict(alpha=0.9, eps=1e-10)),
+    ),
+    "ours": dict(
+        learning_rate=lambda progress_remaining: 5e-4 * progress_remaining,
+        vf_learning_rate=lambda progress_remaining: 2e-3 * progress_remaining,
+        n_steps=8,
+        gamma=0.9,
+        gae_lambda=0.9,
+        ent_coef=0.01,
+        vf_coef=1.0,
+        max_grad_norm=float("inf"),
+        use_rms_prop=False,  # Adam
+    ),
+}
+N_WORKERS = {"tutorial": usable_cores(), "ours": 2}
+#: Environments of each worker.
+N_ENVS = {"tutorial": 1, "ours": 2}
+
+
+def scale_rewards(env: gym.Env) -> gym.Env:
+    """Around the Monitor, so that the returns it tells are the environment's own."""
+    return TransformReward(env, lambda reward: (reward + 8) / 8)  # type: ignore[operator]
+
+
+class MovingReward(BaseCallback):
+    """Prints, logs and keeps the moving average of the returns, 0.9 of the old and 0.1 of the new, an episode at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.averages: list[float] = []
+
+    def _on_training_start(self) -> None:
+        for output in self.logger.output_formats:
+            if isinstance(output, TensorBoardOutputFormat):
+                write_graph(output, self.model)  # type: ignore[arg-type]
+
+    def _on_step(self) -> bool:
+        for env_index, info in zip(self.locals["env_indices"], self.locals["infos"], strict=True):
+            if "episode" in info:
+                episode_return = info["episode"]["r"]
+                average = 0.9 * self.averages[-1] + 0.1 * episode_return if self.averages else episode_return
+                self.averages.append(average)
+                self.logger.record("rollout/moving_reward", average)
+                print(
+                    f"environment {env_index}, episode {len(self.averages)}: return {episode_return:.0f}, moving {average:.0f}"
+                )
+        return True
+
+
+class Outputs(th.nn.Module):
+    """From an observation to the mean and the standard deviation of the action, and the value: what the graph shows."""
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, obs: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        distribution = self.policy.get_distribution(obs).distribution
+        return distribution.mean, distribution.stddev, self.policy.predict_values(obs)
+
+
+def write_graph(output: TensorBoardOutputFormat, model: A3C) -> None:
+    obs = th.as_tensor(model.observation_space.sample()[None])
+    with warnings.catch_warnings():
+        # add_graph traces, which torch would have one do otherwise; and checks of the distribution are no part of the graph.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", th.jit.TracerWarning)
+        output.writer.add_graph(Outputs(model.policy), obs)
+
+
+def train(seed: int, settings: str, n_workers: int, n_episodes: int, out: Path) -> tuple[A3C, list[float]]:
+    """
+    :return: The model, and the moving average of the return after each episode
+    """
+    n_envs = n_workers * N_ENVS[settings]
+    env = make_vec_env(ENV_ID, n_envs=n_envs, wrapper_class=scale_rewards)
+    model = A3C(
+        "BoundedMlpPolicy",
+        env,
+        n_workers=n_workers,
+        seed=1_000 * seed,  # an environment's own is that, and its number
+        tensorboard_log=str(out / "tensorboard"),
+        **SETTINGS[settings],
+    )
+    moving_reward = MovingReward()
+    n_rounds = -(-n_episodes // n_envs)  # of an episode in each environment
+    model.learn(n_rounds * n_envs * MAX_EPISODE_STEPS, callback=moving_reward, tb_log_name=f"seed_{seed}")
+    model.save(out / f"seed_{seed}.zip")
+    return model, moving_reward.averages
+
+
+def draw(curves: dict[int, list[float]], path: Path) -> None:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    for seed, curve in curves.items():
+        axis.plot(range(1, len(curve) + 1), curve, linewidth=0.8, label=f"seed {seed}")
+    axis.set_xlabel("global episodes")
+    axis.set_ylabel("Total moving reward")
+    axis.legend(loc="lower right")
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--settings", choices=sorted(SETTINGS), default="tutorial")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each, one after another")
+    parser.add_argument("--episodes", type=int, default=2_000, help="of all workers together; each makes as many")
+    parser.add_argument("--workers", type=int, help="(default: the tutorial's as many as there are cores, ours 2)")
+    parser.add_argument("--out", type=Path, default=Path("runs/tutorial"), help="the folder to write to")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    n_workers = args.workers or N_WORKERS[args.settings]
+    curves = {}
+    for seed in args.seed:
+        model, averages = train(seed, args.settings, n_workers, args.episodes, args.out)
+        curves[seed] = averages
+        mean, std = evaluate_policy(model, make_vec_env(ENV_ID, seed=1_000_000 + seed), n_eval_episodes=50)
+        print(
+            f"seed {seed}: moving average {averages[-1]:.0f} at the end, {max(averages):.0f} at best; "
+            f"mean reward {mean:.1f} +/- {std:.1f} over 50 episodes without noise"
+        )
+    draw(curves, args.out / "moving_reward.png")
+
+
+if __name__ == "__main__":
+    main()
