@@ -32,7 +32,7 @@ bench: $(VENV)/installed
 
 $(VENV)/installed: setup.cfg constraints.txt
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,tests,conformance,lint,docs]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,compare,tests,conformance,lint,docs]'
 	touch $@
 
 clean:
