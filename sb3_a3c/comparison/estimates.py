@@ -18,8 +18,8 @@ from sb3_a3c.comparison.run import Evaluation, RunResult
 Axis = Literal["timesteps", "seconds"]
 AXES: tuple[Axis, ...] = ("timesteps", "seconds")
 
-#: Draws of seeds; rliable's authors take as many for curves.
-_N_RESAMPLES = 2000
+#: Draws of seeds for one figure, and for the points of a curve, as rliable's authors have it.
+_N_RESAMPLES, _N_CURVE_RESAMPLES = 50_000, 2_000
 #: Points of a curve. Out of the air: more than there are evaluations.
 _N_POINTS = 201
 
@@ -109,12 +109,13 @@ def learning_curve(results: Sequence[RunResult], axis: Axis) -> Curve:
     xs = [[getattr(evaluation, axis) for evaluation in result.evaluations] for result in results]
     ys = [[evaluation.mean_return for evaluation in result.evaluations] for result in results]
     at = np.linspace(0.0, min(x[-1] for x in xs), _N_POINTS)
-    return Curve(at, estimate(np.array([np.interp(at, x, y) for x, y in zip(xs, ys, strict=True)])))
+    return Curve(at, estimate(np.array([np.interp(at, x, y) for x, y in zip(xs, ys, strict=True)]), _N_CURVE_RESAMPLES))
 
 
-def estimate(values: np.ndarray) -> Estimate:
+def estimate(values: np.ndarray, n_resamples: int = _N_RESAMPLES) -> Estimate:
     """
     :param values: A value a seed, or a row of them: ``(n_seeds, ...)``
+    :param n_resamples: Draws of seeds
     :return: Their interquartile mean; with one seed there is no interval, and its ends are NaN
     """
     iqm = _iqm(values, axis=0)
@@ -122,7 +123,7 @@ def estimate(values: np.ndarray) -> Estimate:
         return Estimate(iqm, np.full_like(iqm, np.nan), np.full_like(iqm, np.nan))
     rng = np.random.default_rng(0)  # so that a report that is made again is the same
     interval = stats.bootstrap(
-        (values,), _iqm, axis=0, n_resamples=_N_RESAMPLES, method="percentile", rng=rng
+        (values,), _iqm, axis=0, n_resamples=n_resamples, method="percentile", rng=rng
     ).confidence_interval
     return Estimate(iqm, np.asarray(interval.low), np.asarray(interval.high))
 

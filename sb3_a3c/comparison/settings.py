@@ -72,10 +72,13 @@ def complete(settings: Settings, algorithm: str, env_id: str) -> Settings:
     :raises BadArgument: if a name in them is none of the algorithm's, or the environment can't be made
     """
     found = find_algorithm(algorithm)
-    allowed = (set(inspect.signature(found).parameters) - _OURS) | _ENV_KEYS
-    for key in settings:
-        if key not in allowed:
-            raise BadArgument(f"settings of {algorithm}: {key!r} must be one of {sorted(allowed)}")
+    parameters = inspect.signature(found).parameters
+    allowed = (set(parameters) - _OURS) | _ENV_KEYS
+    for key, value in settings.items():
+        check(key in allowed, f"a key in the settings of {algorithm}", key, f"one of {sorted(allowed)}")
+        if key in parameters and isinstance(parameters[key].default, int | float):
+            is_text = isinstance(_argument(key, settings), str)
+            check(not is_text, f"{key} in the settings of {algorithm}", value, f"like its default, {parameters[key].default}")
     settings = {"n_envs": default_n_envs(found), **settings}
     n_envs = settings["n_envs"]
     check(
@@ -149,8 +152,10 @@ def _policy_for(observation_space: spaces.Space) -> str:
 
 def _argument(key: str, settings: Settings) -> Any:
     value = settings[key]
-    if key in _SCHEDULES and isinstance(value, str) and value.startswith("lin_"):
-        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+    if key in _SCHEDULES and isinstance(value, str):
+        initial = _number(value.removeprefix("lin_"))
+        check(isinstance(initial, float), key, value, "a number, or lin_ and a number to decay linearly to 0")
+        return LinearSchedule(initial, 0.0, 1.0) if value.startswith("lin_") else initial
     if key in _PYTHON:
         return _evaluated(key, settings)
     if key == "policy" and "." in value:
