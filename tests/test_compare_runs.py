@@ -1,5 +1,6 @@
 """A run of a comparison: settings are rl-zoo3's, clock and steps are honest, evaluations are of what the policy was."""
 
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize, sync_e
 
 from sb3_a3c import A3C
 from sb3_a3c.comparison import run as run_module
-from sb3_a3c.comparison.checkpoints import Checkpoints, StepCounter
+from sb3_a3c.comparison.checkpoints import Checkpoints
 from sb3_a3c.comparison.provenance import Provenance
 from sb3_a3c.comparison.run import RunResult, RunSpec, Stage, carry_out
 from sb3_a3c.comparison.settings import Settings, complete, make_env, make_model, read_settings
+from sb3_a3c.comparison.step_counts import StepCounts
 
 SETTINGS = """\
 atari:
@@ -106,20 +108,25 @@ class EvaluateInPlace(BaseCallback):
         self.env.seed(self.spec.seed + 1_000_000)
         self.returns.append(evaluate_policy(model, self.env, self.spec.n_eval_episodes, return_episode_rewards=True)[0])
 
-    def _on_step(self) -> bool:
-        if self.num_timesteps % self.spec.eval_interval == 0 and self.num_timesteps < self.spec.timesteps:
+    def _on_rollout_start(self) -> None:
+        if self.model.num_timesteps in range(self.spec.eval_interval, self.spec.timesteps, self.spec.eval_interval):
             self.evaluate(self.model)
+
+    def _on_step(self) -> bool:
         return True
 
 
-@pytest.mark.parametrize("algorithm", ["a2c", "a3c"])
-def test_evaluations_are_of_what_the_policy_was(algorithm: str) -> None:
-    """Parameters and statistics of that moment: evaluated then, in place, the same returns come out."""
+@pytest.mark.parametrize(("algorithm", "timesteps"), [("a2c", [0, 200, 400, 600]), ("a3c", [0, 210, 410, 600])])
+def test_evaluations_are_of_what_the_policy_was(algorithm: str, timesteps: list[int]) -> None:
+    """
+    Parameters and statistics of that moment: evaluated then, in place, the same returns come out. When A3C's callbacks see
+    a rollout begin, its worker has made it.
+    """
     settings = {"n_envs": 2, "normalize": True, "learning_rate": 0.01}
     settings |= {"n_workers": 1, "engine": "torch"} if algorithm == "a3c" else {}
     spec = make_spec(algorithm, "Pendulum-v1", settings)
     result = carried_out(spec)
-    assert [evaluation.timesteps for evaluation in result.evaluations] == [0, 200, 400, 600]
+    assert [evaluation.timesteps for evaluation in result.evaluations] == timesteps
     assert all(evaluation.lengths == [200] * 3 for evaluation in result.evaluations)
 
     model = make_model(algorithm, make_env("Pendulum-v1", spec.settings, 2, spec.seed), spec.settings, spec.seed)
@@ -156,25 +163,27 @@ def test_the_clock_knows_nothing_of_evaluations(monkeypatch: pytest.MonkeyPatch)
 def test_steps_are_those_that_workers_have_made(backend: str) -> None:
     """A3C's workers are ahead of what callbacks see: by ``num_timesteps`` a policy would seem to have learned from less."""
     settings = complete({"n_envs": 2, "backend": backend, "n_steps": 4}, "a3c", "CartPole-v1")
-    env = make_env("CartPole-v1", settings, 2, seed=0, outermost=StepCounter)
-    model = make_model("a3c", env, settings, seed=0)
     seen: list[int] = []
 
     class Slow(Checkpoints):
         def _on_step(self) -> bool:
             time.sleep(0.005)  # so that workers get ahead
-            n_taken = len(self.taken)
-            go_on = super()._on_step()
-            seen.extend([self.num_timesteps] * (len(self.taken) - n_taken))
-            return go_on
+            return super()._on_step()
 
-    checkpoints = Slow(160, lambda steps: None)
-    checkpoints.learn(model, 800)
+        def _take(self, model: Any, seconds: float) -> None:
+            super()._take(model, seconds)
+            seen.append(model.num_timesteps)
+
+    with StepCounts(2) as step_counts:
+        env = make_env("CartPole-v1", settings, 2, seed=0, outermost=step_counts.wrap)
+        model = make_model("a3c", env, settings, seed=0)
+        checkpoints = Slow(160, step_counts, lambda steps: None)
+        checkpoints.learn(model, 800)
     assert isinstance(model, A3C) and model.num_timesteps == 800
     made = [checkpoint.timesteps for checkpoint in checkpoints.taken]
-    assert seen == [160, 320, 480, 640]
+    assert seen == [0, 160, 320, 480, 640, 800]
     assert made[0] == 0 and made[-1] == 800 and made == sorted(made)
-    assert all(steps >= shown for steps, shown in zip(made[1:-1], seen, strict=True))
+    assert all(steps >= shown for steps, shown in zip(made, seen, strict=True))
     assert made[1] > 320
     for name, tensor in model.policy.state_dict().items():
         assert th.equal(checkpoints.taken[-1].parameters[name], tensor)
@@ -182,9 +191,9 @@ def test_steps_are_those_that_workers_have_made(backend: str) -> None:
 
 
 def test_checkpoints_are_taken_once_an_interval() -> None:
-    """Also where a step of all environments is longer than that, or the last falls together with the end."""
+    """Also where a rollout is longer than that, or the last falls together with the end."""
     checkpoints = carried_out(make_spec("a2c", "CartPole-v1", {"n_envs": 8}, timesteps=120, interval=4)).evaluations
-    assert [evaluation.timesteps for evaluation in checkpoints] == [*range(0, 120, 8), 120]
+    assert [evaluation.timesteps for evaluation in checkpoints] == [0, 40, 80, 120]
 
 
 def test_any_algorithm_of_sb3_s_kind() -> None:
@@ -192,9 +201,18 @@ def test_any_algorithm_of_sb3_s_kind() -> None:
     assert [evaluation.timesteps for evaluation in carried_out(spec).evaluations] == [0, 200]
 
 
-def test_step_counter_changes_nothing() -> None:
-    env, counted = gym.make("CartPole-v1"), StepCounter(gym.make("CartPole-v1"))
-    assert (env.reset(seed=1)[0] == counted.reset(seed=1)[0]).all()
-    for _ in range(5):
-        assert (env.step(0)[0] == counted.step(0)[0]).all()
-    assert counted.get_wrapper_attr("steps_made") == 5
+def test_step_counts_change_nothing() -> None:
+    with StepCounts(2) as step_counts:
+        env, counted, other = gym.make("CartPole-v1"), *(step_counts.wrap(gym.make("CartPole-v1")) for _ in range(2))
+        counted = pickle.loads(pickle.dumps(counted))  # as into another process
+        other.reset()
+        assert (env.reset(seed=1)[0] == counted.reset(seed=1)[0]).all()
+        for n_steps in range(1, 6):
+            assert (env.step(0)[0] == counted.step(0)[0]).all()
+            assert step_counts.total() == n_steps
+        other.step(0)
+        assert step_counts.total() == 6
+        path = Path(step_counts._file.name)
+    assert not path.exists()
+    counted.step(0)
+    assert step_counts.total() == 7  # memory that is mapped stays

@@ -16,7 +16,7 @@ ROWS = [
     ["comparison.run"],
     ["comparison.settings"],
     ["comparison.algorithms", "comparison.checkpoints", "comparison.pages", "comparison.provenance"],
-    ["comparison", "comparison.faults"],
+    ["comparison", "comparison.faults", "comparison.step_counts"],
     ["a3c"],
     ["run"],
     ["arguments", "replay"],

@@ -14,27 +14,14 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_a3c.comparison.step_counts import StepCounts
 
 #: Seconds between two reports of progress. Out of the air: often enough to look alive.
 _REPORT_EVERY = 0.5
-
-
-class StepCounter(gym.Wrapper):
-    """Counts the steps of an environment."""
-
-    def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
-        self.steps_made = 0
-
-    def step(self, action: Any) -> Any:
-        """As the environment's."""
-        self.steps_made += 1
-        return self.env.step(action)
 
 
 @dataclass(frozen=True)
@@ -54,18 +41,20 @@ class Checkpoint:
 
 class Checkpoints(BaseCallback):
     """
-    Takes a checkpoint each so many steps.
+    Takes a checkpoint each so many steps, when the next rollout begins and the policy is new.
 
     :param interval: Steps between two checkpoints
+    :param step_counts: The steps of the environments that the model learns from
     :param report: Told how many steps have been made, now and then
     """
 
-    def __init__(self, interval: int, report: Callable[[int], None]) -> None:
+    def __init__(self, interval: int, step_counts: StepCounts, report: Callable[[int], None]) -> None:
         super().__init__()
         self.taken: list[Checkpoint] = []
         #: Seconds that the copying took.
         self.copying = 0.0
         self._interval = interval
+        self._step_counts = step_counts
         self._report = report
         self._due = interval
         self._last = 0
@@ -75,31 +64,32 @@ class Checkpoints(BaseCallback):
         """
         Let a model learn, with a checkpoint before, some meanwhile, and one at the end.
 
-        :param model: The model, over environments with a ``StepCounter``
+        :param model: The model
         :param timesteps: Steps to learn from
         """
-        assert model.env is not None
         self._last = timesteps
-        self._take(model, model.env, seconds=0.0)
+        self._take(model, seconds=0.0)
         self._started = self._reported = time.perf_counter()
         model.learn(timesteps, callback=self)
-        self._take(model, model.env, seconds=time.perf_counter() - self._started)
+        self._take(model, seconds=time.perf_counter() - self._started)
 
-    def _on_step(self) -> bool:
+    def _on_rollout_start(self) -> None:
         now = time.perf_counter()
-        if self._due <= self.num_timesteps < self._last:
-            self._take(self.model, self.training_env, seconds=now - self._started)
-            self._due += self._interval * ((self.num_timesteps - self._due) // self._interval + 1)
+        steps = self.model.num_timesteps
+        if self._due <= steps < self._last:
+            self._take(self.model, seconds=now - self._started)
+            self._due += self._interval * ((steps - self._due) // self._interval + 1)
         if now - self._reported > _REPORT_EVERY:
             self._reported = now
-            self._report(self.num_timesteps)
+            self._report(steps)
+
+    def _on_step(self) -> bool:
         return True
 
-    def _take(self, model: BaseAlgorithm, env: VecEnv, seconds: float) -> None:
+    def _take(self, model: BaseAlgorithm, seconds: float) -> None:
         begun = time.perf_counter()
         parameters = {name: tensor.detach().cpu().clone() for name, tensor in model.policy.state_dict().items()}
         obs_rms = deepcopy(getattr(model.get_vec_normalize_env(), "obs_rms", None))
         # Read after the parameters, so that these never know of a step that is not counted.
-        timesteps = sum(env.get_attr("steps_made"))
-        self.taken.append(Checkpoint(timesteps, seconds, parameters, obs_rms))
+        self.taken.append(Checkpoint(self._step_counts.total(), seconds, parameters, obs_rms))
         self.copying += time.perf_counter() - begun

@@ -2,16 +2,17 @@
 Runs in processes: each begins in a fresh interpreter, so none profits or suffers from what ran before it.
 
 What is guaranteed: however this ends, no run is left at work; a run whose process dies is an error, and never a wait. What
-is assumed: one thread uses it. Ctrl-C reaches all processes of a terminal; runs ignore it, and are ended from here. If this
-process is killed, a run ends by itself when it next has something to report, within a second or an evaluation.
+is assumed: one thread uses it. Ctrl-C, which reaches all processes of a terminal, is blocked in runs; they are ended from
+here. If this process is killed, a run ends by itself when it next has something to report, at a rollout or an evaluation.
 """
 
 import multiprocessing
 import signal
+import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import cast
@@ -47,9 +48,10 @@ def in_processes(specs: Sequence[RunSpec], jobs: int, hear: Callable[[RunSpec, M
                 spec = waiting.popleft()
                 connection, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_live, args=(theirs, spec, Provenance.here(jobs)), name="comparison run")
-                process.start()
+                with _ctrl_c_later():
+                    process.start()
+                    running[connection] = spec, process
                 theirs.close()
-                running[connection] = spec, process
                 hear(spec, Stage("starts", 0.0))
             for connection in cast(list[Connection], wait(list(running))):
                 spec, process = running[connection]
@@ -62,6 +64,23 @@ def in_processes(specs: Sequence[RunSpec], jobs: int, hear: Callable[[RunSpec, M
         for _, process in running.values():
             process.terminate()
             _end(process)
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, and let it reach this one when they have been started whole."""
+    in_main_thread = threading.current_thread() is threading.main_thread()  # where Python handles signals
+    pressed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number)) if in_main_thread else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+        for number in pressed:
+            signal.raise_signal(number)
 
 
 def _receive(connection: Connection, process: SpawnProcess) -> Message:
@@ -81,7 +100,6 @@ def _end(process: SpawnProcess) -> None:
 
 def _live(connection: Connection, spec: RunSpec, provenance: Provenance) -> None:
     """In the run's process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         result = carry_out(spec, provenance, report=connection.send)
     except Exception:

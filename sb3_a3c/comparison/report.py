@@ -150,7 +150,7 @@ def _against_the_first(summaries: Sequence[Summary]) -> str:
 def _how_measured(plan: Plan, results: Sequence[RunResult]) -> list[str]:
     copying = max(result.copying_seconds / result.evaluations[-1].seconds for result in results)
     n_runs = len(plan.specs)
-    intervals = sorted({spec.eval_interval for spec in plan.specs})
+    intervals = " or ".join(f"{interval:,}" for interval in sorted({spec.eval_interval for spec in plan.specs}))
     return [
         "Seconds are those of learn() alone, with the start of its workers, and without any evaluation: the policy and its "
         "normalization statistics were copied during training and evaluated when it was over. Copying is counted; it took at "
@@ -158,7 +158,8 @@ def _how_measured(plan: Plan, results: Sequence[RunResult]) -> list[str]:
         "Steps are counted in the environments when the policy was copied. A3C's workers are ahead of what callbacks see, and "
         "what they have done by then counts.",
         f"Each evaluation: {plan.arguments.n_eval_episodes} episodes with deterministic actions, in the environment's own "
-        f"rewards, from the same starts for all algorithms; every {' or '.join(f'{i:,}' for i in intervals)} steps.",
+        f"rewards, from the same starts for all algorithms; every {intervals} steps, at the next "
+        "rollout's beginning.",
         f"{n_runs} runs, each in a fresh process, {plan.arguments.num_threads} torch thread(s), a seed of every algorithm "
         "before the next seed.",
     ]

@@ -11,9 +11,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_a3c.comparison.checkpoints import Checkpoint, Checkpoints, StepCounter
+from sb3_a3c.comparison.checkpoints import Checkpoint, Checkpoints
 from sb3_a3c.comparison.provenance import Provenance
 from sb3_a3c.comparison.settings import Settings, make_env, make_model
+from sb3_a3c.comparison.step_counts import StepCounts
 
 #: Between the seeds of training and of evaluation. Out of the air, but more than anybody's number of seeds.
 _SEED_OFFSET = 1_000_000
@@ -132,11 +133,15 @@ def carry_out(spec: RunSpec, provenance: Provenance, report: Callable[[Stage], N
     """
     begun = time.perf_counter()
     th.set_num_threads(spec.num_threads)
-    env = make_env(spec.env, spec.settings, spec.settings["n_envs"], spec.seed, outermost=StepCounter)
-    model = make_model(spec.algorithm, env, spec.settings, spec.seed)
-    checkpoints = Checkpoints(spec.eval_interval, lambda steps: report(Stage("learns", min(steps / spec.timesteps, 1.0))))
-    checkpoints.learn(model, spec.timesteps)
-    env.close()
+    n_envs = spec.settings["n_envs"]
+    with StepCounts(n_envs) as step_counts:
+        env = make_env(spec.env, spec.settings, n_envs, spec.seed, outermost=step_counts.wrap)
+        model = make_model(spec.algorithm, env, spec.settings, spec.seed)
+        checkpoints = Checkpoints(
+            spec.eval_interval, step_counts, lambda steps: report(Stage("learns", min(steps / spec.timesteps, 1.0)))
+        )
+        checkpoints.learn(model, spec.timesteps)
+        env.close()
 
     n_eval_envs = min(spec.n_eval_episodes, _MAX_EVAL_ENVS)
     eval_env = make_env(spec.env, spec.settings, n_eval_envs, spec.seed + _SEED_OFFSET, training=False)
