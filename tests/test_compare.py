@@ -57,7 +57,7 @@ def test_it_goes_on_where_it_was_interrupted(name: str, returncode: int, tmp_pat
     command = [*COMMAND, *PENDULUM, *options, "--out", str(out)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         first = out / "runs" / "a3c-seed0.json"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 100
         while not first.exists():
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.01)
