@@ -31,7 +31,7 @@ bench: $(VENV)/installed
 
 $(VENV)/installed: setup.cfg constraints.txt
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,tests,conformance,benchmarks,lint,docs]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,compare,tests,conformance,benchmarks,lint,docs]'
 	touch $@
 
 clean:

@@ -2,10 +2,13 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+
+from sb3_a3c.compare import make_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]
@@ -42,6 +45,8 @@ def test_commands_exist(page: Path) -> None:
         command = line.split("#")[0].strip()
         if command.startswith("make "):
             assert command.split()[1] in verbs, command
+        elif command.startswith("python -m sb3_a3c.compare "):
+            make_parser().parse_args(shlex.split(command)[3:])
         elif match := re.match(r"python (\S+\.py)", command):
             assert (ROOT / match[1]).is_file(), command
         else:

@@ -9,6 +9,14 @@ ROOT = Path(sb3_a3c.__file__).parent
 #: From the top down. A module may import of its own package only what stands in a later row.
 ROWS = [
     ["sb3_a3c"],
+    ["compare"],
+    ["comparison.processes", "comparison.progress", "comparison.report"],
+    ["comparison.figure", "comparison.plan", "comparison.store"],
+    ["comparison.arguments", "comparison.estimates"],
+    ["comparison.run"],
+    ["comparison.settings"],
+    ["comparison.algorithms", "comparison.checkpoints", "comparison.pages", "comparison.provenance"],
+    ["comparison", "comparison.faults", "comparison.step_counts"],
     ["a3c"],
     ["run"],
     ["arguments", "replay"],
@@ -65,7 +73,13 @@ def test_imports_point_down() -> None:
 
 
 def test_heavy_libraries_are_imported_where_they_are_at_home() -> None:
-    homes = {"numba": {"engines.kernels", "normalization_kernels", "optimizers"}}
+    homes = {
+        "numba": {"engines.kernels", "normalization_kernels", "optimizers"},
+        "matplotlib": {"comparison.figure"},
+        "scipy": {"comparison.estimates"},
+        "tqdm": {"comparison.progress"},
+        "yaml": {"comparison.report", "comparison.settings"},
+    }
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -29,4 +29,4 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
     assert {name for name in names if name.startswith("sb3_a3c/")} == expected
     assert (metadata["Name"], metadata["Version"]) == ("sb3_a3c", sb3_a3c.__version__)
     assert metadata["License"] == "MIT" and any(name.endswith("LICENSE") for name in names)
-    assert {"tests", "docs", "lint", "extra"} <= set(metadata.get_all("Provides-Extra"))
+    assert {"tests", "docs", "lint", "extra", "compare"} <= set(metadata.get_all("Provides-Extra"))

@@ -1,0 +1,95 @@
+"""
+What a policy was at set moments of its training, kept so that it can be evaluated when the training is over.
+
+The clock never stands, for A3C's workers go on while a callback runs and would gain steps that took no time. Instead,
+nothing is evaluated during training: parameters and normalization statistics are copied, and the copying, which takes a
+fraction of a millisecond for small networks, counts for every algorithm alike. Steps are counted where they are made, in
+the environments, for callbacks see A3C's steps later than its workers make them: by ``num_timesteps`` a policy would seem
+to have learned from fewer steps than it has.
+"""
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_a3c.comparison.step_counts import StepCounts
+
+#: Seconds between two reports of progress. Out of the air: often enough to look alive.
+_REPORT_EVERY = 0.5
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """
+    :param timesteps: Steps that all environments had made
+    :param seconds: Seconds since the beginning of ``learn()``
+    :param parameters: The policy's
+    :param obs_rms: VecNormalize's statistics of observations, None: there are none
+    """
+
+    timesteps: int
+    seconds: float
+    parameters: dict[str, th.Tensor]
+    obs_rms: Any
+
+
+class Checkpoints(BaseCallback):
+    """
+    Takes a checkpoint each so many steps, when the next rollout begins and the policy is new.
+
+    :param interval: Steps between two checkpoints
+    :param step_counts: The steps of the environments that the model learns from
+    :param report: Told how many steps have been made, now and then
+    """
+
+    def __init__(self, interval: int, step_counts: StepCounts, report: Callable[[int], None]) -> None:
+        super().__init__()
+        self.taken: list[Checkpoint] = []
+        #: Seconds that the copying took.
+        self.copying = 0.0
+        self._interval = interval
+        self._step_counts = step_counts
+        self._report = report
+        self._due = interval
+        self._last = 0
+        self._started = self._reported = 0.0
+
+    def learn(self, model: BaseAlgorithm, timesteps: int) -> None:
+        """
+        Let a model learn, with a checkpoint before, some meanwhile, and one at the end.
+
+        :param model: The model
+        :param timesteps: Steps to learn from
+        """
+        self._last = timesteps
+        self._take(model, seconds=0.0)
+        self._started = self._reported = time.perf_counter()
+        model.learn(timesteps, callback=self)
+        self._take(model, seconds=time.perf_counter() - self._started)
+
+    def _on_rollout_start(self) -> None:
+        now = time.perf_counter()
+        steps = self.model.num_timesteps
+        if self._due <= steps < self._last:
+            self._take(self.model, seconds=now - self._started)
+            self._due += self._interval * ((steps - self._due) // self._interval + 1)
+        if now - self._reported > _REPORT_EVERY:
+            self._reported = now
+            self._report(steps)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _take(self, model: BaseAlgorithm, seconds: float) -> None:
+        begun = time.perf_counter()
+        parameters = {name: tensor.detach().cpu().clone() for name, tensor in model.policy.state_dict().items()}
+        obs_rms = deepcopy(getattr(model.get_vec_normalize_env(), "obs_rms", None))
+        # Read after the parameters, so that these never know of a step that is not counted.
+        self.taken.append(Checkpoint(self._step_counts.total(), seconds, parameters, obs_rms))
+        self.copying += time.perf_counter() - begun

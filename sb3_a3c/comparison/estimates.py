@@ -1,0 +1,145 @@
+"""
+Figures of several seeds: interquartile means with 95 % bootstrap intervals, and when a threshold was reached.
+
+As in rliable (Agarwal et al. 2021, arXiv 2108.13264): seeds are drawn with replacement, and of the interquartile means of
+the draws the 2.5th and 97.5th percentiles are the interval. Strata would be environments, of which there is one here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from sb3_a3c.comparison.run import Evaluation, RunResult
+
+Axis = Literal["timesteps", "seconds"]
+AXES: tuple[Axis, ...] = ("timesteps", "seconds")
+
+#: Draws of seeds for one figure, and for the points of a curve, as rliable's authors have it.
+_N_RESAMPLES, _N_CURVE_RESAMPLES = 50_000, 2_000
+#: Points of a curve. Out of the air: more than there are evaluations.
+_N_POINTS = 201
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """
+    Of one quantity, or of one at each point of a curve.
+
+    :param iqm: The interquartile mean over seeds
+    :param low: The lower end of its 95 % interval
+    :param high: The upper end
+    """
+
+    iqm: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class Curve:
+    """
+    :param at: Steps, or seconds
+    :param estimate: Of the return there
+    """
+
+    at: np.ndarray
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Summary:
+    """
+    What came of all runs of an algorithm. Where a seed never reached the threshold its steps and seconds are ``inf``.
+
+    :param algorithm: Its name
+    :param results: Its runs
+    :param final_return: Of the policies at the end
+    :param steps_per_second: Of training
+    :param seconds: Of training
+    :param threshold: A return to reach, None: none
+    :param steps_to_threshold: Of each seed; empty without a threshold
+    :param seconds_to_threshold: Of each seed; empty without a threshold
+    """
+
+    algorithm: str
+    results: Sequence[RunResult]
+    final_return: Estimate
+    steps_per_second: Estimate
+    seconds: Estimate
+    threshold: float | None
+    steps_to_threshold: list[float]
+    seconds_to_threshold: list[float]
+
+    @property
+    def n_reached(self) -> int:
+        """How many seeds reached the threshold."""
+        return int(np.isfinite(self.steps_to_threshold).sum())
+
+
+def summarize(algorithm: str, results: Sequence[RunResult], threshold: float | None) -> Summary:
+    """
+    :param algorithm: An algorithm's name
+    :param results: Its runs, at least one
+    :param threshold: A return to reach, None: none
+    :return: The figures
+    """
+    reached = [] if threshold is None else [_reached(result, threshold) for result in results]
+    return Summary(
+        algorithm,
+        results,
+        estimate(np.array([result.evaluations[-1].mean_return for result in results])),
+        estimate(np.array([result.steps_per_second for result in results])),
+        estimate(np.array([result.evaluations[-1].seconds for result in results])),
+        threshold,
+        [np.inf if at is None else at.timesteps for at in reached],
+        [np.inf if at is None else at.seconds for at in reached],
+    )
+
+
+def learning_curve(results: Sequence[RunResult], axis: Axis) -> Curve:
+    """
+    :param results: An algorithm's runs
+    :param axis: By what
+    :return: The return from the beginning to where the first run ends, between evaluations on a straight line
+    """
+    xs = [[getattr(evaluation, axis) for evaluation in result.evaluations] for result in results]
+    ys = [[evaluation.mean_return for evaluation in result.evaluations] for result in results]
+    at = np.linspace(0.0, min(x[-1] for x in xs), _N_POINTS)
+    return Curve(at, estimate(np.array([np.interp(at, x, y) for x, y in zip(xs, ys, strict=True)]), _N_CURVE_RESAMPLES))
+
+
+def estimate(values: np.ndarray, n_resamples: int = _N_RESAMPLES) -> Estimate:
+    """
+    :param values: A value a seed, or a row of them: ``(n_seeds, ...)``
+    :param n_resamples: Draws of seeds
+    :return: Their interquartile mean; with one seed there is no interval, and its ends are NaN
+    """
+    iqm = _iqm(values, axis=0)
+    if len(values) == 1:
+        return Estimate(iqm, np.full_like(iqm, np.nan), np.full_like(iqm, np.nan))
+    rng = np.random.default_rng(0)  # so that a report that is made again is the same
+    interval = stats.bootstrap(
+        (values,), _iqm, axis=0, n_resamples=n_resamples, method="percentile", rng=rng
+    ).confidence_interval
+    return Estimate(iqm, np.asarray(interval.low), np.asarray(interval.high))
+
+
+def median_and_range(values: Sequence[float]) -> tuple[float, float, float]:
+    """
+    :param values: A value a seed, ``inf`` among them
+    :return: The median, the least and the greatest
+    """
+    return median(values), min(values), max(values)
+
+
+def _iqm(values: np.ndarray, axis: int) -> np.ndarray:
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def _reached(result: RunResult, threshold: float) -> Evaluation | None:
+    """The first evaluation whose mean return is at least the threshold."""
+    return next((evaluation for evaluation in result.evaluations if evaluation.mean_return >= threshold), None)

@@ -1,0 +1,210 @@
+"""What a comparison leaves: raw tables for those who compute, and a report for those who read."""
+
+from collections.abc import Mapping, Sequence
+from math import inf, isfinite, isnan
+from statistics import median
+
+import yaml
+
+from sb3_a3c.comparison.estimates import AXES, Estimate, Summary, learning_curve
+from sb3_a3c.comparison.figure import draw
+from sb3_a3c.comparison.pages import Bullets, Code, Heading, Paragraph, Part, Picture, Table, as_html, as_markdown
+from sb3_a3c.comparison.plan import Plan
+from sb3_a3c.comparison.run import RunResult
+from sb3_a3c.comparison.store import Store
+
+_PICTURE = "learning_curves.png"
+
+
+def write_tables(plan: Plan, summaries: Sequence[Summary], store: Store) -> None:
+    """
+    Write ``evaluations.csv`` (a row an episode), ``runs.csv`` (a row a run) and ``curves.csv`` (what the picture shows).
+
+    :param plan: The plan
+    :param summaries: The algorithms
+    :param store: The folder
+    """
+    env = plan.arguments.env
+    results = [result for summary in summaries for result in summary.results]
+    header = ["env", "algorithm", "seed", "timesteps", "seconds", "episode", "episode_return", "episode_length"]
+    rows = [
+        (env, result.spec.algorithm, result.spec.seed, at.timesteps, at.seconds, episode, episode_return, length)
+        for result in results
+        for at in result.evaluations
+        for episode, (episode_return, length) in enumerate(zip(at.returns, at.lengths, strict=True))
+    ]
+    store.write_table("evaluations.csv", header, rows)
+    header = ["env", "algorithm", "seed", "timesteps", "seconds", "steps_per_second", "copying_seconds", "final_return"]
+    header += [] if plan.threshold is None else ["threshold", "steps_to_threshold", "seconds_to_threshold"]
+    store.write_table("runs.csv", header, [row for summary in summaries for row in _run_rows(env, summary)])
+    header = ["env", "algorithm", "axis", "at", "iqm", "low", "high"]
+    curves = [(summary.algorithm, axis, learning_curve(summary.results, axis)) for summary in summaries for axis in AXES]
+    points = [
+        (env, algorithm, axis, *point)
+        for algorithm, axis, curve in curves
+        for point in zip(curve.at, curve.estimate.iqm, curve.estimate.low, curve.estimate.high, strict=True)
+    ]
+    store.write_table("curves.csv", header, points)
+
+
+def write_report(plan: Plan, summaries: Sequence[Summary], failures: Mapping[str, str], store: Store) -> None:
+    """
+    Write ``report.md`` with its picture, and ``report.html`` with all in one.
+
+    :param plan: The plan
+    :param summaries: The algorithms
+    :param failures: Which runs failed, and their last words
+    :param store: The folder
+    """
+    title = f"{' / '.join(summary.algorithm for summary in summaries)} on {plan.arguments.env}"
+    picture = draw(summaries, plan.threshold)
+    parts = _parts(plan, summaries, failures, picture)
+    (store.out / _PICTURE).write_bytes(picture)
+    (store.out / "report.md").write_text(as_markdown(title, parts), encoding="utf-8")
+    (store.out / "report.html").write_text(as_html(title, parts), encoding="utf-8")
+
+
+def results_table(summaries: Sequence[Summary]) -> Table:
+    """
+    :param summaries: The algorithms
+    :return: The table that says it all
+    """
+    threshold = summaries[0].threshold
+    header = ["Algorithm", "Seeds", "Steps", "Final return", "Steps/s", "Seconds"]
+    if threshold is not None:
+        header += [f"Reached {threshold:g}", "after seconds", "after steps"]
+    rows = []
+    for summary in summaries:
+        steps = summary.results[0].evaluations[-1].timesteps
+        row = [summary.algorithm, str(len(summary.results)), f"{steps:,}", _with_interval(summary.final_return)]
+        row += [_with_interval(summary.steps_per_second), _with_interval(summary.seconds)]
+        if threshold is not None:
+            row += [f"{summary.n_reached} of {len(summary.results)}"]
+            row += [_median_and_range(summary.seconds_to_threshold), _median_and_range(summary.steps_to_threshold)]
+        rows.append(row)
+    return Table(header, rows)
+
+
+def _run_rows(env: str, summary: Summary) -> list[Sequence[object]]:
+    rows: list[Sequence[object]] = []
+    for index, result in enumerate(summary.results):
+        last = result.evaluations[-1]
+        row: list[object] = [env, summary.algorithm, result.spec.seed, last.timesteps, last.seconds, result.steps_per_second]
+        row += [result.copying_seconds, last.mean_return]
+        if summary.threshold is not None:
+            row += [summary.threshold, summary.steps_to_threshold[index], summary.seconds_to_threshold[index]]
+        rows.append(row)
+    return rows
+
+
+def _parts(plan: Plan, summaries: Sequence[Summary], failures: Mapping[str, str], picture: bytes) -> list[Part]:
+    results = [result for summary in summaries for result in summary.results]
+    parts: list[Part] = [*_warnings(results, failures), results_table(summaries)]
+    parts += [Paragraph(text) for text in (_how_to_read(plan.threshold), _against_the_first(summaries)) if text]
+    caption = f"Interquartile mean over {plan.arguments.seeds} seed(s)" + (
+        " with 95 % bootstrap intervals." if plan.arguments.seeds > 1 else "; one seed has no interval."
+    )
+    parts += [Heading("Learning curves"), Picture(picture, _PICTURE, caption)]
+    parts += [Heading("How it was measured"), Bullets(_how_measured(plan, results))]
+    parts += [Heading("Settings"), Paragraph("Those of Stable-Baselines3's or A3C's own where they are not named.")]
+    settings = {summary.algorithm: summary.results[0].spec.settings for summary in summaries}
+    parts.append(Code(yaml.safe_dump(settings, sort_keys=False).rstrip()))
+    parts += [Heading("Each run"), _runs_table(plan, summaries)]
+    parts += [Heading("Where it comes from"), Bullets(_provenance(results)), Code(plan.arguments.command())]
+    return parts
+
+
+def _warnings(results: Sequence[RunResult], failures: Mapping[str, str]) -> list[Part]:
+    """What keeps figures from meaning what they seem to."""
+    warnings = [f"{run} failed and is not in any figure: {why}" for run, why in failures.items()]
+    jobs = max(result.provenance.jobs for result in results)
+    if jobs > 1:
+        warnings.append(f"Up to {jobs} runs were made at once and disturbed each other's clock: seconds are of little worth.")
+    if len({(result.provenance.machine, result.provenance.versions) for result in results}) > 1:
+        warnings.append("Runs were made on different machines or with different versions.")
+    return [Paragraph(text, warning=True) for text in warnings]
+
+
+def _how_to_read(threshold: float | None) -> str:
+    text = "Final return, steps/s and seconds: interquartile mean over seeds, and in brackets its 95 % bootstrap interval."
+    if threshold is not None:
+        text += (
+            f" Reached: the first evaluation with a mean return of at least {threshold:g}; median over seeds, and in brackets "
+            "the least and the greatest; a seed that never got there counts as later than all others."
+        )
+    return text
+
+
+def _against_the_first(summaries: Sequence[Summary]) -> str:
+    """How many times the seconds and steps of the first algorithm to the threshold the others took."""
+    reached = [s for s in summaries if s.threshold is not None and 0 < median(s.seconds_to_threshold) < inf]
+    sentences = []
+    for first, other in zip(reached[:1] * len(reached), reached[1:], strict=False):
+        seconds = median(other.seconds_to_threshold) / median(first.seconds_to_threshold)
+        steps = median(other.steps_to_threshold) / median(first.steps_to_threshold)
+        times = f"{seconds:.1f} times {first.algorithm}'s seconds and {steps:.1f} times its steps"
+        sentences.append(f"To reach {first.threshold:g}, {other.algorithm} took {times} (medians).")
+    return " ".join(sentences)
+
+
+def _how_measured(plan: Plan, results: Sequence[RunResult]) -> list[str]:
+    copying = max(result.copying_seconds / result.evaluations[-1].seconds for result in results)
+    n_runs = len(plan.specs)
+    intervals = " or ".join(f"{interval:,}" for interval in sorted({spec.eval_interval for spec in plan.specs}))
+    return [
+        "Seconds are those of learn() alone, with the start of its workers, and without any evaluation: the policy and its "
+        "normalization statistics were copied during training and evaluated when it was over. Copying is counted; it took at "
+        f"most {copying:.2%} of a run's seconds.",
+        "Steps are counted in the environments when the policy was copied. A3C's workers are ahead of what callbacks see, and "
+        "what they have done by then counts.",
+        f"Each evaluation: {plan.arguments.n_eval_episodes} episodes with deterministic actions, in the environment's own "
+        f"rewards, from the same starts for all algorithms; every {intervals} steps, at the next "
+        "rollout's beginning.",
+        f"{n_runs} runs, each in a fresh process, {plan.arguments.num_threads} torch thread(s), a seed of every algorithm "
+        "before the next seed.",
+    ]
+
+
+def _runs_table(plan: Plan, summaries: Sequence[Summary]) -> Table:
+    header = ["Run", "Steps", "Seconds", "Steps/s", "Final return", "± over episodes"]
+    if plan.threshold is not None:
+        header += [f"Reached {plan.threshold:g} after seconds", "after steps"]
+    rows = []
+    for summary in summaries:
+        for index, result in enumerate(summary.results):
+            last = result.evaluations[-1]
+            row = [f"{summary.algorithm} seed {result.spec.seed}", f"{last.timesteps:,}", _figure(last.seconds)]
+            row += [_figure(result.steps_per_second), _figure(last.mean_return), _figure(last.std_return)]
+            if summary.threshold is not None:
+                row += [_figure(summary.seconds_to_threshold[index]), _figure(summary.steps_to_threshold[index])]
+            rows.append(row)
+    return Table(header, rows)
+
+
+def _provenance(results: Sequence[RunResult]) -> list[str]:
+    machines = sorted({result.provenance.machine for result in results})
+    versions = sorted({result.provenance.versions for result in results})
+    return [*(f"Machine: {machine}" for machine in machines), *(f"Versions: {version}" for version in versions)]
+
+
+def _with_interval(estimate: Estimate) -> str:
+    iqm, low, high = (float(value) for value in (estimate.iqm, estimate.low, estimate.high))
+    return _figure(iqm) if isnan(low) else f"{_figure(iqm)} [{_figure(low)}, {_figure(high)}]"
+
+
+def _median_and_range(values: Sequence[float]) -> str:
+    if not any(map(isfinite, values)):
+        return "never"
+    return f"{_figure(median(values))} [{_figure(min(values))}, {_figure(max(values))}]"
+
+
+def _figure(value: float) -> str:
+    if not isfinite(value):
+        return "never"
+    return (
+        f"{value:,.0f}"
+        if abs(value) >= 1000 or value == int(value)
+        else f"{value:,.1f}"
+        if abs(value) >= 10
+        else f"{value:.2f}"
+    )
