@@ -1,8 +1,8 @@
 """
 How many steps/s A3C makes with a network of convolutions, as for Atari's games, beside A2C with as many environments.
 
-Eight environments of noise, four frames of 84 x 84 pixels, CnnPolicy, ``n_steps`` 5, which torch computes for all. A2C has all
-of torch's threads; A3C gives each worker one, where there are several.
+Eight environments of noise, four frames of 84 x 84 pixels, CnnPolicy, ``n_steps`` 5, which torch computes for all. A2C has as
+many torch threads as torch takes, or one; A3C gives each worker one, where there are several.
 
     python benchmarks/cnn.py
 """
@@ -25,8 +25,9 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from sb3_a3c import A3C
 
 N_ENVS = 8
-#: A2C first, for ratios are to it; the second on a SubprocVecEnv.
-ROWS: dict[str, dict[str, Any] | None] = {"A2C": None, "A2C, SubprocVecEnv": None, **A3C_ROWS}
+_ONE_THREAD, _SUBPROCESSES = "A2C, one torch thread", "A2C, SubprocVecEnv"
+#: A3C's arguments, None: A2C, which comes first, for ratios are to it.
+ROWS: dict[str, dict[str, Any] | None] = {"A2C": None, _ONE_THREAD: None, _SUBPROCESSES: None, **A3C_ROWS}
 
 
 def measure_rate(name: str, timesteps: int) -> float:
@@ -41,16 +42,19 @@ def measure_rate(name: str, timesteps: int) -> float:
         N_ENVS,
         seed=0,
         env_kwargs=dict(n_channels=4),
-        **(subprocesses if "SubprocVecEnv" in name else {}),
+        **(subprocesses if name == _SUBPROCESSES else {}),
     )
-    kwargs = ROWS[name]
+    kwargs, n_threads = ROWS[name], th.get_num_threads()
     with closing(env):
+        th.set_num_threads(1 if name == _ONE_THREAD else n_threads)
         model: OnPolicyAlgorithm
         if kwargs is None:
             model = A2C("CnnPolicy", env, seed=0, device="cpu")
         else:
             model = A3C("CnnPolicy", env, seed=0, **kwargs)
-        return measure(model, timesteps).rate
+        rate = measure(model, timesteps).rate
+    th.set_num_threads(n_threads)
+    return rate
 
 
 def main() -> None:
