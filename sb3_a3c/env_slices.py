@@ -17,6 +17,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.utils import EzPickle
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     StackedObservations,
@@ -167,6 +168,20 @@ def take_envs_back(venv: VecEnv, slices: Sequence[VecEnv]) -> None:
             whole, values = vars(layer)[name], [vars(part)[name] for part in parts]
             if isinstance(whole, list | tuple) and sum(map(len, values)) == len(whole):
                 setattr(layer, name, type(whole)(chain.from_iterable(values)))
+
+
+def begins_anew_elsewhere(venv: VecEnv) -> bool:
+    """
+    :param venv: A slice
+    :return: Whether environments in it are made anew from their constructors' arguments when they are sent to another
+        process, and have to be reset there (``gymnasium.utils.EzPickle``: Box2D's and MuJoCo's, for instance)
+    """
+    for env in vars(venv.unwrapped).get("envs", ()):
+        while not isinstance(env, EzPickle) and isinstance(env, gym.Wrapper):
+            env = env.env
+        if isinstance(env, EzPickle):
+            return True
+    return False
 
 
 def discard_answers(venv: VecEnv, patience: float) -> None:

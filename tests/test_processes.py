@@ -21,6 +21,7 @@ import psutil
 import pytest
 import torch as th
 from gymnasium import spaces
+from gymnasium.utils import EzPickle
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor, load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
@@ -407,6 +408,39 @@ def test_the_vec_env_is_where_its_environments_have_come_to(tmp_path: Path) -> N
     model.learn(5 * 20, reset_num_timesteps=False)
     env.close()
     assert len(load_results(str(tmp_path))) == 5 * (51 // 7)
+
+
+class Reborn(gym.Env, EzPickle):
+    """As Box2D's environments: pickled, it is its constructor's arguments, and it can't be stepped before it is reset."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        EzPickle.__init__(self)
+        self.n_steps: int | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+        super().reset(seed=seed)
+        self.n_steps = 0
+        return self.np_random.normal(size=1).astype(np.float32), {}
+
+    def step(self, action: int) -> Any:
+        assert self.n_steps is not None
+        self.n_steps += 1
+        return np.zeros(1, np.float32), 1.0, self.n_steps == 7, False, {}
+
+
+def test_environments_that_are_made_anew_elsewhere_are_reset_there_and_here() -> None:
+    seen: list[dict[str, Any]] = []
+    model = make_model(VecNormalize(DummyVecEnv([lambda: Monitor(Reborn())] * 3)))
+    for _ in range(2):
+        model.learn(15, callback=lambda locals_, _: seen.append(dict(locals_)) or True, reset_num_timesteps=False)  # type: ignore[func-returns-value]
+    assert len(np.unique(np.array([seen[0]["obs_tensor"], seen[5]["obs_tensor"]]))) == 6  # each had a seed of its own
+    np.testing.assert_array_equal(model.rollout_buffer.episode_starts[0], [1, 1, 1])
+    assert model.num_timesteps == 30 and model.env is not None
+    model.env.reset()
+    model.env.step(np.zeros(3, int))
 
 
 def test_monitors_files_are_written_there_and_here(tmp_path: Path) -> None:

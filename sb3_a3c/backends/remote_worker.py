@@ -8,7 +8,7 @@ from typing import Any
 
 from sb3_a3c.backends.messages import Farewell, Learn, Permits, Stop, encode
 from sb3_a3c.backends.worker_process import Assignment, live
-from sb3_a3c.env_slices import discard_answers
+from sb3_a3c.env_slices import begins_anew_elsewhere, discard_answers
 from sb3_a3c.faults import WorkerDied, name_environments
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.parcel import Parcel, pack, reclaim_files, unpack
@@ -125,6 +125,7 @@ class RemoteWorker:
         if farewell.env is not None:
             try:
                 self.env = unpack(farewell.env, self._parcel.handles)
+                self.failed |= begins_anew_elsewhere(self.env)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
         if reason:

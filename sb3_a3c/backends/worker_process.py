@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import current_process
 from multiprocessing.connection import Connection
 from typing import Any
@@ -38,6 +38,7 @@ from sb3_a3c.backends.messages import (
     lighten,
 )
 from sb3_a3c.backends.quota import Quota
+from sb3_a3c.env_slices import begins_anew_elsewhere
 from sb3_a3c.faults import WorkerStopped
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.parcel import Parcel, pack_return, unpack
@@ -82,6 +83,7 @@ def live(connection: Connection, parcel: Parcel, not_ours: Sequence[Connection])
     try:
         assignment: Assignment = unpack(parcel.content, parcel.handles)
         _seed(assignment.spec.seed)
+        assignment = replace(assignment, spec=_arrived(assignment.spec))
         resident = _Resident(connection, assignment, parcel.handles)
     except BaseException as error:
         error.add_note(f"raised while the process of {current_process().name} was starting")
@@ -94,6 +96,15 @@ def _seed(seed: np.random.SeedSequence | None) -> None:
     """Processes that are forked from one server begin alike, so environments that draw from NumPy itself would draw alike."""
     if seed is not None:
         set_random_seed(int(seed.generate_state(1)[0]))
+
+
+def _arrived(spec: WorkerSpec) -> WorkerSpec:
+    """What a worker is made of, once its environments are here."""
+    if not begins_anew_elsewhere(spec.env):
+        return spec
+    if spec.seed is not None:
+        spec.env.seed(int(spec.seed.generate_state(2)[1]))
+    return replace(spec, last_obs=spec.env.reset(), last_episode_starts=np.ones(spec.env.num_envs, dtype=bool))
 
 
 class _Resident:
