@@ -63,17 +63,19 @@ class JournaledMeanStd(RunningMeanStd):
         self.count += batch_count
         self.journal.append((*batch_moments, batch_count))
 
-    def apply_to(self, shared: RunningMeanStd) -> None:
+    def apply_to(self, old: RunningMeanStd, new: RunningMeanStd) -> None:
         """
         Count in the shared statistics what has been counted here since the last time.
 
-        :param shared: The shared statistics; the caller holds their lock
+        :param old: The shared statistics before that; the caller holds their lock
+        :param new: What they become, to be written
         """
+        moments = moments_of(old)
         if not self.journal:
+            set_moments(new, moments)
             return
         means, variances, counts = zip(*self.journal, strict=True)
         self.journal.clear()
-        moments = moments_of(shared)
         if len({array.dtype for array in variances}) == 1:
             rows = len(counts), -1
             mean, var, n_samples = count_journal(
@@ -89,7 +91,7 @@ class JournaledMeanStd(RunningMeanStd):
         else:
             for batch in zip(means, variances, counts, strict=True):
                 moments = _counted(moments, *batch)
-        set_moments(shared, moments)
+        set_moments(new, moments)
 
     def _count(self, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> None:
         set_moments(self, _counted(moments_of(self), batch_mean, batch_var, batch_count))

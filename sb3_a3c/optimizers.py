@@ -9,7 +9,7 @@ Nothing here locks. :class:`~sb3_a3c.parameters.SharedParameters` decides whethe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -21,15 +21,16 @@ from stable_baselines3.common.utils import update_learning_rate
 
 import sb3_a3c.engines.kernels as kernels
 from sb3_a3c.layout import Layout, Vector, clone_policy
+from sb3_a3c.memory import Memory
 
 
 class FlatOptimizer(ABC):
     """
-    An optimizer over a flat vector, with statistics that are vectors of the same shape (the paper's shared RMSProp).
+    An optimizer over a flat vector, with statistics that are vectors of the same shape (the paper's shared RMSProp). All
+    of them together, the parameters first, are the vectors that its methods take; it keeps none itself.
 
     :param options: The optimizer's options, as in ``param_groups``
-    :param vector: The vector that it steps
-    :param layout: What lies where in the vector
+    :param layout: What lies where in a vector
     :param compiled: Whether compiled code steps it, which keeps the GIL, and rounds otherwise than torch
     """
 
@@ -40,85 +41,109 @@ class FlatOptimizer(ABC):
     #: What each statistic holds before the first update.
     initial: ClassVar[dict[str, float]]
 
-    def __init__(self, options: dict[str, Any], vector: th.Tensor, layout: Layout, compiled: bool = False) -> None:
+    def __init__(self, options: dict[str, Any], layout: Layout, compiled: bool = False) -> None:
         self.options = options
         self.compiled = compiled
-        self.vector = vector
         self.layout = layout
-        self.n_steps = 0
-        self.statistics = {name: th.full_like(vector, value) for name, value in self.initial.items()}
-        self._arrays: list[list[np.ndarray]] = []
 
-    def step(self, gradient: Vector, learning_rates: Sequence[float], n_steps: int) -> None:
+    def vectors(self, vector: th.Tensor) -> list[Memory]:
+        """
+        :param vector: Parameters, of shape ``(size,)``
+        :return: The same, and new statistics
+        """
+        return [Memory(vector), *(Memory(th.full_like(vector, value)) for value in self.initial.values())]
+
+    def step(
+        self,
+        old: Sequence[Memory],
+        new: Sequence[Memory],
+        gradient: Vector,
+        learning_rates: Sequence[float],
+        n_steps: int,
+    ) -> None:
         """
         Apply one gradient.
 
+        :param old: The vectors before the step
+        :param new: The vectors after it, to be written; the same: in place
         :param gradient: The gradient, of shape ``(size,)``
         :param learning_rates: The learning rate of each part of the layout
         :param n_steps: How many gradients this makes, counted from 1
         """
+        update: Callable[..., None] = self._update
+        grad: Any = gradient
+        vectors: list[Any]
+        new_vectors: list[Any]
         if self.compiled:
-            self._step_compiled(np.asarray(gradient), learning_rates, n_steps)
+            update, grad = self._update_compiled, np.asarray(gradient)
+            vectors, new_vectors = [memory.array for memory in old], [] if new is old else [memory.array for memory in new]
+        else:
+            vectors, new_vectors = [memory.tensor for memory in old], [memory.tensor for memory in new]
+        if len(self.layout.parts) == 1:  # to make a slice takes a while, beside some updates
+            update(grad, vectors, new_vectors, learning_rates[0], n_steps)
             return
-        assert isinstance(gradient, th.Tensor)
-        for part, learning_rate in zip(self.layout.parts, learning_rates, strict=False):
-            statistics = [statistic[part] for statistic in self.statistics.values()]
-            self._update(self.vector[part], gradient[part], statistics, learning_rate, n_steps)
-
-    def _step_compiled(self, gradient: np.ndarray, learning_rates: Sequence[float], n_steps: int) -> None:
-        if not self._arrays:  # in this process; a slice of a tensor takes longer than some updates
-            vectors = (self.vector, *self.statistics.values())
-            self._arrays = [[vector[part].numpy() for vector in vectors] for part in self.layout.parts]
-        for part, arrays, learning_rate in zip(self.layout.parts, self._arrays, learning_rates, strict=False):
-            self._update_compiled(arrays[0], gradient[part], *arrays[1:], learning_rate, n_steps)
+        for part, learning_rate in zip(self.layout.parts, learning_rates, strict=True):
+            parts, new_parts = [vector[part] for vector in vectors], [vector[part] for vector in new_vectors]
+            update(grad[part], parts, new_parts, learning_rate, n_steps)
 
     @abstractmethod
     def _update(
-        self, params: th.Tensor, grad: th.Tensor, statistics: list[th.Tensor], learning_rate: float, n_steps: int
+        self,
+        grad: th.Tensor,
+        tensors: Sequence[th.Tensor],
+        new_tensors: Sequence[th.Tensor],
+        learning_rate: float,
+        n_steps: int,
     ) -> None:
-        """Step ``params`` in place; all vectors are of shape ``(n,)``."""
+        """From ``tensors``, parameters and statistics, to ``new_tensors``; all are of shape ``(n,)``."""
 
     @abstractmethod
-    def _update_compiled(self, *arguments: Any) -> None:
-        """The same by one call of a kernel: parameters, gradient, statistics, learning rate, steps."""
+    def _update_compiled(
+        self,
+        grad: np.ndarray,
+        arrays: Sequence[np.ndarray],
+        new_arrays: Sequence[np.ndarray],
+        learning_rate: float,
+        n_steps: int,
+    ) -> None:
+        """The same by one call of a kernel; in place, if there are no new arrays."""
 
-    def load(self, policy: ActorCriticPolicy) -> None:
+    def load(self, policy: ActorCriticPolicy, vectors: Sequence[Memory]) -> int:
         """
-        Read the statistics off the optimizer of a policy.
+        Read parameters and statistics off a policy and its optimizer.
 
         :param policy: The policy that was laid out, or a clone of it
+        :param vectors: The vectors, to be written
+        :return: How many steps its optimizer has made
         """
+        self.layout.flatten([param.detach() for param in self.layout.parameters(policy)], out=vectors[0].tensor)
         states = [policy.optimizer.state.get(param, {}) for param in self.layout.parameters(policy)]
-        self.n_steps = int(states[0]["step"]) if states[0] else 0
-        for name, initial in self.initial.items():
+        for statistic, (name, initial) in zip(vectors[1:], self.initial.items(), strict=True):
             if states[0]:
-                self.layout.flatten([state[name] for state in states], out=self.statistics[name])
+                self.layout.flatten([state[name] for state in states], out=statistic.tensor)
             else:
-                self.statistics[name].fill_(initial)
+                statistic.tensor.fill_(initial)
+        return int(states[0]["step"]) if states[0] else 0
 
-    def save(self, policy: ActorCriticPolicy) -> None:
+    def save(self, policy: ActorCriticPolicy, vectors: Sequence[Memory], n_steps: int) -> None:
         """
-        Write the statistics into the optimizer of a policy, as if it had stepped itself.
+        Write parameters and statistics into a policy and its optimizer, as if that had stepped itself.
 
         :param policy: The policy that was laid out
+        :param vectors: The vectors
+        :param n_steps: How many steps have been made
         """
-        if self.n_steps == 0:
+        params = self.layout.parameters(policy)
+        for param, view in zip(params, self.layout.views(vectors[0].tensor), strict=True):
+            param.detach().copy_(view)
+        if n_steps == 0:
             return
-        views = {name: self.layout.views(vector) for name, vector in self.statistics.items()}
-        for index, param in enumerate(self.layout.parameters(policy)):
+        views = {name: self.layout.views(memory.tensor) for name, memory in zip(self.initial, vectors[1:], strict=True)}
+        for index, param in enumerate(params):
             policy.optimizer.state[param] = {
-                "step": self.step_entry(self.n_steps),
+                "step": self.step_entry(n_steps),
                 **{name: views[name][index].clone() for name in self.initial},
             }
-
-    def share_memory(self) -> None:
-        """Move the statistics to memory that other processes see too."""
-        for statistic in self.statistics.values():
-            statistic.share_memory_()
-        self._arrays = []  # they are of the memory that there was
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_arrays": []}
 
     def step_entry(self, n_steps: int) -> th.Tensor | int:
         """
@@ -152,17 +177,30 @@ class RMSprop(FlatOptimizer):
     initial = {"square_avg": 0.0}
 
     def _update(
-        self, params: th.Tensor, grad: th.Tensor, statistics: list[th.Tensor], learning_rate: float, n_steps: int
+        self,
+        grad: th.Tensor,
+        tensors: Sequence[th.Tensor],
+        new_tensors: Sequence[th.Tensor],
+        learning_rate: float,
+        n_steps: int,
     ) -> None:
-        (square_avg,) = statistics
+        (params, square_avg), (new_params, new_square_avg) = tensors, new_tensors
         alpha = self.options["alpha"]
-        square_avg.mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
-        params.addcdiv_(grad, square_avg.sqrt().add_(self.options["eps"]), value=-learning_rate)
+        th.mul(square_avg, alpha, out=new_square_avg).addcmul_(grad, grad, value=1 - alpha)
+        denominator = new_square_avg.sqrt().add_(self.options["eps"])
+        th.addcdiv(params, grad, denominator, value=-learning_rate, out=new_params)
 
     def _update_compiled(
-        self, params: np.ndarray, grad: np.ndarray, square_avg: np.ndarray, learning_rate: float, n_steps: int
+        self,
+        grad: np.ndarray,
+        arrays: Sequence[np.ndarray],
+        new_arrays: Sequence[np.ndarray],
+        learning_rate: float,
+        n_steps: int,
     ) -> None:
-        kernels.rmsprop_step(params, grad, square_avg, learning_rate, self.options["alpha"], self.options["eps"])
+        params, square_avg = arrays
+        alpha, eps = self.options["alpha"], self.options["eps"]
+        kernels.rmsprop_step(params, grad, square_avg, learning_rate, alpha, eps, *new_arrays)
 
 
 class RMSpropTensorFlow(FlatOptimizer):
@@ -173,17 +211,30 @@ class RMSpropTensorFlow(FlatOptimizer):
     initial = {"square_avg": 1.0}
 
     def _update(
-        self, params: th.Tensor, grad: th.Tensor, statistics: list[th.Tensor], learning_rate: float, n_steps: int
+        self,
+        grad: th.Tensor,
+        tensors: Sequence[th.Tensor],
+        new_tensors: Sequence[th.Tensor],
+        learning_rate: float,
+        n_steps: int,
     ) -> None:
-        (square_avg,) = statistics
+        (params, square_avg), (new_params, new_square_avg) = tensors, new_tensors
         alpha = self.options["alpha"]
-        square_avg.mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
-        params.addcdiv_(grad, square_avg.add(self.options["eps"]).sqrt_(), value=-learning_rate)
+        th.mul(square_avg, alpha, out=new_square_avg).addcmul_(grad, grad, value=1 - alpha)
+        denominator = new_square_avg.add(self.options["eps"]).sqrt_()
+        th.addcdiv(params, grad, denominator, value=-learning_rate, out=new_params)
 
     def _update_compiled(
-        self, params: np.ndarray, grad: np.ndarray, square_avg: np.ndarray, learning_rate: float, n_steps: int
+        self,
+        grad: np.ndarray,
+        arrays: Sequence[np.ndarray],
+        new_arrays: Sequence[np.ndarray],
+        learning_rate: float,
+        n_steps: int,
     ) -> None:
-        kernels.rmsprop_tf_step(params, grad, square_avg, learning_rate, self.options["alpha"], self.options["eps"])
+        params, square_avg = arrays
+        alpha, eps = self.options["alpha"], self.options["eps"]
+        kernels.rmsprop_tf_step(params, grad, square_avg, learning_rate, alpha, eps, *new_arrays)
 
     def step_entry(self, n_steps: int) -> int:
         """As :meth:`FlatOptimizer.step_entry`; here it is a number."""
@@ -198,32 +249,38 @@ class Adam(FlatOptimizer):
     initial = {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
     def _update(
-        self, params: th.Tensor, grad: th.Tensor, statistics: list[th.Tensor], learning_rate: float, n_steps: int
-    ) -> None:
-        exp_avg, exp_avg_sq = statistics
-        beta1, beta2 = self.options["betas"]
-        exp_avg.lerp_(grad, 1 - beta1)
-        exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        bias_correction1, bias_correction2 = 1 - beta1**n_steps, 1 - beta2**n_steps
-        denominator = (exp_avg_sq.sqrt() / bias_correction2**0.5).add_(self.options["eps"])
-        params.addcdiv_(exp_avg, denominator, value=-(learning_rate / bias_correction1))
-
-    def _update_compiled(
         self,
-        params: np.ndarray,
-        grad: np.ndarray,
-        exp_avg: np.ndarray,
-        exp_avg_sq: np.ndarray,
+        grad: th.Tensor,
+        tensors: Sequence[th.Tensor],
+        new_tensors: Sequence[th.Tensor],
         learning_rate: float,
         n_steps: int,
     ) -> None:
+        (params, exp_avg, exp_avg_sq), (new_params, new_exp_avg, new_exp_avg_sq) = tensors, new_tensors
         beta1, beta2 = self.options["betas"]
-        kernels.adam_step(params, grad, exp_avg, exp_avg_sq, learning_rate, beta1, beta2, self.options["eps"], n_steps)
+        th.lerp(exp_avg, grad, 1 - beta1, out=new_exp_avg)
+        th.mul(exp_avg_sq, beta2, out=new_exp_avg_sq).addcmul_(grad, grad, value=1 - beta2)
+        bias_correction1, bias_correction2 = 1 - beta1**n_steps, 1 - beta2**n_steps
+        denominator = (new_exp_avg_sq.sqrt() / bias_correction2**0.5).add_(self.options["eps"])
+        th.addcdiv(params, new_exp_avg, denominator, value=-(learning_rate / bias_correction1), out=new_params)
+
+    def _update_compiled(
+        self,
+        grad: np.ndarray,
+        arrays: Sequence[np.ndarray],
+        new_arrays: Sequence[np.ndarray],
+        learning_rate: float,
+        n_steps: int,
+    ) -> None:
+        params, exp_avg, exp_avg_sq = arrays
+        (beta1, beta2), eps = self.options["betas"], self.options["eps"]
+        kernels.adam_step(params, grad, exp_avg, exp_avg_sq, learning_rate, beta1, beta2, eps, n_steps, *new_arrays)
 
 
 class TorchOptimizer:
     """
-    Any other optimizer, stepped as it is: slower, a call a parameter. Not to be stepped by two workers at once.
+    Any other optimizer, stepped as it is: slower, a call a parameter. It keeps its statistics itself, and steps one vector
+    in place. Not to be stepped by two workers at once.
 
     :param policy: The policy whose optimizer this is
     :param vector: The vector that it steps
@@ -233,10 +290,20 @@ class TorchOptimizer:
     def __init__(self, policy: ActorCriticPolicy, vector: th.Tensor, layout: Layout) -> None:
         self.layout = layout
         self.policy = clone_policy(policy)
-        self.n_steps = 0
         layout.bind(self.policy, vector)
 
-    def step(self, gradient: Vector, learning_rates: Sequence[float], n_steps: int) -> None:
+    def vectors(self, vector: th.Tensor) -> list[Memory]:
+        """As :meth:`FlatOptimizer.vectors`; there is but the one."""
+        return [Memory(vector)]
+
+    def step(
+        self,
+        old: Sequence[Memory],
+        new: Sequence[Memory],
+        gradient: Vector,
+        learning_rates: Sequence[float],
+        n_steps: int,
+    ) -> None:
         """As :meth:`FlatOptimizer.step`; parameters of another part have no gradient meanwhile, so they stay."""
         assert isinstance(gradient, th.Tensor)
         params, views = self.layout.parameters(self.policy), self.layout.views(gradient)
@@ -246,12 +313,16 @@ class TorchOptimizer:
             update_learning_rate(self.policy.optimizer, learning_rate)
             self.policy.optimizer.step()
 
-    def load(self, policy: ActorCriticPolicy) -> None:
-        """As :meth:`FlatOptimizer.load`."""
+    def load(self, policy: ActorCriticPolicy, vectors: Sequence[Memory]) -> int:
+        """As :meth:`FlatOptimizer.load`; it counts its steps itself."""
+        self.layout.flatten([param.detach() for param in self.layout.parameters(policy)], out=vectors[0].tensor)
         self.policy.optimizer.load_state_dict(deepcopy(policy.optimizer.state_dict()))  # it would keep our tensors
+        return 0
 
-    def save(self, policy: ActorCriticPolicy) -> None:
+    def save(self, policy: ActorCriticPolicy, vectors: Sequence[Memory], n_steps: int) -> None:
         """As :meth:`FlatOptimizer.save`."""
+        for param, view in zip(self.layout.parameters(policy), self.layout.views(vectors[0].tensor), strict=True):
+            param.detach().copy_(view)
         policy.optimizer.load_state_dict(deepcopy(self.policy.optimizer.state_dict()))
 
 
@@ -260,15 +331,13 @@ def make_optimizer(
 ) -> FlatOptimizer | TorchOptimizer:
     """
     :param policy: The policy whose optimizer is to step the vector
-    :param vector: The vector, of shape ``(size,)``
+    :param vector: That vector, of shape ``(size,)``
     :param layout: What lies where in the vector
     :param compiled: Whether compiled code is to step it, where there is some
-    :return: An optimizer that does what the policy's own does, with its statistics
+    :return: An optimizer that does what the policy's own does
     """
     for flat_class in (RMSprop, RMSpropTensorFlow, Adam):
         if flat_class.fits(policy.optimizer, layout.parameters(policy)):
             options = {name: value for name, value in policy.optimizer.param_groups[0].items() if name != "params"}
-            optimizer = flat_class(options, vector, layout, compiled)
-            optimizer.load(policy)
-            return optimizer
+            return flat_class(options, layout, compiled)
     return TorchOptimizer(policy, vector, layout)

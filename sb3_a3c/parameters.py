@@ -1,15 +1,19 @@
 """
 The parameters that all workers share: pulled before a rollout, and pushed to, a gradient at a time, after it.
 
-What is guaranteed. With ``use_locking=True`` a pull sees the vector between two updates, and no update is lost. With
-``use_locking=False`` (Hogwild, Recht et al. 2011) vectors are read and stepped without a lock: a pull may see half of an
-update, and of two updates at the same instant a part may be lost. Counters and normalization statistics are exact in
-both. What is assumed: nothing of the GIL. No caller holds a lock of its own while it pulls or pushes.
+What is guaranteed. With ``use_locking=True`` a pull sees the vector between two updates, and no update is lost. A push
+that ends in the middle, for its process was killed or the user has pressed Ctrl-C, leaves all as it was: there are two
+places for all that it changes, it reads one and writes the other, and then a single store of eight bytes says that this
+is the one that holds. With ``use_locking=False`` (Hogwild, Recht et al. 2011) vectors are read and stepped in one place
+without a lock: a pull may see half of an update, of two updates at the same instant a part may be lost, and half of one
+stays from a process that was killed. Counters and normalization statistics are exact in both. What is assumed: nothing of
+the GIL. No caller holds a lock of its own while it pulls or pushes.
 """
 
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +26,7 @@ from sb3_a3c.file_lock import FileLock, Lock
 from sb3_a3c.layout import Layout, Vector
 from sb3_a3c.memory import Memory
 from sb3_a3c.normalization import JournaledMeanStd, SharedMeanStd, moments_of, set_moments
-from sb3_a3c.optimizers import FlatOptimizer, TorchOptimizer, make_optimizer
+from sb3_a3c.optimizers import TorchOptimizer, make_optimizer
 
 #: How often a worker that finds the lock taken lets others run and tries again, before it queues for the lock. An update
 #: of a small network takes less time than to be woken up. In threads, moreover, who was handed the lock would have to wait
@@ -42,6 +46,36 @@ class Access(NamedTuple):
     n_updates: int
     num_timesteps: int
     waited: float
+
+
+@dataclass(frozen=True)
+class _Place:
+    """
+    One of the two places for all that a push changes.
+
+    :param index: Which of the two it is, 0 or 1
+    :param vectors: The parameters, and the statistics of their optimizer
+    :param buffers: The policy's buffers
+    :param statistics: VecNormalize's statistics
+    :param counts: Gradients applied, environment steps, and how many more steps the optimizer has made than gradients
+    """
+
+    index: int
+    vectors: list[Memory]
+    buffers: list[th.Tensor]
+    statistics: list[SharedMeanStd]
+    counts: Memory
+
+    def n_steps(self) -> int:
+        """How many steps the optimizer has made."""
+        n_updates, _, first_step = self.counts.array.tolist()
+        return n_updates + first_step
+
+    def share(self) -> None:
+        for memory in (*self.vectors, *(rms.memory for rms in self.statistics), self.counts):
+            memory.share()
+        for buffer in self.buffers:
+            buffer.share_memory_()
 
 
 class SharedParameters:
@@ -68,14 +102,26 @@ class SharedParameters:
         compiled: bool = False,
     ) -> None:
         self.layout = layout
-        self._memory = Memory(layout.gather(policy))
-        self.buffers = [buffer.detach().clone() for buffer in policy.buffers()]
-        self.statistics = [SharedMeanStd(rms) for rms in statistics]
-        self.optimizer = make_optimizer(policy, self.vector, layout, compiled)
-        self._counts = Memory(th.tensor([0, num_timesteps, self.optimizer.n_steps]))
+        vector = layout.gather(policy)
+        self.optimizer = make_optimizer(policy, vector, layout, compiled)
         # An optimizer of another make keeps gradients on its parameters, so two workers can't step it at once.
         self.use_locking = use_locking or isinstance(self.optimizer, TorchOptimizer)
         self._compiled = compiled
+        vectors = self.optimizer.vectors(vector)
+        n_steps = self.optimizer.load(policy, vectors)
+        in_place = not use_locking or isinstance(self.optimizer, TorchOptimizer)  # both are stepped where they are
+        self._places = [
+            _Place(
+                index,
+                vectors if in_place else [Memory(memory.tensor.clone()) for memory in vectors],
+                [buffer.detach().clone() for buffer in policy.buffers()],
+                [SharedMeanStd(rms) for rms in statistics],
+                Memory(th.tensor([0, num_timesteps, n_steps])),
+            )
+            for index in range(2)
+        ]
+        #: The index of the place that holds.
+        self._holding = Memory(th.zeros(1, dtype=th.int64))
         self._lock: Lock = threading.Lock()
 
     def share_memory(self) -> None:
@@ -91,27 +137,30 @@ class SharedParameters:
                 "statistics of RMSprop, RMSpropTFLike and Adam, with their plain options, and not those of "
                 f"{type(self.optimizer.policy.optimizer).__name__} with these"
             )
-        for memory in (self._memory, self._counts, *(rms.memory for rms in self.statistics)):
-            memory.share()
-        for buffer in self.buffers:
-            buffer.share_memory_()
-        self.optimizer.share_memory()
+        self._holding.share()
+        for place in self._places:
+            place.share()
         self._lock = FileLock()
 
     @property
     def vector(self) -> th.Tensor:
-        """The parameters, of shape ``(size,)``."""
-        return self._memory.tensor
+        """Theta, of shape ``(size,)``, until the next push."""
+        return self._place().vectors[0].tensor
+
+    @property
+    def statistics(self) -> list[SharedMeanStd]:
+        """The normalization statistics, until the next push."""
+        return self._place().statistics
 
     @property
     def n_updates(self) -> int:
         """Gradients applied so far in this call of ``learn()``."""
-        return int(self._counts.array[0])
+        return int(self._place().counts.array[0])
 
     @property
     def num_timesteps(self) -> int:
         """Environment steps whose gradients have been applied."""
-        return int(self._counts.array[1])
+        return int(self._place().counts.array[1])
 
     def native(self, vector: th.Tensor) -> Vector:
         """
@@ -131,17 +180,18 @@ class SharedParameters:
         """
         waited = self._acquire()
         try:
+            place = self._place()
             if self.use_locking:
-                self._copy_to(vector)
-            for buffer, shared_buffer in zip(buffers, self.buffers, strict=True):
+                _copy(place.vectors[0], vector)
+            for buffer, shared_buffer in zip(buffers, place.buffers, strict=True):
                 buffer.copy_(shared_buffer)
-            for rms, shared_rms in zip(statistics, self.statistics, strict=True):
+            for rms, shared_rms in zip(statistics, place.statistics, strict=True):
                 set_moments(rms, moments_of(shared_rms))
-            n_updates, num_timesteps, _ = self._counts.array.tolist()
+            n_updates, num_timesteps, _ = place.counts.array.tolist()
         finally:
             self._lock.release()
         if not self.use_locking:
-            self._copy_to(vector)
+            _copy(place.vectors[0], vector)
         return Access(n_updates, num_timesteps, waited)
 
     def push(
@@ -164,19 +214,21 @@ class SharedParameters:
         """
         waited = self._acquire()
         try:
-            n_updates, num_timesteps, first_step = self._counts.array.tolist()
+            old, new = self._old_and_new()
+            n_updates, num_timesteps, first_step = old.counts.array.tolist()
             n_updates, num_timesteps = n_updates + 1, num_timesteps + n_timesteps
-            self._counts.array[:2] = n_updates, num_timesteps
-            for shared_buffer, buffer in zip(self.buffers, buffers, strict=True):
-                shared_buffer.copy_(buffer)
-            for rms, shared_rms in zip(statistics, self.statistics, strict=True):
-                rms.apply_to(shared_rms)
+            new.counts.array[:] = n_updates, num_timesteps, first_step
+            for new_buffer, buffer in zip(new.buffers, buffers, strict=True):
+                new_buffer.copy_(buffer)
+            for rms, old_rms, new_rms in zip(statistics, old.statistics, new.statistics, strict=True):
+                rms.apply_to(old_rms, new_rms)
             if self.use_locking:
-                self.optimizer.step(gradient, learning_rates, first_step + n_updates)
+                self.optimizer.step(old.vectors, new.vectors, gradient, learning_rates, first_step + n_updates)
+            self._hold(new)
         finally:
             self._lock.release()
         if not self.use_locking:
-            self.optimizer.step(gradient, learning_rates, first_step + n_updates)
+            self.optimizer.step(old.vectors, new.vectors, gradient, learning_rates, first_step + n_updates)
         return Access(n_updates, num_timesteps, waited)
 
     def load(self, policy: ActorCriticPolicy) -> None:
@@ -187,11 +239,15 @@ class SharedParameters:
         """
         self._acquire()
         try:
-            self.vector.copy_(self.layout.gather(policy))
-            for shared_buffer, buffer in zip(self.buffers, policy.buffers(), strict=True):
-                shared_buffer.copy_(buffer)
-            self.optimizer.load(policy)
-            self._counts.array[2] = self.optimizer.n_steps - self.n_updates
+            old, new = self._old_and_new()
+            n_steps = self.optimizer.load(policy, new.vectors)
+            n_updates, num_timesteps, _ = old.counts.array.tolist()
+            new.counts.array[:] = n_updates, num_timesteps, n_steps - n_updates
+            for new_buffer, buffer in zip(new.buffers, policy.buffers(), strict=True):
+                new_buffer.copy_(buffer)
+            for old_rms, new_rms in zip(old.statistics, new.statistics, strict=True):
+                set_moments(new_rms, moments_of(old_rms))
+            self._hold(new)
         finally:
             self._lock.release()
 
@@ -203,13 +259,10 @@ class SharedParameters:
         """
         self._acquire()
         try:
-            with th.no_grad():
-                for param, view in zip(self.layout.parameters(policy), self.layout.views(self.vector), strict=True):
-                    param.copy_(view)
-                for buffer, shared_buffer in zip(policy.buffers(), self.buffers, strict=True):
-                    buffer.copy_(shared_buffer)
-                self.optimizer.n_steps = self.n_updates + int(self._counts.array[2])
-                self.optimizer.save(policy)
+            place = self._place()
+            self.optimizer.save(policy, place.vectors, place.n_steps())
+            for buffer, shared_buffer in zip(policy.buffers(), place.buffers, strict=True):
+                buffer.copy_(shared_buffer)
         finally:
             self._lock.release()
 
@@ -222,23 +275,29 @@ class SharedParameters:
         :param statistics: Where the optimizer's statistics are copied to, for each of their names
         :return: How many gradients the optimizer has applied
         """
-        assert isinstance(self.optimizer, FlatOptimizer)
         self._acquire()
         try:
-            self._copy_to(vector)
-            for buffer, shared_buffer in zip(buffers, self.buffers, strict=True):
+            place = self._place()
+            _copy(place.vectors[0], vector)
+            for buffer, shared_buffer in zip(buffers, place.buffers, strict=True):
                 buffer.copy_(shared_buffer)
-            for name, statistic in statistics.items():
-                statistic.copy_(self.optimizer.statistics[name])
-            return self.n_updates + int(self._counts.array[2])
+            for statistic, shared_statistic in zip(statistics.values(), place.vectors[1:], strict=True):
+                _copy(shared_statistic, statistic)
+            return place.n_steps()
         finally:
             self._lock.release()
 
-    def _copy_to(self, vector: Vector) -> None:
-        if isinstance(vector, np.ndarray):
-            kernels.copy(self._memory.array, vector)
-        else:
-            vector.copy_(self.vector)
+    def _place(self) -> _Place:
+        return self._places[self._holding.array.item()]
+
+    def _old_and_new(self) -> tuple[_Place, _Place]:
+        """The place that holds, and the one that is to be written."""
+        holding = self._holding.array.item()
+        return self._places[holding], self._places[1 - holding]
+
+    def _hold(self, place: _Place) -> None:
+        """A process that is killed has made this store or has not, for the eight bytes are stored at once."""
+        self._holding.array[0] = place.index
 
     def _acquire(self) -> float:
         """Take the lock; the value is how many seconds that took."""
@@ -252,3 +311,10 @@ class SharedParameters:
         else:
             self._lock.acquire()
         return time.monotonic() - started
+
+
+def _copy(memory: Memory, vector: Vector) -> None:
+    if isinstance(vector, np.ndarray):
+        kernels.copy(memory.array, vector)
+    else:
+        vector.copy_(memory.tensor)

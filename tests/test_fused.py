@@ -235,10 +235,11 @@ def test_parameters_after_many_updates(optimizer_class: type[th.optim.Optimizer]
     for engine_class in (ReferenceEngine, FusedEngine):
         engine = make(engine_class, policy)
         optimizer = make_optimizer(policy, engine.vector, layout)
+        vectors = optimizer.vectors(engine.vector)
         gradient = th.empty_like(engine.vector)
         for n_updates, buffer in enumerate(buffers):
             engine.gradient(buffer, gradient)
-            optimizer.step(gradient, [7e-4], n_updates + 1)
+            optimizer.step(vectors, vectors, gradient, [7e-4], n_updates + 1)
         ends.append(engine.vector.clone())
     start = layout.gather(policy)
     moved = float((ends[0] - start).norm())
@@ -628,27 +629,28 @@ def test_tanh_is_accurate() -> None:
 OPTIMIZERS: dict[str, tuple[Callable[..., th.optim.Optimizer], Callable[..., None], list[str], float]] = {
     "rmsprop": (
         partial(th.optim.RMSprop, alpha=0.95, eps=1e-5),
-        lambda x, g, v, n: kernels.rmsprop_step(x, g, v, 7e-4, 0.95, 1e-5),
+        lambda x, g, v, n, *new: kernels.rmsprop_step(x, g, v, 7e-4, 0.95, 1e-5, *new),
         ["square_avg"],
         0.0,
     ),
     "rmsprop as in tensorflow": (
         partial(RMSpropTFLike, alpha=0.95, eps=1e-5),
-        lambda x, g, v, n: kernels.rmsprop_tf_step(x, g, v, 7e-4, 0.95, 1e-5),
+        lambda x, g, v, n, *new: kernels.rmsprop_tf_step(x, g, v, 7e-4, 0.95, 1e-5, *new),
         ["square_avg"],
         1.0,
     ),
     "adam": (
         partial(th.optim.Adam, betas=(0.8, 0.99), eps=1e-5),
-        lambda x, g, m, v, n: kernels.adam_step(x, g, m, v, 7e-4, 0.8, 0.99, 1e-5, n),
+        lambda x, g, m, v, n, *new: kernels.adam_step(x, g, m, v, 7e-4, 0.8, 0.99, 1e-5, n, *new),
         ["exp_avg", "exp_avg_sq"],
         0.0,
     ),
 }
 
 
+@pytest.mark.parametrize("in_place", [True, False])
 @pytest.mark.parametrize("case", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_optimizer_steps_are_torchs(case: tuple) -> None:
+def test_optimizer_steps_are_torchs(case: tuple, in_place: bool) -> None:
     build, step, names, initial = case
     rng = np.random.default_rng(0)
     start = rng.normal(size=1003).astype(np.float32)
@@ -659,7 +661,14 @@ def test_optimizer_steps_are_torchs(case: tuple) -> None:
         gradient = (rng.normal(size=1003) * 10.0 ** rng.uniform(-6, 1, size=1003)).astype(np.float32)
         param.grad = th.as_tensor(gradient)
         optimizer.step()
-        step(vector, gradient, *statistics, n_steps)
+        if in_place:
+            step(vector, gradient, *statistics, n_steps)
+        else:
+            old, new = [vector, *statistics], [np.full_like(start, np.nan) for _ in range(1 + len(names))]
+            before = [array.copy() for array in old]
+            step(vector, gradient, *statistics, n_steps, *new)
+            np.testing.assert_array_equal(old, before)
+            vector, *statistics = new
     for name, statistic in zip(names, statistics, strict=True):
         np.testing.assert_allclose(statistic, optimizer.state[param][name], rtol=2e-6, atol=2e-7)
     np.testing.assert_allclose(vector, param.detach(), rtol=1e-6, atol=1e-6)
@@ -679,7 +688,9 @@ def test_kernels_are_compiled_once() -> None:
     A3C("MlpPolicy", VecNormalize(make_vec_env("Pendulum-v1", 2)), n_workers=1).learn(10)
     every = [value for module in (kernels, normalization_kernels) for value in vars(module).values()]
     for kernel in (value for value in every if isinstance(value, Dispatcher) and value.signatures):
-        most = 2 if kernel is normalization_kernels.count_journal else 1  # float32 and float64
+        twice = [normalization_kernels.count_journal]  # float32 and float64
+        twice += [kernels.rmsprop_step, kernels.rmsprop_tf_step, kernels.adam_step]  # in place and elsewhere
+        most = 2 if kernel in twice else 1
         if not kernel.targetoptions.get("no_cpython_wrapper"):
             assert len(kernel.signatures) <= most, kernel
     for kernel in (kernels.act, kernels.predict_values, kernels.gradient):

@@ -80,7 +80,7 @@ def test_compiled_statistics_are_sb3s_to_the_last_bit(n_envs: int, shape: tuple[
         batch = rng.normal(100, 30, (n_envs, *shape)).astype(dtype)
         expected.update(batch)
         worker.update(batch)
-    worker.apply_to(shared)
+    worker.apply_to(shared, shared)
     for rms in (worker, shared):
         assert rms.count == expected.count and rms.mean.shape == rms.var.shape == shape
         np.testing.assert_array_equal(rms.mean, expected.mean)

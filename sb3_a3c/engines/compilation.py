@@ -34,10 +34,11 @@ def compile_kernels() -> None:
     kernels.gradient(
         network, limits, vector, observations, actions, advantages, returns, workspace, gradient, 0.0, 0.5, 0.5, False
     )
-    statistics = np.ones((2, 2), np.float32)
-    kernels.rmsprop_step(vector, gradient, statistics[0], 0.0, 0.99, 1e-5)
-    kernels.rmsprop_tf_step(vector, gradient, statistics[0], 0.0, 0.99, 1e-5)
-    kernels.adam_step(vector, gradient, *statistics, 0.0, 0.9, 0.999, 1e-5, 1)
+    statistics, stepped = np.ones((2, 2), np.float32), np.ones((3, 2), np.float32)
+    for elsewhere in (0, 1):  # in place, as Hogwild steps, and elsewhere
+        kernels.rmsprop_step(vector, gradient, statistics[0], 0.0, 0.99, 1e-5, *stepped[: 2 * elsewhere])
+        kernels.rmsprop_tf_step(vector, gradient, statistics[0], 0.0, 0.99, 1e-5, *stepped[: 2 * elsewhere])
+        kernels.adam_step(vector, gradient, *statistics, 0.0, 0.9, 0.999, 1e-5, 1, *stepped[: 3 * elsewhere])
     kernels.copy(vector, gradient)
     _compile_normalization(obs, rewards[0])
 

@@ -828,53 +828,79 @@ def copy(source, target):
 
 
 @_exact_kernel
-def rmsprop_step(vector, gradient, square_avg, learning_rate, alpha, eps):
+def rmsprop_step(vector, gradient, square_avg, learning_rate, alpha, eps, new_vector=None, new_square_avg=None):
     """
     ``v <- alpha v + (1 - alpha) g^2; x <- x - lr g / (sqrt(v) + eps)``.
 
-    :param vector: The parameters, of shape ``(size,)``, stepped
+    :param vector: The parameters, of shape ``(size,)``
     :param gradient: Of the same shape
-    :param square_avg: The statistics, of the same shape, updated
+    :param square_avg: The statistics, of the same shape
     :param learning_rate: The learning rate
     :param alpha: How much of the statistics stays
     :param eps: Keeps the denominator from 0
+    :param new_vector: Where the stepped parameters are written to, of the same shape; None, as is ``new_square_avg`` then:
+        in place. (Of arrays that may be one and the same, the loop would not be vectorized.)
+    :param new_square_avg: Where the updated statistics are written to
     """
+    x_out = vector if new_vector is None else new_vector
+    v_out = square_avg if new_square_avg is None else new_square_avg
     keep, add, small, rate = np.float32(alpha), np.float32(1.0 - alpha), np.float32(eps), np.float32(learning_rate)
     for i in range(vector.size):
         g = gradient[i]
         v = keep * square_avg[i] + add * g * g
-        square_avg[i] = v
-        vector[i] -= rate * g / (math.sqrt(v) + small)
+        v_out[i] = v
+        x_out[i] = vector[i] - rate * g / (math.sqrt(v) + small)
 
 
 @_exact_kernel
-def rmsprop_tf_step(vector, gradient, square_avg, learning_rate, alpha, eps):
+def rmsprop_tf_step(vector, gradient, square_avg, learning_rate, alpha, eps, new_vector=None, new_square_avg=None):
     """
     ``v <- alpha v + (1 - alpha) g^2; x <- x - lr g / sqrt(v + eps)``. Parameters as :func:`rmsprop_step`.
     """
+    x_out = vector if new_vector is None else new_vector
+    v_out = square_avg if new_square_avg is None else new_square_avg
     keep, add, small, rate = np.float32(alpha), np.float32(1.0 - alpha), np.float32(eps), np.float32(learning_rate)
     for i in range(vector.size):
         g = gradient[i]
         v = keep * square_avg[i] + add * g * g
-        square_avg[i] = v
-        vector[i] -= rate * g / math.sqrt(v + small)
+        v_out[i] = v
+        x_out[i] = vector[i] - rate * g / math.sqrt(v + small)
 
 
 @_exact_kernel
-def adam_step(vector, gradient, exp_avg, exp_avg_sq, learning_rate, beta1, beta2, eps, n_steps):
+def adam_step(
+    vector,
+    gradient,
+    exp_avg,
+    exp_avg_sq,
+    learning_rate,
+    beta1,
+    beta2,
+    eps,
+    n_steps,
+    new_vector=None,
+    new_exp_avg=None,
+    new_exp_avg_sq=None,
+):
     """
     ``m, v``: bias-corrected averages of ``g, g^2``; ``x <- x - lr m / (sqrt(v) + eps)``.
 
-    :param vector: The parameters, of shape ``(size,)``, stepped
+    :param vector: The parameters, of shape ``(size,)``
     :param gradient: Of the same shape
-    :param exp_avg: Statistics of the gradient, of the same shape, updated
-    :param exp_avg_sq: Statistics of its square, of the same shape, updated
+    :param exp_avg: Statistics of the gradient, of the same shape
+    :param exp_avg_sq: Statistics of its square, of the same shape
     :param learning_rate: The learning rate
     :param beta1: How much of the first statistics stays
     :param beta2: How much of the second statistics stays
     :param eps: Keeps the denominator from 0
     :param n_steps: How many gradients this makes, counted from 1
+    :param new_vector: Where the stepped parameters are written to, of the same shape; None, as are the others then: in place
+    :param new_exp_avg: Where the updated statistics of the gradient are written to
+    :param new_exp_avg_sq: Where the updated statistics of its square are written to
     """
+    x_out = vector if new_vector is None else new_vector
+    m_out = exp_avg if new_exp_avg is None else new_exp_avg
+    v_out = exp_avg_sq if new_exp_avg_sq is None else new_exp_avg_sq
     add1, keep2, add2 = np.float32(1.0 - beta1), np.float32(beta2), np.float32(1.0 - beta2)
     rate = np.float32(learning_rate / (1.0 - beta1**n_steps))
     scale, small = np.float32(math.sqrt(1.0 - beta2**n_steps)), np.float32(eps)
@@ -882,5 +908,5 @@ def adam_step(vector, gradient, exp_avg, exp_avg_sq, learning_rate, beta1, beta2
         g = gradient[i]
         m = exp_avg[i] + add1 * (g - exp_avg[i])
         v = keep2 * exp_avg_sq[i] + add2 * g * g
-        exp_avg[i], exp_avg_sq[i] = m, v
-        vector[i] -= rate * m / (math.sqrt(v) / scale + small)
+        m_out[i], v_out[i] = m, v
+        x_out[i] = vector[i] - rate * m / (math.sqrt(v) / scale + small)

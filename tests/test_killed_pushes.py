@@ -1,0 +1,221 @@
+"""A process that is killed at any point of a push leaves the shared parameters as they were before it, or as after it."""
+
+import itertools
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+
+from sb3_a3c.layout import Layout
+from sb3_a3c.normalization import JournaledMeanStd
+from sb3_a3c.parameters import SharedParameters
+
+KINDS = list(itertools.product([th.optim.RMSprop, RMSpropTFLike, th.optim.Adam], [True, False]))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Torch's other threads are not forked along."""
+    n_threads = th.get_num_threads()
+    th.set_num_threads(1)
+    yield
+    th.set_num_threads(n_threads)
+
+
+def make_parameters(optimizer_class: type[th.optim.Optimizer], compiled: bool, **kwargs: Any) -> SharedParameters:
+    """Shared by processes, with two learning rates, a buffer and normalization statistics."""
+    th.manual_seed(0)
+    policy = ActorCriticPolicy(
+        spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), lambda _: 1e-3, net_arch=[64, 64], optimizer_class=optimizer_class
+    )
+    policy.register_buffer("version", th.zeros(3))
+    layout = Layout(policy, separate_critic=True)
+    parameters = SharedParameters(policy, layout, [RunningMeanStd(shape=(3,))], compiled=compiled, **kwargs)
+    parameters.share_memory()
+    return parameters
+
+
+def push(parameters: SharedParameters) -> None:
+    """A push that depends on the version alone, so that a version is always the same."""
+    version = parameters.n_updates
+    gradient = th.linspace(-1, 1, parameters.layout.size).roll(version)
+    rms = JournaledMeanStd(parameters.statistics[0])
+    rms.update(np.full((4, 3), version, np.float32))
+    parameters.push(gradient, (1e-3, 3e-3), 5, [th.full((3,), float(version + 1))], [rms])
+
+
+def state(parameters: SharedParameters) -> list[th.Tensor]:
+    """All that a push changes."""
+    place = parameters._place()
+    memories = [*place.vectors, *(rms.memory for rms in place.statistics), place.counts]
+    return [tensor.clone() for tensor in (*(memory.tensor for memory in memories), *place.buffers)]
+
+
+def assert_equal(actual: list[th.Tensor], expected: list[th.Tensor]) -> None:
+    for one, other in zip(actual, expected, strict=True):
+        assert th.equal(one, other)
+
+
+def in_a_child(work: Callable[[], None]) -> int:
+    """Do something in a forked process; returns the signal that has ended it, or 0."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
+
+
+def kill_me() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at_line(n_lines: int) -> None:
+    """Kill this process before so many more lines of ours have been run, in whatever function."""
+    left = itertools.count(n_lines, -1)
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        if "sb3_a3c" not in frame.f_code.co_filename:
+            return None
+        if event == "line" and next(left) == 0:
+            kill_me()
+        return trace
+
+    sys.settrace(trace)
+
+
+@pytest.mark.parametrize(("optimizer_class", "compiled"), KINDS)
+def test_before_each_line_of_a_push(optimizer_class: type[th.optim.Optimizer], compiled: bool) -> None:
+    parameters, twin = (make_parameters(optimizer_class, compiled) for _ in range(2))
+    for each in (parameters, twin):
+        push(each)
+    n_before = n_after = 0
+    for n_lines in itertools.count():
+        old = state(twin)
+        push(twin)
+
+        def push_and_die(n_lines: int = n_lines) -> None:
+            kill_at_line(n_lines)
+            push(parameters)
+            sys.settrace(None)
+
+        killed = in_a_child(push_and_die) == signal.SIGKILL
+        done = parameters.n_updates == twin.n_updates
+        n_before, n_after = n_before + (killed and not done), n_after + (killed and done)
+        assert_equal(state(parameters), state(twin) if done else old)
+        if not done:
+            push(parameters)  # what was left of the other is of no consequence, and nor is its lock
+        assert_equal(state(parameters), state(twin))
+        if not killed:
+            break
+    assert n_before > 40 and n_after > 2
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize(("optimizer_class", "compiled"), KINDS)
+def test_in_the_middle_of_the_vector(optimizer_class: type[th.optim.Optimizer], compiled: bool, part: int) -> None:
+    """The middle of the actor's part, and of the critic's."""
+    parameters, twin = (make_parameters(optimizer_class, compiled) for _ in range(2))
+    name = "_update_compiled" if compiled else "_update"
+    update = getattr(parameters.optimizer, name)
+    calls = itertools.count()
+
+    def update_half(*arguments: Any) -> None:
+        if next(calls) < part:
+            update(*arguments)
+            return
+        grad, vectors, new_vectors, *rest = arguments
+        half = slice(0, len(grad) // 2)
+        update(grad[half], [v[half] for v in vectors], [v[half] for v in new_vectors], *rest)
+        kill_me()
+
+    def push_half() -> None:
+        setattr(parameters.optimizer, name, update_half)
+        push(parameters)
+
+    for each in (parameters, twin):
+        push(each)
+    untouched = parameters._old_and_new()[1].vectors[0].tensor.clone()
+    assert in_a_child(push_half) == signal.SIGKILL
+    assert not th.equal(
+        untouched, parameters._old_and_new()[1].vectors[0].tensor
+    )  # it has begun to write, and not where it shows
+    for _ in range(3):
+        assert_equal(state(parameters), state(twin))
+        for each in (parameters, twin):
+            push(each)
+
+
+def test_at_any_time() -> None:
+    parameters, twin = (make_parameters(th.optim.RMSprop, True) for _ in range(2))
+    rng = random.Random(0)
+
+    def push_for_ever() -> None:
+        while True:
+            push(parameters)
+
+    for _ in range(100):
+        child = os.fork()
+        if child == 0:
+            push_for_ever()
+        n_updates = parameters.n_updates
+        while parameters.n_updates == n_updates:
+            time.sleep(1e-4)
+        time.sleep(rng.uniform(0, 1e-3))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        while twin.n_updates < parameters.n_updates:
+            push(twin)
+        assert_equal(state(parameters), state(twin))
+    assert parameters.n_updates > 100
+
+
+def test_while_a_callback_sets_parameters() -> None:
+    """What a user's Ctrl-C may interrupt is whole too."""
+    parameters = make_parameters(th.optim.RMSprop, False)
+    push(parameters)
+    old, count = state(parameters), parameters.statistics[0].count
+    policy = ActorCriticPolicy(
+        spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), lambda _: 1e-3, net_arch=[64, 64], optimizer_class=th.optim.RMSprop
+    )
+    policy.register_buffer("version", th.full((3,), 7.0))
+
+    def interrupt(place: Any) -> None:
+        raise KeyboardInterrupt
+
+    hold, parameters._hold = parameters._hold, interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        parameters.load(policy)
+    assert_equal(state(parameters), old)
+    parameters._hold = hold  # type: ignore[method-assign]
+    parameters.load(policy)
+    assert th.equal(parameters.vector, parameters.layout.gather(policy))
+    assert parameters.n_updates == 1 and parameters.statistics[0].count == count
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_hogwild_counts_all_the_same(compiled: bool) -> None:
+    """It steps in one place, without a lock, so half of an update may stay; what it counts is whole."""
+    parameters = make_parameters(th.optim.RMSprop, compiled, use_locking=False)
+    push(parameters)
+
+    def push_half() -> None:
+        parameters.optimizer.step = lambda *_: kill_me()  # type: ignore[method-assign]
+        push(parameters)
+
+    assert in_a_child(push_half) == signal.SIGKILL
+    assert parameters.n_updates == 2 and parameters.num_timesteps == 10
+    assert parameters.statistics[0].count == pytest.approx(8 + 1e-4, abs=1e-9)
