@@ -141,8 +141,9 @@ def time_optimizers(watch: Stopwatch, size: int) -> dict[str, list[float]]:
     }
     table = {}
     for optimizer_class, step in steps.items():
-        optimizer = optimizer_class(options, vector, layout)
-        in_torch = partial(optimizer.step, gradient, [7e-4], 10)
+        optimizer = optimizer_class(options, layout)
+        vectors = optimizer.vectors(vector)
+        in_torch = partial(optimizer.step, vectors, vectors, gradient, [7e-4], 10)
         table[optimizer_class.__name__] = [watch.microseconds(in_torch), watch.microseconds(step)]
     return table
 
