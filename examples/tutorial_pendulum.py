@@ -81,9 +81,8 @@ class MovingReward(BaseCallback):
                 average = 0.9 * self.averages[-1] + 0.1 * episode_return if self.averages else episode_return
                 self.averages.append(average)
                 self.logger.record("rollout/moving_reward", average)
-                print(
-                    f"environment {env_index}, episode {len(self.averages)}: return {episode_return:.0f}, moving {average:.0f}"
-                )
+                n_episodes = len(self.averages)
+                print(f"environment {env_index}, episode {n_episodes}: return {episode_return:.0f}, moving {average:.0f}")
         return True
 
 
@@ -156,10 +155,10 @@ def main() -> None:
     for seed in args.seed:
         model, averages = train(seed, args.settings, n_workers, args.episodes, args.out)
         curves[seed] = averages
-        mean, std = evaluate_policy(model, make_vec_env(ENV_ID, seed=1_000_000 + seed), n_eval_episodes=50)
+        mean, std = evaluate_policy(model, make_vec_env(ENV_ID, n_envs=50, seed=1_000_000), n_eval_episodes=500)
         print(
             f"seed {seed}: moving average {averages[-1]:.0f} at the end, {max(averages):.0f} at best; "
-            f"mean reward {mean:.1f} +/- {std:.1f} over 50 episodes without noise"
+            f"mean reward {mean:.1f} +/- {std:.1f} over 500 episodes without noise"
         )
     draw(curves, args.out / "moving_reward.png")
 

@@ -53,7 +53,7 @@ PROMISES = {
     ),
     "tutorial_pendulum": Promise(
         4,
-        rf"seed 0: moving average -\d+ at the end, -\d+ at best; mean reward {_NUMBER} \+/- {_NUMBER} over 50 episodes .*",
+        rf"seed 0: moving average -\d+ at the end, -\d+ at best; mean reward {_NUMBER} \+/- {_NUMBER} over 500 episodes .*",
         {"seed_0.zip": 1, "moving_reward.png": 1, "tensorboard/seed_0_1/events.out.tfevents.*": 1},
         unit="episodes",
     ),

@@ -529,9 +529,7 @@ def set_mlp(policy: ActorCriticPolicy) -> None:
 
 
 MISFITS: dict[str, Callable[[], ActorCriticPolicy]] = {
-    "the policy is a OwnPolicy, not an ActorCriticPolicy or BoundedMlpPolicy itself": lambda: OwnPolicy(
-        BOX, BOX, lambda _: 1e-3
-    ),
+    "is a OwnPolicy, not an ActorCriticPolicy or BoundedMlpPolicy itself": lambda: OwnPolicy(BOX, BOX, lambda _: 1e-3),
     "observations of Dict spaces need torch": lambda: changed(
         lambda policy: setattr(policy, "observation_space", spaces.Dict({"a": BOX}))
     ),
