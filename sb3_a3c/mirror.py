@@ -38,7 +38,7 @@ class Mirror:
             self._parameters.load(self._policy)
             self._bind()
         if isinstance(self._parameters.optimizer, FlatOptimizer):
-            n_steps = self._parameters.read(self._vector, list(self._policy.buffers()), self._statistics)
+            n_steps = self._parameters.read(self._vector, self._buffers, self._statistics)
             if n_steps > 0:
                 self._show_statistics(self._parameters.optimizer, n_steps)
         else:
@@ -59,6 +59,7 @@ class Mirror:
         self._vector = layout.gather(self._policy)
         self._seen = self._vector.clone()
         layout.bind(self._policy, self._vector)
+        self._buffers = list(self._policy.buffers())
         self._pointers = [param.data_ptr() for param in self._params]
         names = getattr(self._parameters.optimizer, "initial", ())
         self._statistics = {name: th.empty_like(self._vector) for name in names}

@@ -111,7 +111,8 @@ class Replay:
         """SB3's ``collect_rollouts`` with the steps already made; its local variables have its names."""
         model, callback = self._model, self._callback
         assert model.env is not None
-        model.policy.set_training_mode(False)
+        if model.policy.training:
+            model.policy.set_training_mode(False)
         buffers = [rollout.rollout_buffer for rollout in rollouts]
         segment = {name: beside([getattr(buffer, name) for buffer in buffers], axis=1) for name in _SEGMENT_ARRAYS}
         rollout_buffer = model.rollout_buffer
@@ -161,6 +162,7 @@ class Replay:
             "rewards": beside([steps.rewards for steps in parts], axis=1),
             "dones": beside([steps.dones for steps in parts], axis=1),
         }
+        statistics = running_statistics(venv)
         rows = zip(*map(_rows, columns.values()), strict=True)
         written: list[Any] = []
         for n_steps, row in enumerate(rows):
@@ -169,7 +171,7 @@ class Replay:
                 write_state(venv, env_states)
                 written = env_states
             if parts[0].moments[n_steps]:
-                for rms, *moments in zip(running_statistics(venv), *(steps.moments[n_steps] for steps in parts), strict=False):
+                for rms, *moments in zip(statistics, *(steps.moments[n_steps] for steps in parts), strict=False):
                     set_moments(rms, max(moments, key=lambda m: m.n_samples))
             infos = (
                 list(chain.from_iterable(steps.infos[n_steps] for steps in parts))
