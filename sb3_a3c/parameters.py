@@ -106,7 +106,7 @@ class SharedParameters:
         self.optimizer = make_optimizer(policy, vector, layout, compiled)
         # An optimizer of another make keeps gradients on its parameters, so two workers can't step it at once.
         self.use_locking = use_locking or isinstance(self.optimizer, TorchOptimizer)
-        self._compiled = compiled
+        self._compiled = compiled and not isinstance(self.optimizer, TorchOptimizer)
         vectors = self.optimizer.vectors(vector)
         n_steps = self.optimizer.load(policy, vectors)
         in_place = not use_locking or isinstance(self.optimizer, TorchOptimizer)  # both are stepped where they are

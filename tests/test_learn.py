@@ -354,3 +354,12 @@ def test_a2c_and_ppo_take_over_the_environment(backend: str) -> None:
     A2C("MlpPolicy", env).learn(300)
     A3C("MlpPolicy", env, backend=backend).learn(300).learn(30, reset_num_timesteps=False)
     env.step(np.zeros(3, int))
+
+
+@pytest.mark.parametrize("engine", ["fused", "torch"])
+def test_an_optimizer_of_ones_own(engine: str) -> None:
+    model = A3C("MlpPolicy", make_vec_env("CartPole-v1", 2), engine=engine, policy_kwargs=dict(optimizer_class=th.optim.SGD))
+    before = th.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
+    model.learn(100)
+    after = th.nn.utils.parameters_to_vector(model.policy.parameters())
+    assert model._n_updates == 20 and after.isfinite().all() and not th.equal(before, after)
