@@ -66,7 +66,7 @@ def _check_backend_kwargs(backend: str, backend_kwargs: Any) -> None:
     named = isinstance(backend_kwargs, dict) and set(backend_kwargs) <= set(options)
     _check(named, "backend_kwargs", backend_kwargs, f"None, or a dict with some of {sorted(options)} for backend '{backend}'")
     for name, value in backend_kwargs.items():
-        _check(value in options[name], f"backend_kwargs['{name}']", value, f"one of {list(options[name])}")
+        _check(options[name].accepts(value), f"backend_kwargs['{name}']", value, options[name].allowed)
 
 
 def _check_learning_rate(name: str, value: Any) -> None:

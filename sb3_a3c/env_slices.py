@@ -7,12 +7,15 @@ lengths) is read with :func:`read_state` and written back into the whole with :f
 if it is declared, by :func:`register_vec_env`.
 """
 
+import os
+import struct
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from itertools import chain
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import gymnasium as gym
@@ -184,19 +187,35 @@ def begins_anew_elsewhere(venv: VecEnv) -> bool:
     return False
 
 
-def discard_answers(venv: VecEnv, patience: float) -> None:
+def discard_answers(venv: VecEnv, patience: float | None) -> None:
     """
     Empty the pipes of a SubprocVecEnv, when the process that had asked something in them is no more.
 
     :param venv: A slice that lived in that process
-    :param patience: Seconds to wait for an answer
+    :param patience: Seconds to wait for something to come, None: as long as a step takes
+    :raises OSError: if a pipe is broken, or nothing comes
+    :raises EOFError: if a process of the SubprocVecEnv has ended
     """
     if isinstance(venv.unwrapped, SubprocVecEnv):
         for remote in venv.unwrapped.remotes:
-            with suppress(EOFError, OSError):
-                remote.send(("is_wrapped", gym.Wrapper))  # its answer, unlike a step's, is a bool, and the last
-                while remote.poll(patience) and not isinstance(remote.recv(), bool):
-                    pass
+            remote.send(("is_wrapped", gym.Wrapper))  # its answer, unlike a step's, is a bool, and the last
+        for remote in venv.unwrapped.remotes:
+            _skip_to_bool(remote, patience)
+
+
+def _skip_to_bool(remote: Connection, patience: float | None) -> None:
+    """As bytes, for the other process may have ended in the middle of reading a message."""
+    bools = tuple(
+        struct.pack("!i", len(pickled)) + pickled for pickled in map(bytes, map(ForkingPickler.dumps, (False, True)))
+    )
+    read = b""
+    while not read.endswith(bools):
+        if not remote.poll(patience):
+            raise TimeoutError("an environment does not answer")
+        content = os.read(remote.fileno(), 1 << 16)
+        if not content:
+            raise EOFError("the process of an environment has ended")
+        read = (read + content)[-64:]
 
 
 def _layers(venv: VecEnv) -> list[VecEnv]:

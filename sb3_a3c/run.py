@@ -48,7 +48,7 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
         if not is_compiled():
             model.logger.info("Compiling the fused engine: this takes some seconds, once on this machine")
         compile_kernels()
-    specs, parameters = _make_specs(model, engine, slices, envs, watched)
+    specs, parameters = _make_specs(model, engine, slices, envs, n_rollouts, watched)
     options = model.backend_kwargs or {}
     backend = make_backend(model.backend, specs, parameters, n_rollouts, model.rollout_order, model.max_lead, **options)
     replay = Replay(model, callback, watched, parameters, log_interval)
@@ -59,6 +59,8 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
             for _ in range(n_rollouts):
                 if not replay.show(backend.collect()):
                     break
+                if backend.n_restarts:
+                    model.logger.record("async/restarts", backend.n_restarts)
                 if watched:
                     _follow_hyperparameters(model, backend.workers)
     finally:
@@ -79,7 +81,7 @@ def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv
 
 
 def _make_specs(
-    model: "A3C", engine: str, slices: Sequence[np.ndarray], envs: Sequence[VecEnv], watched: bool
+    model: "A3C", engine: str, slices: Sequence[np.ndarray], envs: Sequence[VecEnv], n_rollouts: int, watched: bool
 ) -> tuple[list[WorkerSpec], SharedParameters]:
     assert model.env is not None and model._last_obs is not None and model._last_episode_starts is not None
     layout = Layout(model.policy, separate_critic=model.vf_learning_rate is not None)
@@ -100,6 +102,7 @@ def _make_specs(
             rollout_buffer=_make_rollout_buffer(model, env.num_envs),
             hyperparameters=Hyperparameters.of(model, index),
             total_timesteps=model._total_timesteps,
+            final_timesteps=model.num_timesteps + n_rollouts * model.n_steps * model.env.num_envs,
             last_obs=_entries(model._last_obs, env_indices),
             last_episode_starts=model._last_episode_starts[env_indices],
             statistics=journal_statistics(env) if sliced else [],

@@ -35,6 +35,7 @@ class Worker:
     :param rollout_buffer: An empty buffer of ``n_steps`` for its environments
     :param hyperparameters: What it learns with; may be exchanged between two steps
     :param total_timesteps: Environment steps at which the learning rate's schedule ends
+    :param final_timesteps: Environment steps at which the run ends: with the rollouts that reach ``total_timesteps``
     :param last_obs: What its environments observe now, each of shape ``(n_envs, ...)``
     :param last_episode_starts: Whether an episode starts with that, of shape ``(n_envs,)``
     :param statistics: The normalization statistics of its slice
@@ -51,6 +52,7 @@ class Worker:
         rollout_buffer: RolloutBuffer,
         hyperparameters: Hyperparameters,
         total_timesteps: int,
+        final_timesteps: int,
         last_obs: VecEnvObs,
         last_episode_starts: np.ndarray,
         statistics: Sequence[JournaledMeanStd],
@@ -69,6 +71,7 @@ class Worker:
         self._parameters = parameters
         self._rollout_buffer = rollout_buffer
         self._total_timesteps = total_timesteps
+        self._final_timesteps = final_timesteps
         self._watched = watched
         self._statistics = statistics
         self._vector = parameters.native(engine.vector)
@@ -110,6 +113,17 @@ class Worker:
             lock_seconds=pulled.waited + pushed.waited,
             idle_seconds=idle_seconds,
         )
+
+    def begin_anew(self, seed: int | None) -> None:
+        """
+        Reset its environments: those that it had were lost, with the process that it was in.
+
+        :param seed: Seed of the first of them, None: none
+        """
+        self._sync()  # observations are normalized with the statistics of now
+        self.env.seed(seed)
+        self.last_obs = self.env.reset()
+        self.last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
 
     def stop(self) -> None:
         """Let a rollout under way end after the environments' present step. May be called from any thread."""
@@ -157,7 +171,9 @@ class Worker:
         if not losses.finite:
             raise NonFiniteError(non_finite_parts(self._rollout_buffer, self.env_indices, losses))
         n_timesteps = self._rollout_buffer.buffer_size * self.env.num_envs
-        progress_remaining = 1.0 - float(pulled.num_timesteps + n_timesteps) / float(self._total_timesteps)
+        # Those that a worker's death has taken along were counted there, and are made again.
+        num_timesteps = min(pulled.num_timesteps + n_timesteps, self._final_timesteps)
+        progress_remaining = 1.0 - float(num_timesteps) / float(self._total_timesteps)
         learning_rates = hyperparameters.learning_rates(progress_remaining)
         pushed = self._parameters.push(self._gradient, learning_rates, n_timesteps, self._engine.buffers, self._statistics)
         return losses, learning_rates, pushed

@@ -36,6 +36,7 @@ class WorkerSpec:
     rollout_buffer: RolloutBuffer
     hyperparameters: Hyperparameters
     total_timesteps: int
+    final_timesteps: int
     last_obs: VecEnvObs
     last_episode_starts: np.ndarray
     statistics: Sequence[JournaledMeanStd]
@@ -56,6 +57,7 @@ class WorkerSpec:
             rollout_buffer=self.rollout_buffer,
             hyperparameters=self.hyperparameters,
             total_timesteps=self.total_timesteps,
+            final_timesteps=self.final_timesteps,
             last_obs=self.last_obs,
             last_episode_starts=self.last_episode_starts,
             statistics=self.statistics,

@@ -33,6 +33,8 @@ from sb3_a3c.backends.worker_process import explained
 from sb3_a3c.file_lock import FileLock
 
 SHARED_MEMORY = Path("/dev/shm")
+#: Workers that die are not replaced (``test_healing.py`` has those that are).
+MORTAL = dict(backend_kwargs=dict(max_restarts=0))
 
 
 def make_model(env: Any, **kwargs: Any) -> A3C:
@@ -143,7 +145,7 @@ class Killer(Faulty):
 @pytest.mark.parametrize("watched", [False, True])
 def test_a_worker_that_is_killed_is_found_at_once(fault: str, how: str, watched: bool, tmp_path: Path) -> None:
     env = VecNormalize(DummyVecEnv([lambda f=f: Killer(f) for f in ("", fault, "")]))  # type: ignore[misc]
-    model = make_model(env)
+    model = make_model(env, **MORTAL)
     started = time.monotonic()
     with pytest.raises(WorkerDied, match=f"the process of worker 1, which steps environment 1, {how}"):
         model.learn(10_000_000, callback=(lambda *_: True) if watched else None)
@@ -154,7 +156,7 @@ def test_a_worker_that_is_killed_is_found_at_once(fault: str, how: str, watched:
 
 
 def test_a_worker_killed_from_outside() -> None:
-    model = make_model(make_env("", seconds=0.001))
+    model = make_model(make_env("", seconds=0.001), **MORTAL)
 
     def kill(locals_: dict, _: dict) -> bool:
         if model.num_timesteps == 200:
@@ -168,7 +170,7 @@ def test_a_worker_killed_from_outside() -> None:
 
 def test_a_subproc_vec_env_can_be_used_after_its_worker_was_killed() -> None:
     env = SubprocVecEnv([lambda: Faulty(seconds=0.02)] * 4)
-    model = make_model(env, n_workers=2)
+    model = make_model(env, n_workers=2, **MORTAL)
 
     def kill(*_: Any) -> bool:
         if model.num_timesteps == 40:

@@ -41,6 +41,11 @@ class EnvCall:
 
 
 @dataclass(frozen=True)
+class WhereAreYou:
+    """To a worker: tell what it is in the middle of."""
+
+
+@dataclass(frozen=True)
 class Stop:
     """To a worker: end after the present step, and say farewell."""
 
@@ -63,6 +68,13 @@ class Answer:
 
     value: Any
     failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """From a worker: what it is in the middle of."""
+
+    stack: str
 
 
 @dataclass(frozen=True)

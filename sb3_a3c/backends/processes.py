@@ -1,32 +1,36 @@
 """
 Workers in a process each; parameters, optimizer statistics and counters in memory that they share.
 
-What is guaranteed: an exception in a worker, and a worker's death, wake the main thread at once, whatever it waits for;
-after ``__exit__`` no worker's process is alive, and no shared memory, file or semaphore is left, for none of it has a
-name; a worker waits for nobody but the main process, and for that only when it is ``max_lead`` rollouts ahead. What is
-assumed: that one thread uses this object, the one that learns. All pipes are read in a thread of their own, where Ctrl-C
-can't cut a message in two.
+What is guaranteed: an exception in a worker, and a worker's death, wake the main thread at once, whatever it waits for; a
+worker that has died is replaced, as often as is allowed, and each of its rollouts comes once: one that it had begun and
+not sent is made again, by whoever is first; after ``__exit__`` no worker's process is alive, and no shared memory, file or
+semaphore is left, for none of it has a name; a worker waits for nobody but the main process, and for that only when it is
+``max_lead`` rollouts ahead. What is assumed: that one thread uses this object, the one that learns.
 """
 
 import inspect
+import math
 import multiprocessing
-import selectors
-import threading
 import time
 import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import wraps
 from multiprocessing import forkserver
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any, ClassVar, Self
 
 from sb3_a3c.backends.failures import Failure
-from sb3_a3c.backends.messages import Answer, EnvCall, Farewell, Permits, Ready, Rollouts, decode
+from sb3_a3c.backends.mailbox import Ended, Mailbox
+from sb3_a3c.backends.messages import Answer, EnvCall, Farewell, Ready, Rollouts, Whereabouts
+from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import Quota, RolloutOrder
 from sb3_a3c.backends.remote_worker import GUARD, RemoteWorker
+from sb3_a3c.backends.restarts import Restarts
+from sb3_a3c.backends.watchdog import Watchdog
 from sb3_a3c.backends.worker_process import Assignment
+from sb3_a3c.faults import WorkerDied
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.rollout import Rollout
 from sb3_a3c.worker_spec import WorkerSpec
@@ -37,11 +41,6 @@ _PATIENCE = 10.0
 _ONE_FOR_ALL = ("has_attr", "set_attr")
 #: Loaded once, by the server that the workers are forked from, so that they share its pages.
 _PRELOAD = ("sb3_a3c.backends.preloaded",)
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """Instead of a message: the process has ended, and all that it had sent was read."""
 
 
 class ProcessBackend:
@@ -55,10 +54,17 @@ class ProcessBackend:
     :param max_lead: Rollouts that a worker may be ahead of what the caller has done with
     :param start_method: How processes are started. "forkserver": from a process that has loaded what they need;
         "spawn": each from nothing; "fork": from this one, which must not have made a backward pass with torch by then
+    :param max_restarts: How often, in all, a worker that has died is replaced. One that dies before it was ever ready is not
+    :param worker_timeout: Seconds after which a worker that has not finished a rollout is killed and replaced, None: it never
+        is, and there is but a warning after a minute
     """
 
-    options: ClassVar[dict[str, Sequence[Any]]] = {
-        "start_method": [m for m in ("forkserver", "spawn", "fork") if m in multiprocessing.get_all_start_methods()]
+    options: ClassVar[dict[str, Option]] = {
+        "start_method": Option.one_of(
+            [m for m in ("forkserver", "spawn", "fork") if m in multiprocessing.get_all_start_methods()]
+        ),
+        "max_restarts": Option("a whole number of at least 0", lambda n: type(n) is int and n >= 0),
+        "worker_timeout": Option("None or a number of seconds above 0", lambda s: s is None or _is_positive(s)),
     }
 
     def __init__(
@@ -69,6 +75,8 @@ class ProcessBackend:
         rollout_order: RolloutOrder,
         max_lead: int,
         start_method: str = "forkserver",
+        max_restarts: int = 10,
+        worker_timeout: float | None = None,
     ) -> None:
         self._max_lead = max_lead
         self._quota = Quota(specs, n_rollouts, rollout_order)
@@ -78,20 +86,30 @@ class ProcessBackend:
         if start_method == "forkserver":
             _preload()
         self.workers = [RemoteWorker(context, Assignment(spec, parameters, self._quota)) for spec in specs]
+        self._restarts = Restarts(max_restarts)
+        self._watchdog = Watchdog(self.workers, self._quota, worker_timeout)
+        #: When workers that have died are to be replaced.
+        self._due: dict[int, float] = {}
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
         self._collected: list[Rollout] = []
         self._answers: dict[int, Answer] = {}
         self._failures: list[BaseException] = []
-        self._mail: SimpleQueue[tuple[RemoteWorker, Any]] = SimpleQueue()
-        self._reader = threading.Thread(target=self._read, name="A3C workers' mail", daemon=True)
+        self._begun = False
+        self._stopping = False
+        self._mailbox: Mailbox
+
+    @property
+    def n_restarts(self) -> int:
+        """See :attr:`Backend.n_restarts`."""
+        return self._restarts.n_restarts
 
     def __enter__(self) -> Self:
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise RuntimeError(GUARD)  # this process is itself being started
+        self._mailbox = Mailbox()
         try:
             for worker in self.workers:
-                worker.start(self.workers)
-            self._reader.start()
+                self._start(worker)
         except BaseException:
             self._stop()
             raise
@@ -102,6 +120,9 @@ class ProcessBackend:
         for rollout in self._collected:
             self.workers[rollout.worker].owe_permit(self._max_lead)
         self._collected = []
+        while not self._mailbox.empty():  # somebody may have died
+            self._take(*self._mailbox.get(0.0))
+        self._attend()
         for worker in self.workers:
             arrived = self._arrived[self._quota.key(worker.index)]
             while not arrived:
@@ -147,7 +168,7 @@ class ProcessBackend:
         for worker in asked:
             local = [i - int(worker.env_indices[0]) for i in slots[worker.index]]
             by_index = {"indices": local} if "indices" in bound.signature.parameters else {}
-            worker.send(EnvCall(method, bound.args, {**bound.kwargs, **by_index}))
+            worker.ask(EnvCall(method, bound.args, {**bound.kwargs, **by_index}))
         while len(self._answers) < len(asked):
             self._receive()
         values: dict[int, Any] = {}
@@ -161,81 +182,111 @@ class ProcessBackend:
         return [values[i] for i in indices]
 
     def _receive(self) -> None:
-        self._take(*self._mail.get())
+        self._attend()
+        if not self._failures:
+            wait_until = min([time.monotonic() + self._watchdog.look_every, *self._due.values()])
+            try:
+                self._take(*self._mailbox.get(max(0.0, wait_until - time.monotonic())))
+            except Empty:
+                return
         if self._failures:
             raise self._failures[0]
 
-    def _take(self, worker: RemoteWorker, message: Any) -> None:
+    def _take(self, index: int, message: Any) -> None:
+        worker = self.workers[index]
+        if isinstance(message, Whereabouts):
+            self._watchdog.told(index, message.stack)
+            return
+        self._watchdog.heard(index)
         match message:
             case Rollouts(rollouts):
-                self._arrived[self._quota.key(worker.index)].extend(rollouts)
+                worker.n_rollouts += len(rollouts)
+                self._restarts.bore_fruit(index)
+                self._arrived[self._quota.key(index)].extend(rollouts)
             case Answer():
-                self._answers[worker.index] = message
+                worker.call = None
+                self._answers[index] = message
             case Ready():
-                worker.ready = True
-                if all(other.ready for other in self.workers):  # they begin together, and none if one can't
+                worker.begin()
+                if not self._begun and all(other.ready for other in self.workers):  # together, and none if one can't
+                    self._begun = True
                     for other in self.workers:
-                        other.send(Permits(1 + self._max_lead))
+                        other.permit(1 + self._max_lead)
             case Farewell():
                 worker.part(message)
             case Failure():
                 self._failures.append(message.error())
-                worker.parted |= not worker.ready  # it could not even begin
-            case _Ended():
-                self._failures += worker.end()
+                worker.fail()
+            case Ended():
+                self._bury(worker)
+
+    def _bury(self, worker: RemoteWorker) -> None:
+        """Its process has ended. If it was not to, the worker is to have another."""
+        if worker.end():
+            return
+        cause = worker.cause_of_death()
+        if self._stopping and self._restarts.max_restarts > 0:
+            worker.lose(f"{cause} while learn() was ending")
+        elif (worker.n_lives == 1 and not worker.was_ready) or self._stopping:
+            self._fail(worker, cause)
+        else:
+            self._quota.give_back(worker.index, worker.n_rollouts)
+            self._schedule(worker, cause)
+
+    def _schedule(self, worker: RemoteWorker, cause: str) -> None:
+        delay = self._restarts.admit(worker.index, cause)
+        if delay is None:
+            self._fail(worker, cause + self._restarts.history())
+            return
+        self._due[worker.index] = time.monotonic() + delay
+        when = f"in {delay:g} s" if delay > 0 else "now"
+        count = f"restart {self._restarts.n_restarts} of at most {self._restarts.max_restarts}"
+        warnings.warn(f"{cause}. It is replaced {when}, and its environments begin anew ({count})", stacklevel=2)
+
+    def _fail(self, worker: RemoteWorker, cause: str) -> None:
+        worker.failed |= worker.was_ready or worker.n_lives > 1
+        self._failures.append(WorkerDied(cause))
+
+    def _attend(self) -> None:
+        """Look after the workers; those that have died get a process, when it is time to."""
+        self._watchdog.look()
+        for index in [index for index, due in self._due.items() if due <= time.monotonic()]:
+            del self._due[index]
+            worker = self.workers[index]
+            try:
+                self._start(worker)
+            except (OSError, EOFError) as error:
+                self._schedule(worker, f"no process could be started for worker {index} ({type(error).__name__}: {error})")
+
+    def _start(self, worker: RemoteWorker) -> None:
+        self._mailbox.listen(worker.index, worker.start(self.workers))
+        self._watchdog.heard(worker.index)
 
     def _stop(self) -> None:
-        if self._reader.ident is None:  # not all could be started
-            for worker in self.workers:
-                worker.kill()
-                worker.close()
-            return
+        self._stopping = True
         try:
             for worker in self.workers:
                 worker.stop()
             deadline = time.monotonic() + _PATIENCE
-            while any(not worker.ended for worker in self.workers):
+            while any(worker.alive for worker in self.workers):
                 try:
-                    self._take(*self._mail.get(timeout=max(0.01, deadline - time.monotonic())))
+                    self._take(*self._mailbox.get(max(0.01, deadline - time.monotonic())))
                 except Empty:
                     for worker in self.workers:
                         worker.give_up(_PATIENCE)
         finally:  # a second Ctrl-C is impatient
             for worker in self.workers:
                 worker.kill()
-            self._reader.join()
+            with suppress(Empty):
+                while any(worker.alive for worker in self.workers):
+                    self._take(*self._mailbox.get(_PATIENCE))
+            self._mailbox.close()
             for worker in self.workers:
                 worker.close()
 
-    def _read(self) -> None:
-        """In a thread of its own, until all workers' processes have ended."""
-        with selectors.DefaultSelector() as selector:
-            for worker in self.workers:
-                selector.register(worker.connection, selectors.EVENT_READ, (worker, True))
-                selector.register(worker.process.sentinel, selectors.EVENT_READ, (worker, False))
-            while selector.get_map():
-                ready = [key.data for key, _ in selector.select()]
-                senders = {worker.index for worker, is_mail in ready if is_mail}
-                for worker, is_mail in ready:
-                    if not is_mail and worker.index in senders:
-                        continue  # it has ended, but there is still something to read
-                    message = _next_message(worker) if is_mail else _Ended()
-                    if isinstance(message, _Ended):
-                        selector.unregister(worker.connection)
-                        selector.unregister(worker.process.sentinel)
-                        worker.process.join()
-                    self._mail.put((worker, message))
 
-
-def _next_message(worker: RemoteWorker) -> Any:
-    try:
-        content = worker.connection.recv_bytes()
-    except (EOFError, OSError):
-        return _Ended()
-    try:
-        return decode(content)
-    except Exception as error:
-        return Failure.of(error)
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _with_others(error: BaseException | None, failures: Sequence[BaseException]) -> BaseException | None:

@@ -1,6 +1,7 @@
 """What a backend does: it runs workers somewhere, and hands their rollouts to the main thread."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -9,6 +10,27 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Option:
+    """
+    An option of a backend's own.
+
+    :param allowed: What it may be, for the user
+    :param accepts: Whether it may be this
+    """
+
+    allowed: str
+    accepts: Callable[[Any], bool]
+
+    @classmethod
+    def one_of(cls, values: Sequence[Any]) -> Self:
+        """
+        :param values: What it may be
+        :return: An option that may be one of those
+        """
+        return cls(f"one of {list(values)}", lambda value: value in values)
 
 
 class SeenWorker(Protocol):
@@ -31,8 +53,12 @@ class Backend(Protocol):
     that one of them ended with has been raised.
     """
 
-    #: The options that there are, and the values that each may have.
-    options: ClassVar[dict[str, Sequence[Any]]]
+    #: The options that there are.
+    options: ClassVar[dict[str, Option]]
+
+    @property
+    def n_restarts(self) -> int:
+        """How many workers have died and been replaced."""
 
     @property
     def workers(self) -> Sequence[SeenWorker]:

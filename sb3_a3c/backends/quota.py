@@ -1,7 +1,6 @@
 """Who may begin how many rollouts, so that a run's length is a count and not a race."""
 
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -26,14 +25,15 @@ class Quota:
 
     def __init__(self, specs: Sequence[WorkerSpec], n_rollouts: int, rollout_order: RolloutOrder) -> None:
         self._keys = [spec.env.num_envs if rollout_order == "arrival" else spec.index for spec in specs]
-        counts = Counter(self._keys)
-        self._places = {key: place for place, key in enumerate(counts)}
-        self._left = Memory(th.tensor([n_rollouts * n_workers for n_workers in counts.values()]))
+        #: Whose rollouts count as one.
+        self._mates = [[mate for mate, other in enumerate(self._keys) if other == key] for key in self._keys]
+        self._n_rollouts = n_rollouts
+        self._taken = Memory(th.zeros(len(specs), dtype=th.int64))
         self._lock: Lock = threading.Lock()
 
     def share_memory(self) -> None:
         """Move it to memory that worker processes see too. To be called before there are any."""
-        self._left.share()
+        self._taken.share()
         self._lock = FileLock()
 
     def key(self, worker: int) -> int:
@@ -48,11 +48,32 @@ class Quota:
         :param worker: Index of a worker that would begin a rollout
         :return: Whether it may, and if so, it has been counted
         """
-        place = self._places[self._keys[worker]]
+        mates, taken = self._mates[worker], self._taken.array
         self._lock.acquire()
         try:
-            left = int(self._left.array[place])
-            self._left.array[place] = max(left - 1, 0)
-            return left > 0
+            if sum(taken[mates].tolist()) >= self._n_rollouts * len(mates):
+                return False
+            taken[worker] += 1  # one store, so whoever is killed has taken one or has not
+            return True
+        finally:
+            self._lock.release()
+
+    def taken(self, worker: int) -> int:
+        """
+        :param worker: Index of a worker
+        :return: Rollouts that it has begun
+        """
+        return int(self._taken.array[worker])
+
+    def give_back(self, worker: int, n_rollouts: int) -> None:
+        """
+        Let those that a worker had begun, and that never came, be begun again.
+
+        :param worker: Index of a worker that has no process now
+        :param n_rollouts: Rollouts that have come from it
+        """
+        self._lock.acquire()
+        try:
+            self._taken.array[worker] = n_rollouts
         finally:
             self._lock.release()

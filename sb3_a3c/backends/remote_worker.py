@@ -1,15 +1,19 @@
-"""A worker process as the main process sees it: how it is started, told to do something, and ended."""
+"""
+A worker as the main process sees it, in whichever process it lives: how it is started, told to do something, and ended.
+
+What it is told while it has no process, or one that is not ready yet, it is told when it is ready.
+"""
 
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from typing import Any
 
-from sb3_a3c.backends.messages import Farewell, Learn, Permits, Stop, encode
-from sb3_a3c.backends.worker_process import Assignment, live
+from sb3_a3c.backends.life import Life
+from sb3_a3c.backends.messages import EnvCall, Farewell, Learn, Permits, Stop, encode
+from sb3_a3c.backends.worker_process import Assignment
 from sb3_a3c.env_slices import begins_anew_elsewhere, discard_answers
-from sb3_a3c.faults import WorkerDied, name_environments
+from sb3_a3c.faults import name_environments
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.parcel import Parcel, pack, reclaim_files, unpack
 
@@ -34,9 +38,6 @@ class RemoteWorker:
     :raises TypeError: if that can't be handed to a process
     """
 
-    connection: Connection
-    process: Any
-
     def __init__(self, context: Any, assignment: Assignment) -> None:
         spec = assignment.spec
         self.index = spec.index
@@ -45,35 +46,62 @@ class RemoteWorker:
         self.last_obs = spec.last_obs
         self.last_episode_starts = spec.last_episode_starts
         self.failed = False
-        #: Whether it has said that it is there; before that it does nothing.
-        self.ready = False
-        #: Whether it is right for it to end: it has said farewell, or we have ended it.
-        self.parted = False
-        #: Whether its process has ended.
-        self.ended = False
+        #: Its process, or the last that it had.
+        self.life: Life | None = None
+        self.n_lives = 0
+        #: Rollouts that have come from it.
+        self.n_rollouts = 0
+        #: A call that it has not answered.
+        self.call: EnvCall | None = None
         #: Why its environments have to begin anew, if they have to.
         self.lost = ""
         self._context = context
         self._hyperparameters = spec.hyperparameters
+        self._n_permits = 0
         self._owed_permits = 0
+        self._said_farewell = False
+        self._sentence = ""
         self._parcel = _pack(assignment)
 
-    def start(self, workers: Sequence["RemoteWorker"]) -> None:
+    def start(self, workers: Sequence["RemoteWorker"]) -> Life:
         """
-        Start the process.
+        Start a process.
 
-        :param workers: All workers, some of which have been started
+        :param workers: All workers, some of which have a process
+        :return: The process
+        :raises OSError: if there can be none now
+        :raises EOFError: if the fork server has ended in the middle of this
         """
-        self.connection, theirs = self._context.Pipe()
-        forks = self._context.get_start_method() == "fork"
-        not_ours = [worker.connection for worker in workers if "connection" in vars(worker)] if forks else []
-        self.process = self._context.Process(
-            target=live, args=(theirs, self._parcel, not_ours), name=f"A3C worker {self.index}", daemon=True
-        )
-        try:
-            self.process.start()
-        finally:
-            theirs.close()
+        number, self.n_lives, self._sentence = self.n_lives, self.n_lives + 1, ""
+        others = [worker.life for worker in workers if worker.life is not None and not worker.life.ended]
+        self.life = Life(self._context, f"A3C worker {self.index}", self._parcel, number, others)
+        return self.life
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has a process."""
+        return self.life is not None and not self.life.ended
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether the process that it has, or has had last, was ever ready."""
+        return self.life is not None and self.life.ready
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has a process that has said that it is there; before that it does nothing."""
+        return self.alive and self.was_ready
+
+    def begin(self) -> None:
+        """Its process is there: tell it all that it has to know. It may make the rollouts that those before it have not."""
+        assert self.life is not None
+        self.life.ready = True
+        if self.n_lives > 1:
+            self.send(Learn(self._hyperparameters))
+        if self._n_permits > self.n_rollouts:
+            self.send(Permits(self._n_permits - self.n_rollouts))
+        if self.call is not None:
+            self.send(self.call)
 
     @property
     def hyperparameters(self) -> Hyperparameters:
@@ -86,6 +114,13 @@ class RemoteWorker:
             self._hyperparameters = hyperparameters
             self.send(Learn(hyperparameters))
 
+    def permit(self, n_rollouts: int) -> None:
+        """
+        :param n_rollouts: So many rollouts more it may make
+        """
+        self._n_permits += n_rollouts
+        self.send(Permits(n_rollouts))
+
     def owe_permit(self, max_lead: int) -> None:
         """
         Allow one more rollout; several are told of together, but never so late that the worker has none left.
@@ -94,23 +129,35 @@ class RemoteWorker:
         """
         self._owed_permits += 1
         if self._owed_permits > max_lead // 4:
-            self.send(Permits(self._owed_permits))
+            self.permit(self._owed_permits)
             self._owed_permits = 0
+
+    def ask(self, call: EnvCall) -> None:
+        """
+        :param call: What to do, and to answer
+        """
+        self.send(call)
+        self.call = call
 
     def send(self, message: Any) -> None:
         """
         :param message: A message; that it can't be sent to a process that has ended is found by who reads
         """
-        with suppress(OSError):
-            self.connection.send_bytes(encode(message))
+        if self.ready:
+            assert self.life is not None
+            content = encode(message)
+            with suppress(OSError):
+                self.life.connection.send_bytes(content)
 
     def stop(self) -> None:
-        """Ask it to end. If it has done nothing yet, there is nothing to wait for."""
+        """Ask it to end. If its process has done nothing yet, there is nothing to wait for."""
         if self.ready:
             self.send(Stop())
-        elif not self.ended:
-            self.parted = True
-            self.process.kill()
+            return
+        was_lost = self.n_lives > 1 or not (self.alive or self.life is None or self.life.parted)
+        if was_lost and not self.failed:
+            self.lose("its process had ended, and there was no other yet")
+        self.kill()
 
     def part(self, farewell: Farewell) -> None:
         """
@@ -118,7 +165,8 @@ class RemoteWorker:
 
         :param farewell: Its last message
         """
-        self.parted = True
+        assert self.life is not None
+        self.life.parted = self._said_farewell = True
         self.failed |= farewell.failed
         self.last_obs, self.last_episode_starts = farewell.last_obs, farewell.last_episode_starts
         reason = farewell.lost
@@ -129,7 +177,22 @@ class RemoteWorker:
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
         if reason:
-            self._lose(f"it can't be brought back from another process ({reason})")
+            self.lose(f"it can't be brought back from another process ({reason})")
+
+    def fail(self) -> None:
+        """It has sent an error, so it makes no more rollouts. If that was before it was ready, it ends by itself."""
+        assert self.life is not None
+        self.life.parted |= not self.life.ready
+
+    def end(self) -> bool:
+        """
+        Note that its process has ended.
+
+        :return: Whether it was to
+        """
+        assert self.life is not None
+        self.life.end()
+        return self.life.parted
 
     def give_up(self, patience: float) -> None:
         """
@@ -137,49 +200,56 @@ class RemoteWorker:
 
         :param patience: Seconds that it was given to end by itself
         """
-        if not self.ended and not self.parted:
-            self._lose(f"worker {self.index} was still in a step {patience:g} s after it was asked to stop, and was killed")
+        if self.life is not None and self.alive and not self.life.parted:
+            self.lose(f"worker {self.index} was still in a step {patience:g} s after it was asked to stop, and was killed")
         self.kill()
 
     def kill(self) -> None:
-        """End it at once, if it is alive."""
-        if "process" in vars(self) and self.process.pid is not None and not self.ended:
-            self.parted = True
-            self.process.kill()
-            self.process.join()
-            self.end()
-            discard_answers(self.env, _PATIENCE)
+        """End its process at once, if it has one."""
+        if self.life is not None and self.alive:
+            self.life.parted = True
+            self.life.kill()
 
-    def close(self) -> None:
-        """Close the pipe to it, which nobody reads any more, and have the files back that it wrote to."""
-        if "connection" in vars(self):
-            self.connection.close()
-        reclaim_files(self._parcel)
-
-    def end(self) -> list[WorkerDied]:
+    def condemn(self, sentence: str) -> None:
         """
-        Note that its process has ended.
+        End its process, though it is not to end.
 
-        :return: Why it has, if it was not to
+        :param sentence: What is to be said of it
         """
-        self.ended = True
-        if self.parted:
-            return []
-        self.failed |= self.ready
-        discard_answers(self.env, _PATIENCE)
-        return [WorkerDied(self._cause_of_death())]
+        if self.life is not None and self.alive:
+            self._sentence = sentence
+            self.life.kill()
 
-    def _lose(self, why: str) -> None:
+    def lose(self, why: str) -> None:
+        """
+        Its environments, as they have come to be, are gone.
+
+        :param why: For the user
+        """
         self.failed = True
         self.lost = f"{name_environments(self.env_indices)} will begin anew: {why}"
 
-    def _cause_of_death(self) -> str:
+    def close(self) -> None:
+        """Have back what it had, when its process is no more: pipes in which nobody reads any more, and files."""
+        if self.n_lives > 0 and not self._said_farewell:
+            with suppress(EOFError, OSError):
+                discard_answers(self.env, _PATIENCE)
+        reclaim_files(self._parcel)
+
+    def cause_of_death(self) -> str:
+        """
+        :return: How its last process has ended
+        """
         who = f"the process of worker {self.index}, which steps {name_environments(self.env_indices)},"
-        code = self.process.exitcode
+        if self._sentence:
+            return f"{who} {self._sentence}"
+        assert self.life is not None
+        code = self.life.exit_code
         how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended by itself (exit code {code})"
-        if self.ready or (code and code < 0):
+        if self.life.ready or (code and code < 0):
             return f"{who} {how}"
-        return f"{who} {how} before it was ready; what it has written says why. A likely reason:\n\n{GUARD}"
+        why = f" A likely reason:\n\n{GUARD}" if self.n_lives == 1 else ""
+        return f"{who} {how} before it was ready; what it has written says why.{why}"
 
 
 def _pack(assignment: Assignment) -> Parcel:

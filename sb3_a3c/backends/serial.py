@@ -1,10 +1,11 @@
 """Workers in turn, in the caller's thread: nothing at the same time, so a run with a seed repeats to the last bit."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch as th
 
+from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import RolloutOrder
 from sb3_a3c.env_gate import between_steps
 from sb3_a3c.parameters import SharedParameters
@@ -23,7 +24,8 @@ class SerialBackend:
     :param max_lead: Of no consequence here
     """
 
-    options: ClassVar[dict[str, Sequence[Any]]] = {}
+    options: ClassVar[dict[str, Option]] = {}
+    n_restarts = 0
 
     def __init__(
         self,

@@ -14,10 +14,11 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch as th
 
+from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import Quota, RolloutOrder
 from sb3_a3c.env_gate import between_steps
 from sb3_a3c.faults import WorkerStopped
@@ -46,7 +47,8 @@ class ThreadBackend:
     :param max_lead: Rollouts that a worker may be ahead of what the caller has done with
     """
 
-    options: ClassVar[dict[str, Sequence[Any]]] = {}
+    options: ClassVar[dict[str, Option]] = {}
+    n_restarts = 0
 
     def __init__(
         self,

@@ -3,20 +3,22 @@ The life of a worker in a process of its own.
 
 The main thread steps the worker; another one obeys what the main process says: permits, calls to the environments (in a
 thread each), stop.
-What is guaranteed: if the main process is gone, this one ends within a second, even in the middle of a step; it ignores
-Ctrl-C, which is the main process's to handle; it sends a farewell, unless it is killed. What is assumed: that
+What is guaranteed: if the main process is gone, this one ends at once, even in the middle of a step (``lifeline``); it
+ignores Ctrl-C, which is the main process's to handle; it sends a farewell, unless it is killed. What is assumed: that
 environments may be entered by two threads, one at a time (``env_lock``), and nothing of the GIL.
 """
 
 import os
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import current_process
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ import torch as th
 from stable_baselines3.common.utils import set_random_seed
 
 from sb3_a3c.backends.failures import Failure
+from sb3_a3c.backends.lifeline import tie, watch
 from sb3_a3c.backends.messages import (
     Answer,
     EnvCall,
@@ -33,12 +36,14 @@ from sb3_a3c.backends.messages import (
     Ready,
     Rollouts,
     Stop,
+    Whereabouts,
+    WhereAreYou,
     decode,
     encode,
     lighten,
 )
 from sb3_a3c.backends.quota import Quota
-from sb3_a3c.env_slices import begins_anew_elsewhere
+from sb3_a3c.env_slices import begins_anew_elsewhere, discard_answers
 from sb3_a3c.faults import WorkerStopped
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.parcel import Parcel, pack_return, unpack
@@ -48,7 +53,8 @@ from sb3_a3c.worker_spec import WorkerSpec
 #: Seconds for which rollouts are gathered into one message: out of the air, between what a message costs (some 50 us)
 #: and what a user notices.
 _GATHER = 0.02
-#: Seconds that are left to a step under way when the main process is gone. Out of the air.
+#: Seconds that are left to a step under way when the main process is gone, where the system does not end this one. Out of
+#: the air.
 _GRACE = 1.0
 
 
@@ -67,24 +73,34 @@ class Assignment:
     quota: Quota
 
 
-def live(connection: Connection, parcel: Parcel, not_ours: Sequence[Connection]) -> None:
+def live(
+    connection: Connection,
+    lifeline: Connection,
+    main_process: int,
+    parcel: Parcel,
+    number: int,
+    not_ours: Sequence[Connection],
+) -> None:
     """
     What the process does.
 
     :param connection: To the main process
+    :param lifeline: A pipe that the main process holds the other end of
+    :param main_process: The main process's id
     :param parcel: An :class:`Assignment`
+    :param number: Which life of its worker this is, from 0
     :param not_ours: Connections that a fork has copied from the main process. Were they left open, nobody would notice
         that the main process is gone
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in not_ours:
         other.close()
+    main_end = watch(main_process)
+    tie(lifeline)
+    os.register_at_fork(after_in_child=connection.close)  # else an environment's own process would seem to be this one
     th.set_num_threads(1)  # many workers leave nothing to divide
     try:
-        assignment: Assignment = unpack(parcel.content, parcel.handles)
-        _seed(assignment.spec.seed)
-        assignment = replace(assignment, spec=_arrived(assignment.spec))
-        resident = _Resident(connection, assignment, parcel.handles)
+        resident = _Resident(connection, main_end, parcel, number)
     except BaseException as error:
         error.add_note(f"raised while the process of {current_process().name} was starting")
         connection.send_bytes(encode(Failure.of(error)))
@@ -92,29 +108,32 @@ def live(connection: Connection, parcel: Parcel, not_ours: Sequence[Connection])
     resident.live()
 
 
-def _seed(seed: np.random.SeedSequence | None) -> None:
-    """Processes that are forked from one server begin alike, so environments that draw from NumPy itself would draw alike."""
-    if seed is not None:
-        set_random_seed(int(seed.generate_state(1)[0]))
-
-
-def _arrived(spec: WorkerSpec) -> WorkerSpec:
-    """What a worker is made of, once its environments are here."""
-    if not begins_anew_elsewhere(spec.env):
-        return spec
-    if spec.seed is not None:
-        spec.env.seed(int(spec.seed.generate_state(2)[1]))
-    return replace(spec, last_obs=spec.env.reset(), last_episode_starts=np.ones(spec.env.num_envs, dtype=bool))
+def _seed_of(seed: np.random.SeedSequence | None, number: int) -> np.random.SeedSequence | None:
+    """Another for each life, so that none repeats the noise of the one before."""
+    if seed is None or number == 0:
+        return seed
+    assert isinstance(seed.entropy, int)
+    return np.random.SeedSequence([seed.entropy, number], spawn_key=seed.spawn_key)
 
 
 class _Resident:
-    def __init__(self, connection: Connection, assignment: Assignment, handles: list[Any]) -> None:
-        spec = assignment.spec
+    def __init__(self, connection: Connection, main_end: int | None, parcel: Parcel, number: int) -> None:
+        assignment: Assignment = unpack(parcel.content, parcel.handles)
+        spec = replace(assignment.spec, seed=_seed_of(assignment.spec.seed, number))
+        if spec.seed is not None:
+            global_seed, env_seed = map(int, spec.seed.generate_state(2))
+            # Processes that are forked from one server begin alike, and an environment may draw from NumPy itself.
+            set_random_seed(global_seed)
         self._connection = connection
-        self._handles = handles
+        self._sources: list[Any] = [connection] if main_end is None else [connection, main_end]
+        self._handles = parcel.handles
         self._quota = assignment.quota
         self._watched = spec.watched
         self._worker = spec.make(assignment.parameters, nullcontext())  # nobody else computes in this process
+        if number > 0:
+            discard_answers(self._worker.env, None)
+        if number > 0 or begins_anew_elsewhere(self._worker.env):
+            self._worker.begin_anew(None if spec.seed is None else env_seed)
         self._writing = threading.Lock()
         self._permits = threading.Semaphore(0)
         self._stopping = threading.Event()
@@ -191,6 +210,8 @@ class _Resident:
         """In a thread of its own."""
         while True:
             try:
+                if self._connection not in wait(self._sources):
+                    raise EOFError
                 content = self._connection.recv_bytes()
             except (EOFError, OSError):
                 self._end_with_the_main_process()
@@ -199,17 +220,23 @@ class _Resident:
                 message = decode(content)
             except Exception as error:
                 message = Failure.of(error)
-            match message:
-                case Failure():  # whoever has sent it must not wait for an answer
-                    self._send(message)
-                case Permits(n_rollouts):
-                    self._permits.release(n_rollouts)
-                case Learn(hyperparameters):
-                    self._worker.hyperparameters = hyperparameters
-                case EnvCall():  # it waits for the environments, and this thread has to go on reading
-                    threading.Thread(target=self._answer, args=(message,), daemon=True).start()
-                case Stop():
-                    self._stop()
+            self._do(message)
+
+    def _do(self, message: Any) -> None:
+        match message:
+            case Failure():  # whoever has sent it must not wait for an answer
+                self._send(message)
+            case Permits(n_rollouts):
+                self._permits.release(n_rollouts)
+            case Learn(hyperparameters):
+                self._worker.hyperparameters = hyperparameters
+            case EnvCall():  # it waits for the environments, and this thread has to go on reading
+                threading.Thread(target=self._answer, args=(message,), daemon=True).start()
+            case WhereAreYou():
+                frame = sys._current_frames()[threading.main_thread().ident]  # type: ignore[index]
+                self._send(Whereabouts("".join(traceback.format_stack(frame))))
+            case Stop():
+                self._stop()
 
     def _stop(self) -> None:
         self._stopping.set()

@@ -1,0 +1,99 @@
+"""Who watches for workers that do not answer: an environment may never return from a step."""
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sb3_a3c.backends.messages import WhereAreYou
+from sb3_a3c.backends.quota import Quota
+from sb3_a3c.backends.remote_worker import RemoteWorker
+from sb3_a3c.faults import name_environments
+
+#: Seconds of silence after which a worker is told of, and a process's for its start. Out of the air: longer than nearly all
+#: rollouts.
+_REPORT_AFTER = 60.0
+#: Seconds for a worker to tell what it is in the middle of. Out of the air.
+_ANSWER_WITHIN = 2.0
+#: Seconds between two looks. Silence is counted from look to look, and no longer than two of these at once: while the main
+#: process did not look (it was stopped, or in a callback) it has not listened either.
+_LOOK_EVERY = 1.0
+
+
+@dataclass
+class _Silence:
+    seconds: float = 0.0
+    asked: bool = False
+    told: bool = False
+    stack: str | None = None
+
+
+class Watchdog:
+    """
+    :param workers: The workers
+    :param quota: What they have begun
+    :param worker_timeout: Seconds of silence after which a worker's process is killed, None: it never is
+    """
+
+    def __init__(self, workers: Sequence[RemoteWorker], quota: Quota, worker_timeout: float | None) -> None:
+        self._workers = workers
+        self._quota = quota
+        self._timeout = worker_timeout
+        self._silences = [_Silence() for _ in workers]
+        self.look_every = _LOOK_EVERY if worker_timeout is None else min(_LOOK_EVERY, worker_timeout / 4)
+        self._looked_at = time.monotonic()
+
+    def heard(self, worker: int) -> None:
+        """
+        :param worker: Index of a worker that has shown that it goes on, or has a new process
+        """
+        self._silences[worker] = _Silence()
+
+    def told(self, worker: int, stack: str) -> None:
+        """
+        :param worker: Index of a worker that was asked where it is
+        :param stack: What it is in the middle of
+        """
+        silence = self._silences[worker]
+        if silence.asked:
+            silence.stack = f"It is in the middle of:\n{stack}"
+
+    def look(self) -> None:
+        """Look after all of them, if it is time to. One whose time is up is killed; who reads its messages finds that."""
+        now = time.monotonic()
+        elapsed = now - self._looked_at
+        if elapsed < self.look_every:
+            return
+        self._looked_at = now
+        for worker, silence in zip(self._workers, self._silences, strict=True):
+            if worker.alive and self._should_speak(worker):
+                silence.seconds += min(elapsed, 2 * self.look_every)
+                self._judge(worker, silence)
+            else:
+                self.heard(worker.index)
+
+    def _should_speak(self, worker: RemoteWorker) -> bool:
+        """Whether it has begun a rollout that has not come, was asked something, or is to say that it is there."""
+        return not worker.ready or self._quota.taken(worker.index) > worker.n_rollouts or worker.call is not None
+
+    def _judge(self, worker: RemoteWorker, silence: _Silence) -> None:
+        timeout = float("inf") if self._timeout is None else self._timeout
+        timeout = timeout if worker.ready else max(timeout, _REPORT_AFTER)  # to start is not to make a rollout
+        ask_after = min(_REPORT_AFTER, timeout)
+        if silence.seconds >= ask_after and not silence.asked:
+            silence.asked = True
+            worker.send(WhereAreYou())
+        elif silence.seconds >= ask_after and (silence.stack or silence.seconds >= ask_after + _ANSWER_WITHIN):
+            self._tell(worker, silence, silence.seconds >= timeout)
+
+    def _tell(self, worker: RemoteWorker, silence: _Silence, is_over: bool) -> None:
+        what = "finished a rollout" if self._quota.taken(worker.index) > worker.n_rollouts else "answered a call"
+        what = what if worker.ready else "become ready"
+        unknown = "What it is in the middle of is not known: it does not answer, as code that holds Python's lock does not."
+        stack = silence.stack or (unknown if worker.ready else "")
+        if is_over:
+            worker.condemn(f"was killed, for it had not {what} for worker_timeout={self._timeout:g} s. {stack}")
+        elif not silence.told:
+            silence.told = True
+            who = f"worker {worker.index}, which steps {name_environments(worker.env_indices)},"
+            warnings.warn(f"{who} has not {what} for {silence.seconds:.0f} s. {stack}", stacklevel=2)
