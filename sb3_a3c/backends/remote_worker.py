@@ -183,6 +183,7 @@ class RemoteWorker:
         """It has sent an error, so it makes no more rollouts. If that was before it was ready, it ends by itself."""
         assert self.life is not None
         self.life.parted |= not self.life.ready
+        self.failed |= self.n_lives > 1
 
     def end(self) -> bool:
         """

@@ -233,8 +233,7 @@ class _Resident:
             case EnvCall():  # it waits for the environments, and this thread has to go on reading
                 threading.Thread(target=self._answer, args=(message,), daemon=True).start()
             case WhereAreYou():
-                frame = sys._current_frames()[threading.main_thread().ident]  # type: ignore[index]
-                self._send(Whereabouts("".join(traceback.format_stack(frame))))
+                self._send(Whereabouts(_stack()))
             case Stop():
                 self._stop()
 
@@ -257,6 +256,13 @@ class _Resident:
         except BaseException as error:
             content = encode(Answer(None, Failure.of(error)))
         self._write(content)
+
+
+def _stack() -> str:
+    """What the worker's thread is in the middle of, from :meth:`Worker.step` on."""
+    frames = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident])  # type: ignore[index]
+    ours = [depth for depth, frame in enumerate(frames) if frame.filename == __file__]
+    return "".join(traceback.format_list(frames[max(ours, default=-1) + 1 :]))
 
 
 def explained(error: BaseException) -> BaseException:

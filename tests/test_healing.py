@@ -1,0 +1,420 @@
+"""A worker process that dies is replaced: training goes on, each rollout counts once, and nobody waits for ever."""
+
+import ctypes
+import multiprocessing
+import os
+import random
+import re
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
+
+from sb3_a3c import A3C, WorkerDied
+
+REPLACED = "ignore:the process of worker .* is replaced:UserWarning"
+START_METHODS = ["forkserver", "spawn", "fork"]
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_a3c.backends.restarts._FIRST_DELAY", 0.01)
+
+
+class Counting(gym.Env):
+    """An environment whose steps can be told apart: by the process that made them, their number and their noise."""
+
+    observation_space = spaces.Box(-10, 10, (2,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.n_steps, self.mark = seconds, 0, "old"
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return self.np_random.normal(size=2).astype(np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        time.sleep(self.seconds)
+        self.n_steps += 1
+        obs = self.np_random.normal(size=2).astype(np.float32)
+        return obs, 1.0, self.n_steps % 9 == 0, False, {"pid": os.getpid(), "n_steps": self.n_steps}
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class Watching(BaseCallback):
+    """Notes all that it sees, and does something once in so many calls."""
+
+    def __init__(self, every: int = 1, act: Callable[[int], None] = lambda n_calls: None) -> None:
+        super().__init__()
+        self.every, self.act = every, act
+        self.n_steps_seen: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        self.observations: list[np.ndarray] = []
+
+    def _on_step(self) -> bool:
+        for env, info in zip(self.locals["env_indices"], self.locals["infos"], strict=True):
+            self.n_steps_seen[env, info["pid"]].append(info["n_steps"])
+        self.observations.append(self.locals["new_obs"])
+        if self.n_calls % self.every == 0:
+            self.act(self.n_calls // self.every)
+        return True
+
+
+def make_model(env: VecEnv, start_method: str = "forkserver", max_restarts: int = 10, **kwargs: Any) -> A3C:
+    options = dict(start_method=start_method, max_restarts=max_restarts, **kwargs.pop("backend_kwargs", {}))
+    return A3C("MlpPolicy", env, backend="process", backend_kwargs=options, seed=0, **kwargs)
+
+
+def make_env(n_envs: int = 4, seconds: float = 0.0) -> DummyVecEnv:
+    return DummyVecEnv([lambda: Counting(seconds)] * n_envs)
+
+
+def processes(worker: int | str = "") -> list[Any]:
+    return [p for p in multiprocessing.active_children() if p.name.startswith(f"A3C worker {worker}")]
+
+
+def assert_counted_once(model: A3C, watching: Watching, total_timesteps: int, in_order: bool = True) -> None:
+    """
+    Callbacks have seen as many steps as there should be; of each process a beginning without gaps, each step once. (In order
+    "arrival" two rollouts of a worker may be shown beside each other.)
+    """
+    n_envs = model.n_envs
+    assert model.num_timesteps == total_timesteps
+    assert watching.n_calls == total_timesteps // n_envs
+    for seen in watching.n_steps_seen.values():
+        assert (seen if in_order else sorted(seen)) == list(range(1, len(seen) + 1))
+    assert all(th.isfinite(param).all() for param in model.policy.parameters())
+
+
+@pytest.mark.filterwarnings(REPLACED)
+@pytest.mark.filterwarnings("ignore:environment . will begin anew")
+def test_a_hundred_kills(start_method: str = "forkserver", rollout_order: str = "arrival", n_kills: int = 100) -> None:
+    """At random points of the workers' lives; some have just been started."""
+    rng = random.Random(0)
+
+    def kill(n_calls: int) -> None:
+        alive = processes()
+        if n_calls <= n_kills and alive:
+            time.sleep(rng.uniform(0, 0.003))
+            rng.choice(alive).kill()
+
+    model = make_model(
+        make_env(seconds=0.0005), start_method, max_restarts=2 * n_kills, rollout_order=rollout_order, max_lead=3
+    )
+    watching = Watching(20, kill)
+    total_timesteps = 4 * 20 * (n_kills + 10)
+    model.learn(total_timesteps, callback=watching, log_interval=None)
+    assert_counted_once(model, watching, total_timesteps, in_order=rollout_order == "env")
+    assert n_kills * 0.9 <= model.logger.name_to_value["async/restarts"] <= n_kills
+    assert len(watching.n_steps_seen) > 20  # environments in several processes have been seen
+    observations = np.concatenate(watching.observations)
+    assert len(np.unique(observations, axis=0)) == len(observations)  # no process repeats another's noise
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(REPLACED)
+@pytest.mark.filterwarnings("ignore:environment . will begin anew")
+@pytest.mark.parametrize("rollout_order", ["env", "arrival"])
+@pytest.mark.parametrize("start_method", START_METHODS)
+def test_kills_by_start_method_and_order(start_method: str, rollout_order: str) -> None:
+    test_a_hundred_kills(start_method, rollout_order, 100 if start_method == "forkserver" else 30)
+
+
+class Dying(Counting):
+    """An environment that ends the process that it is in, once, in the middle of a rollout."""
+
+    def __init__(self, flag: Path) -> None:
+        super().__init__(seconds=0.01)  # so that its rollouts are sent by then
+        self.flag = str(flag)
+
+    def step(self, action: np.ndarray) -> Any:
+        if self.n_steps == 23 and os.path.exists(self.flag):
+            os.remove(self.flag)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
+@pytest.mark.parametrize("start_method", START_METHODS)
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_killed_worker_is_replaced(start_method: str, watched: bool, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+    model = make_model(DummyVecEnv([Counting, lambda: Dying(flag), Counting]), start_method)
+    watching = Watching()
+    message = (
+        r"the process of worker 1, which steps environment 1, was killed by SIGKILL\. It is replaced now, and its "
+        r"environments begin anew \(restart 1 of at most 10\)"
+    )
+    with pytest.warns(UserWarning, match=message):
+        model.learn(600, callback=watching if watched else None)
+    assert not flag.exists()
+    assert model.num_timesteps == 600
+    if watched:
+        assert_counted_once(model, watching, 600)
+        assert len(watching.n_steps_seen) == 4
+    assert model._last_obs is not None and model.env is not None
+    assert [env.n_steps for env in model.env.envs][::2] == [200, 200]  # type: ignore[attr-defined]
+    model.learn(60, reset_num_timesteps=False)
+    assert model.num_timesteps == 660
+
+
+class Suicidal(Counting):
+    """An environment that ends each process that it is in."""
+
+    def __init__(self, at_step: int) -> None:
+        super().__init__()
+        self.at_step = at_step
+
+    def step(self, action: np.ndarray) -> Any:
+        if self.n_steps == self.at_step:
+            os._exit(7)
+        return super().step(action)
+
+
+@pytest.mark.filterwarnings(REPLACED)
+@pytest.mark.parametrize("at_step", [2, 12])
+def test_there_is_an_end_to_it(at_step: int) -> None:
+    """Whether or not the processes finish rollouts before they die."""
+    model = make_model(DummyVecEnv([Counting, lambda: Suicidal(at_step)]), max_restarts=2)
+    with pytest.raises(WorkerDied, match=r"There have been max_restarts=2 restarts in this run") as caught:
+        model.learn(10_000_000)
+    deaths = re.findall(r"^\d+\.\d s: the process of worker 1, .* ended by itself \(exit code 7\)$", str(caught.value), re.M)
+    assert len(deaths) == 3
+    model.predict(np.zeros((2, 2), np.float32))
+    model.set_env(make_env(2))
+    model.learn(40, reset_num_timesteps=False)
+
+
+class Grudging(Counting):
+    """An environment that can't be reset a second time."""
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+        if self.n_steps == 0 and getattr(self, "was_reset", False):
+            raise LookupError("not again")
+        self.was_reset = True
+        return super().reset(seed=seed)
+
+
+@pytest.mark.filterwarnings(REPLACED)
+def test_an_error_while_a_worker_is_replaced_is_the_callers() -> None:
+    model = make_model(DummyVecEnv([Counting, Grudging]))
+    watching = Watching(4, lambda n: processes(1)[0].kill() if n == 1 else None)
+    with pytest.raises(LookupError, match="not again") as caught:
+        model.learn(10_000_000, callback=watching)
+    assert "raised while the process of A3C worker 1 was starting" in caught.value.__notes__
+
+
+@pytest.mark.filterwarnings(REPLACED)
+def test_calls_of_environments_while_a_worker_is_replaced() -> None:
+    """They are asked of the new one."""
+    old: list[int] = []
+
+    def act(n_calls: int) -> None:
+        assert model.env is not None
+        if n_calls == 1:
+            old.extend(model.env.env_method("pid"))
+            os.kill(old[1], signal.SIGKILL)
+            model.env.set_attr("mark", "new")
+            assert model.env.get_attr("mark") == ["new"] * 3
+            new = model.env.env_method("pid")
+            assert new[1] != old[1] and new[::2] == old[::2]
+
+    model = make_model(make_env(3, seconds=0.01))
+    watching = Watching(10, act)
+    model.learn(150, callback=watching)
+    assert_counted_once(model, watching, 150)
+
+
+@pytest.mark.filterwarnings(REPLACED)
+def test_a_call_that_kills_is_an_error_in_the_end() -> None:
+    class Fragile(Counting):
+        def touch(self) -> None:
+            os._exit(5)
+
+    def touch(_: int) -> None:
+        assert model.env is not None
+        model.env.env_method("touch", indices=1)
+
+    model = make_model(DummyVecEnv([Fragile] * 2), max_restarts=2)
+    with pytest.raises(WorkerDied, match=r"exit code 5(.|\n)*max_restarts=2"):
+        model.learn(1_000_000, callback=Watching(20, touch))
+
+
+@pytest.mark.filterwarnings(REPLACED)
+def test_a_new_worker_learns_with_the_hyperparameters_of_now() -> None:
+    rates: list[float] = []
+
+    def act(n_calls: int) -> None:
+        if n_calls == 1:
+            model.lr_schedule = lambda _: 0.25
+        if n_calls == 4:
+            processes(1)[0].kill()
+        rates.append(model.logger.name_to_value["train/learning_rate"])
+
+    model = make_model(make_env(2), max_lead=0)
+    model.learn(400, callback=Watching(10, act), log_interval=None)
+    assert rates[-5:] == [0.25] * 5
+
+
+class Marathon(Counting):
+    """An environment in a process of its own, which may be in the middle of a step."""
+
+    def __init__(self) -> None:
+        super().__init__(seconds=0.01)
+
+
+@pytest.mark.filterwarnings(REPLACED)
+def test_environments_in_processes_of_their_own_go_on() -> None:
+    env = SubprocVecEnv([Marathon] * 4)
+    pids = env.env_method("pid")
+    watching = Watching(7, lambda n: processes(n % 2)[0].kill() if n in (2, 3, 4) else None)
+    model = make_model(env, n_workers=2)
+    model.learn(400, callback=watching)
+    assert model.num_timesteps == 400 and watching.n_calls == 100
+    assert env.env_method("pid") == pids
+    # What a worker had not sent was made, but nobody has seen it; nothing was seen twice.
+    assert all(sorted(set(seen)) == seen for seen in watching.n_steps_seen.values())
+    model.learn(40, reset_num_timesteps=False)
+    env.close()
+
+
+@pytest.mark.filterwarnings(REPLACED)
+def test_an_environments_own_process_that_dies_is_an_error() -> None:
+    env = SubprocVecEnv([Marathon] * 2)
+    pids = env.env_method("pid")
+    model = make_model(env)
+    with pytest.raises((EOFError, ConnectionResetError, BrokenPipeError)):
+        model.learn(10_000_000, callback=Watching(9, lambda n: os.kill(pids[1], signal.SIGKILL) if n == 1 else None))
+    env.processes[1].join()
+
+
+@pytest.mark.filterwarnings(REPLACED)
+def test_when_the_fork_server_dies_others_take_its_place() -> None:
+    def act(n_calls: int) -> None:
+        assert model.env is not None
+        if n_calls == 1:
+            server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+            os.kill(server, signal.SIGKILL)
+        if n_calls == 2:
+            os.kill(model.env.env_method("pid")[1], signal.SIGKILL)
+
+    model = make_model(make_env(3, seconds=0.001))
+    watching = Watching(30, act)
+    model.learn(300, callback=watching)
+    assert_counted_once(model, watching, 300)
+    assert len(watching.n_steps_seen) == 4
+
+
+class Hanging(Counting):
+    """An environment that never returns from a step, in one process."""
+
+    def __init__(self, flag: Path, holds_the_gil: bool = False) -> None:
+        super().__init__()
+        self.flag, self.holds_the_gil = str(flag), holds_the_gil
+
+    def step(self, action: np.ndarray) -> Any:
+        if self.n_steps == 12 and os.path.exists(self.flag):
+            os.remove(self.flag)
+            ctypes.PyDLL(None).sleep(1000) if self.holds_the_gil else time.sleep(1000)
+        return super().step(action)
+
+
+@pytest.mark.parametrize("holds_the_gil", [False, True])
+def test_a_worker_that_does_not_answer_is_replaced(holds_the_gil: bool, tmp_path: Path) -> None:
+    (tmp_path / "flag").touch()
+    model = make_model(
+        DummyVecEnv([Counting, lambda: Hanging(tmp_path / "flag", holds_the_gil)]), backend_kwargs=dict(worker_timeout=1.0)
+    )
+    watching = Watching()
+    where = "does not answer, as code that holds" if holds_the_gil else r"in the middle of:(.|\n)*time\.sleep\(1000\)"
+    message = rf"worker 1, .* was killed, for it had not finished a rollout for worker_timeout=1 s\. (.|\n)*{where}"
+    with pytest.warns(UserWarning, match=message):
+        model.learn(200, callback=watching)
+    assert_counted_once(model, watching, 200)
+
+
+class Pausing(Counting):
+    """An environment with one step that takes long."""
+
+    def step(self, action: np.ndarray) -> Any:
+        if self.n_steps == 12:
+            time.sleep(2.5)
+        return super().step(action)
+
+
+def test_a_worker_that_does_not_answer_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_a3c.backends.watchdog._REPORT_AFTER", 0.5)
+    monkeypatch.setattr("sb3_a3c.backends.watchdog._LOOK_EVERY", 0.1)
+
+    model = make_model(DummyVecEnv([Counting, Pausing]))
+    with pytest.warns(
+        UserWarning, match=r"worker 1, .* has not finished a rollout for \d+ s(.|\n)*time\.sleep\(2\.5\)"
+    ) as told:
+        model.learn(100)
+    assert len(told) == 1 and model.num_timesteps == 100
+
+
+def test_a_call_that_never_returns_is_ended(tmp_path: Path) -> None:
+    class Endless(Counting):
+        def wait(self) -> None:
+            if os.path.exists(tmp_path / "flag"):
+                os.remove(tmp_path / "flag")
+                time.sleep(1000)
+
+    def ask(n_calls: int) -> None:
+        assert model.env is not None
+        model.env.env_method("wait")
+
+    (tmp_path / "flag").touch()
+    model = make_model(DummyVecEnv([Endless] * 2), backend_kwargs=dict(worker_timeout=0.5))
+    watching = Watching(20, ask)
+    with pytest.warns(
+        UserWarning, match="was killed, for it had not (answered a call|finished a rollout) for worker_timeout=0.5"
+    ):
+        model.learn(200, callback=watching)
+    assert_counted_once(model, watching, 200)
+
+
+@pytest.mark.filterwarnings(REPLACED)
+def test_statistics_go_on() -> None:
+    """Each update's batches are counted once, also where its rollout was lost; those of unfinished rollouts are not."""
+    env = VecNormalize(make_env(2, seconds=0.001))
+    watching = Watching(20, lambda n: processes(n % 2)[0].kill() if n % 2 else None)
+    model = make_model(env)
+    model.learn(400, callback=watching, log_interval=None)
+    n_restarts = model.logger.name_to_value["async/restarts"]
+    assert 3 <= n_restarts <= 5
+    n_known = 400 + 2 + n_restarts
+    assert n_known <= round(env.obs_rms.count) <= n_known + n_restarts * 65 * 5  # type: ignore[union-attr]
+    assert (round(env.obs_rms.count) - n_known) % 5 == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("max_restarts", -1, "a whole number of at least 0"),
+        ("max_restarts", 1.5, "a whole number of at least 0"),
+        ("max_restarts", True, "a whole number of at least 0"),
+        ("max_restarts", None, "a whole number of at least 0"),
+        ("worker_timeout", 0, "None or a number of seconds above 0"),
+        ("worker_timeout", float("nan"), "None or a number of seconds above 0"),
+        ("worker_timeout", float("inf"), "None or a number of seconds above 0"),
+        ("worker_timeout", "60", "None or a number of seconds above 0"),
+    ],
+)
+def test_bad_options(option: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"backend_kwargs['{option}'] must be {allowed}, but it is {value!r}")):
+        A3C("MlpPolicy", make_env(2), backend="process", backend_kwargs={option: value})
