@@ -186,54 +186,6 @@ def test_a_subproc_vec_env_can_be_used_after_its_worker_was_killed() -> None:
     env.close()
 
 
-def test_when_the_main_process_is_killed_nothing_is_left(tmp_path: Path) -> None:
-    """One worker is in the middle of a long step, others wait for the main process, which is in a callback."""
-    before = shared_memory()
-    process = run_script(
-        tmp_path,
-        """
-        import os, time
-        import gymnasium as gym
-        from stable_baselines3.common.vec_env import DummyVecEnv
-        from sb3_a3c import A3C
-
-        class Env(gym.Wrapper):
-            def step(self, action):
-                time.sleep(self.seconds)
-                return super().step(action)
-            def pid(self):
-                return os.getpid()
-
-        def make(seconds):
-            env = Env(gym.make("CartPole-v1"))
-            env.seconds = seconds
-            return env
-
-        def wait(locals_, _):
-            if model.num_timesteps == 3:
-                env.set_attr("seconds", 1000, 0)
-            if model.num_timesteps == 6:
-                print(*env.env_method("pid", indices=[1, 2]), flush=True)
-                time.sleep(1000)
-            return True
-
-        if __name__ == "__main__":
-            env = DummyVecEnv([lambda: make(0.5), lambda: make(0.0), lambda: make(0.0)])
-            model = A3C("MlpPolicy", env, backend="process", n_steps=3)
-            model.learn(1000, callback=wait)
-        """,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline(), process.communicate()[1]
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert len(family) >= 4  # three workers, and the server that they were forked from
-    process.kill()
-    process.communicate()
-    _, alive = psutil.wait_procs(family, timeout=5)
-    assert not alive
-    assert shared_memory() <= before
-
-
 def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_the_main_one(tmp_path: Path) -> None:
     process = run_script(
         tmp_path,

@@ -1,0 +1,129 @@
+"""A program that dies, however it dies, takes its workers with it, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+SHARED_MEMORY = Path("/dev/shm")  # semaphores are there, too
+#: One worker is in a step that never ends and holds the GIL, one in a step that never ends and does not, others wait for the
+#: main process, which is in a callback.
+SCRIPT = """
+import ctypes, os, sys, time
+import gymnasium as gym
+from stable_baselines3.common.vec_env import DummyVecEnv
+from sb3_a3c import A3C
+
+class Env(gym.Wrapper):
+    how = ""
+    def step(self, action):
+        if self.how == "hold":
+            ctypes.PyDLL(None).sleep(1000)
+        if self.how == "sleep":
+            time.sleep(1000)
+        return super().step(action)
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if START == "slow" and os.getpid() != state["made_in"]:
+            time.sleep(1000)
+
+    def __getstate__(self):
+        return {{**self.__dict__, "made_in": os.getpid()}}
+
+def end(locals_, _):
+    if model.num_timesteps == 40:
+        env.set_attr("how", "hold", 0)
+        env.set_attr("how", "sleep", 1)
+    if model.num_timesteps == 80:
+        print("here", flush=True)
+        sys.stdin.readline()
+        {ending}
+    return True
+
+START = {start!r}
+if __name__ == "__main__":
+    env = DummyVecEnv([lambda: Env(gym.make("CartPole-v1"))] * 4)
+    options = dict(start_method={start_method!r})
+    model = A3C("MlpPolicy", env, backend="process", backend_kwargs=options, max_lead=100)
+    print("starting", flush=True)
+    model.learn(10_000, callback=end, log_interval=None)
+"""
+ENDINGS = {
+    "killed": "time.sleep(1000)",
+    "terminated": "time.sleep(1000)",
+    "os._exit": "os._exit(3)",
+    "aborted": "ctypes.CDLL(None).abort()",
+}
+SIGNALS = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM}
+
+
+@pytest.fixture
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen]:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(**request.param))
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    process = subprocess.Popen([sys.executable, str(script)], stdin=pipe, stdout=pipe, stderr=null, text=True)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def wait_for(process: subprocess.Popen, line: str) -> None:
+    assert process.stdout is not None
+    while (read := process.stdout.readline().strip()) != line:
+        assert read, "it has ended before"
+
+
+def family_of(process: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def assert_nothing_is_left(family: list[psutil.Process], before: set[str]) -> None:
+    _, alive = psutil.wait_procs(family, timeout=5)
+    for orphan in alive:  # it would hold the pipes to this test
+        orphan.kill()
+    assert not alive
+    assert set(os.listdir(SHARED_MEMORY)) <= before
+
+
+CASES = [("forkserver", ending) for ending in ENDINGS] + [("spawn", "killed"), ("fork", "killed")]
+
+
+@pytest.mark.parametrize(
+    ("program", "ending"),
+    [(dict(start_method=method, ending=ENDINGS[ending], start=""), ending) for method, ending in CASES],
+    ids=[f"{method}-{ending}" for method, ending in CASES],
+    indirect=["program"],
+)
+def test_in_the_middle_of_steps(program: subprocess.Popen, ending: str) -> None:
+    before = set(os.listdir(SHARED_MEMORY))
+    wait_for(program, "starting")
+    wait_for(program, "here")
+    family = family_of(program)
+    assert len(family) >= 4
+    if ending in SIGNALS:
+        program.send_signal(SIGNALS[ending])
+    else:
+        assert program.stdin is not None
+        print("now", file=program.stdin, flush=True)
+    program.wait(timeout=10)
+    assert_nothing_is_left(family, before)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("program", [dict(start_method="forkserver", ending="pass", start="slow")], indirect=True)
+def test_while_workers_start(program: subprocess.Popen, seconds: float) -> None:
+    before = set(os.listdir(SHARED_MEMORY))
+    wait_for(program, "starting")
+    time.sleep(seconds)
+    family = family_of(program)
+    program.kill()
+    program.wait()
+    assert_nothing_is_left(family, before)
