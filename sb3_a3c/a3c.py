@@ -68,7 +68,9 @@ class A3C(OnPolicyAlgorithm):
         guard ``if __name__ == "__main__":``; callbacks reach the environments with ``env_method``, ``get_attr`` and
         ``set_attr``, and what is in the VecEnv afterwards are copies that have come back
     :param backend_kwargs: Options of the backend. ``"process"`` has ``start_method``: ``"forkserver"`` (default),
-        ``"spawn"`` or ``"fork"``; the others have none
+        ``"spawn"`` or ``"fork"``; ``max_restarts``: how often, in all, a worker whose process has died is replaced (10);
+        ``worker_timeout``: seconds after which a worker that has not finished a rollout is killed and replaced (``None``:
+        never). The others have none
     :param engine: Who computes: ``"torch"`` (any policy; what is correct), ``"fused"`` (compiled kernels, for an ``MlpPolicy``
         or ``BoundedMlpPolicy`` without parts of your own; the same but for rounding and noise) or ``"auto"`` (fused where
         it fits)

@@ -18,7 +18,6 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.utils import EzPickle
 from stable_baselines3.common.vec_env import (
@@ -197,25 +196,30 @@ def discard_answers(venv: VecEnv, patience: float | None) -> None:
     :raises EOFError: if a process of the SubprocVecEnv has ended
     """
     if isinstance(venv.unwrapped, SubprocVecEnv):
-        for remote in venv.unwrapped.remotes:
-            remote.send(("is_wrapped", gym.Wrapper))  # its answer, unlike a step's, is a bool, and the last
-        for remote in venv.unwrapped.remotes:
-            _skip_to_bool(remote, patience)
+        remotes = venv.unwrapped.remotes
+        for remote, answers in [(remote, _ask_at_random(remote)) for remote in remotes]:
+            _skip_to(remote, answers, patience)
 
 
-def _skip_to_bool(remote: Connection, patience: float | None) -> None:
-    """As bytes, for the other process may have ended in the middle of reading a message."""
-    bools = tuple(
-        struct.pack("!i", len(pickled)) + pickled for pickled in map(bytes, map(ForkingPickler.dumps, (False, True)))
-    )
+def _ask_at_random(remote: Connection) -> bytes:
+    """Ask so many questions that their answers are like none that another process has asked for, and may not have read."""
+    answers = [bool(byte & 1) for byte in os.urandom(48)]
+    for answer in answers:
+        remote.send(("has_attr", "step" if answer else "no such attribute"))
+    pickled = {answer: bytes(ForkingPickler.dumps(answer)) for answer in (False, True)}
+    return b"".join(struct.pack("!i", len(pickled[answer])) + pickled[answer] for answer in answers)
+
+
+def _skip_to(remote: Connection, expected: bytes, patience: float | None) -> None:
+    """Read bytes, not messages, for another process may have ended in the middle of reading one."""
     read = b""
-    while not read.endswith(bools):
+    while not read.endswith(expected):
         if not remote.poll(patience):
             raise TimeoutError("an environment does not answer")
         content = os.read(remote.fileno(), 1 << 16)
         if not content:
             raise EOFError("the process of an environment has ended")
-        read = (read + content)[-64:]
+        read = (read + content)[-len(expected) :]
 
 
 def _layers(venv: VecEnv) -> list[VecEnv]:

@@ -48,7 +48,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"backend_kwargs": {"start_method": "spawn"}}, "backend_kwargs must be None: backend 'thread' has no options"),
     (
         {"backend": "process", "backend_kwargs": {"startmethod": "spawn"}},
-        r"backend_kwargs must be None, or a dict with some of \['start_method'\] for backend 'process', but it is {'startm",
+        r"backend_kwargs must be None, or a dict with some of \['max_restarts', 'start_method', 'worker_timeout'\] "
+        r"for backend 'process', but it is {'startm",
     ),
     (
         {"backend": "process", "backend_kwargs": {"start_method": "sporn"}},

@@ -119,7 +119,7 @@ def test_a_hundred_kills(start_method: str = "forkserver", rollout_order: str = 
     model.learn(total_timesteps, callback=watching, log_interval=None)
     assert_counted_once(model, watching, total_timesteps, in_order=rollout_order == "env")
     assert n_kills * 0.9 <= model.logger.name_to_value["async/restarts"] <= n_kills
-    assert len(watching.n_steps_seen) > 20  # environments in several processes have been seen
+    assert len(watching.n_steps_seen) > n_kills // 5  # environments in several processes have been seen
     observations = np.concatenate(watching.observations)
     assert len(np.unique(observations, axis=0)) == len(observations)  # no process repeats another's noise
 
