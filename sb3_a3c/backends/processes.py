@@ -225,10 +225,11 @@ class ProcessBackend:
         if worker.end():
             return
         cause = worker.cause_of_death()
-        if self._stopping and self._restarts.max_restarts > 0:
-            worker.lose(f"{cause} while learn() was ending")
-        elif (worker.n_lives == 1 and not worker.was_ready) or self._stopping:
+        never_ready = worker.n_lives == 1 and not worker.was_ready
+        if self._failures or never_ready or (self._stopping and self._restarts.max_restarts == 0):
             self._fail(worker, cause)
+        elif self._stopping:
+            worker.lose(f"{cause} while learn() was ending")
         else:
             self._quota.give_back(worker.index, worker.n_rollouts)
             self._schedule(worker, cause)
