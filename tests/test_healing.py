@@ -74,8 +74,9 @@ class Watching(BaseCallback):
 
 
 def make_model(env: VecEnv, start_method: str = "forkserver", max_restarts: int = 10, **kwargs: Any) -> A3C:
+    """Workers are not far ahead, so that one that is killed still has something to do."""
     options = dict(start_method=start_method, max_restarts=max_restarts, **kwargs.pop("backend_kwargs", {}))
-    return A3C("MlpPolicy", env, backend="process", backend_kwargs=options, seed=0, **kwargs)
+    return A3C("MlpPolicy", env, backend="process", backend_kwargs=options, seed=0, **{"max_lead": 0, **kwargs})
 
 
 def make_env(n_envs: int = 4, seconds: float = 0.0) -> DummyVecEnv:
@@ -264,7 +265,7 @@ def test_a_new_worker_learns_with_the_hyperparameters_of_now() -> None:
             processes(1)[0].kill()
         rates.append(model.logger.name_to_value["train/learning_rate"])
 
-    model = make_model(make_env(2), max_lead=0)
+    model = make_model(make_env(2))
     model.learn(400, callback=Watching(10, act), log_interval=None)
     assert rates[-5:] == [0.25] * 5
 
@@ -376,7 +377,7 @@ def test_a_call_that_never_returns_is_ended(tmp_path: Path) -> None:
 
     def ask(n_calls: int) -> None:
         assert model.env is not None
-        model.env.env_method("wait")
+        model.env.env_method("wait", indices=1)
 
     (tmp_path / "flag").touch()
     model = make_model(DummyVecEnv([Endless] * 2), backend_kwargs=dict(worker_timeout=0.5))
