@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.utils import EzPickle
 from stable_baselines3.common.vec_env import (

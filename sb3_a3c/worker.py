@@ -116,7 +116,7 @@ class Worker:
 
     def begin_anew(self, seed: int | None) -> None:
         """
-        Reset its environments: those that it had were lost, with the process that it was in.
+        Reset its environments: they are others than those of which it was told the last observations.
 
         :param seed: Seed of the first of them, None: none
         """

@@ -15,6 +15,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import psutil
 import pytest
 import torch as th
 from gymnasium import spaces
@@ -401,6 +402,19 @@ def test_statistics_go_on() -> None:
     n_known = 400 + 2 + n_restarts
     assert n_known <= round(env.obs_rms.count) <= n_known + n_restarts * 65 * 5  # type: ignore[union-attr]
     assert (round(env.obs_rms.count) - n_known) % 5 == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.filterwarnings(REPLACED)
+def test_restarts_leave_nothing_behind() -> None:
+    """No thread, and no file handle, of which shared memory is made too."""
+    process, counts = psutil.Process(), []
+    for n_kills in (1, 1, 4):
+        model = make_model(make_env(2))
+        watching = Watching(10, lambda n, n_kills=n_kills: processes(1)[0].kill() if n <= n_kills else None)  # type: ignore[misc]
+        model.learn(120, callback=watching)
+        assert_counted_once(model, watching, 120)
+        counts.append((process.num_fds(), process.num_threads()))
+    assert counts[1] == counts[2]
 
 
 @pytest.mark.parametrize(
