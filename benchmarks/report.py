@@ -1,21 +1,17 @@
 """The report of a benchmark: a table with its machine, versions and command, printed, and written as a page with a picture."""
 
 import argparse
-import os
-import platform
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sb3_a3c.cores import usable_cores
+from sb3_a3c.comparison.provenance import Provenance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PACKAGES = ("sb3_a3c", "stable_baselines3", "gymnasium", "torch", "numpy", "numba")
 _QUICK = "A quick run: it shows that the script works, and not how fast anything is."
 _DOTS_PER_INCH = 80
 
@@ -94,20 +90,5 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _origin() -> str:
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    versions = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
-    return "\n".join(
-        [
-            f"- Command: ``{command}``",
-            f"- Machine: {_processor()}, {usable_cores()} of {os.cpu_count()} cores usable, {platform.system()}",
-            f"- Versions: Python {platform.python_version()}, {versions}",
-        ]
-    )
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    here = Provenance.here(jobs=1)
+    return "\n".join([f"- Command: ``{command}``", f"- Machine: {here.machine}", f"- Versions: {here.versions}"])

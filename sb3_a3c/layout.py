@@ -76,12 +76,23 @@ class Layout:
         by_name = dict(policy.named_parameters())
         return [by_name[name] for name in self.names]
 
-    def gather(self, policy: ActorCriticPolicy) -> th.Tensor:
+    def gather(self, policy: ActorCriticPolicy, out: th.Tensor | None = None) -> th.Tensor:
         """
         :param policy: The policy that was laid out, or a clone of it
-        :return: A new vector with its parameters, of shape ``(size,)``
+        :param out: Where to, of shape ``(size,)``; None: a new vector
+        :return: The vector with its parameters
         """
-        return self.flatten([param.detach() for param in self.parameters(policy)])
+        return self.flatten([param.detach() for param in self.parameters(policy)], out)
+
+    def scatter(self, vector: th.Tensor, policy: ActorCriticPolicy) -> None:
+        """
+        The other way of :meth:`gather`.
+
+        :param vector: The vector, of shape ``(size,)``
+        :param policy: The policy that was laid out, or a clone of it, whose parameters are written
+        """
+        for param, view in zip(self.parameters(policy), self.views(vector), strict=True):
+            param.detach().copy_(view)
 
     def flatten(self, tensors: Sequence[th.Tensor], out: th.Tensor | None = None) -> th.Tensor:
         """

@@ -6,7 +6,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import update_learning_rate
 
-from sb3_a3c.optimizers import FlatOptimizer
+from sb3_a3c.optimizers import FlatOptimizer, without_views
 from sb3_a3c.parameters import SharedParameters
 
 
@@ -23,8 +23,6 @@ class Mirror:
         self._policy = policy
         self._parameters = parameters
         self._params = parameters.layout.parameters(policy)
-        self._statistics: dict[str, th.Tensor] = {}
-        self._states: list[dict[str, Any]] = []
         self._bind()
 
     def refresh(self, learning_rate: float | None) -> None:
@@ -52,7 +50,7 @@ class Mirror:
         for param in self._params:
             param.data = param.data.clone()
         for state in self._states:
-            state.update({name: value.clone() for name, value in state.items() if isinstance(value, th.Tensor)})
+            state.update(without_views(state))
 
     def _bind(self) -> None:
         layout = self._parameters.layout
@@ -61,9 +59,8 @@ class Mirror:
         layout.bind(self._policy, self._vector)
         self._buffers = list(self._policy.buffers())
         self._pointers = [param.data_ptr() for param in self._params]
-        names = getattr(self._parameters.optimizer, "initial", ())
-        self._statistics = {name: th.empty_like(self._vector) for name in names}
-        self._states = []
+        self._statistics = [th.empty_like(self._vector) for _ in getattr(self._parameters.optimizer, "initial", ())]
+        self._states: list[dict[str, Any]] = []
 
     def _is_bound(self) -> bool:
         return [param.data_ptr() for param in self._params] == self._pointers
@@ -73,11 +70,7 @@ class Mirror:
         if not self._states or any(
             optimizer_state.get(param) is not state for param, state in zip(self._params, self._states, strict=True)
         ):
-            columns = {name: self._parameters.layout.views(vector) for name, vector in self._statistics.items()}
-            self._states = [
-                {"step": optimizer.step_entry(n_steps), **dict(zip(columns, row, strict=True))}
-                for row in zip(*columns.values(), strict=True)
-            ]
+            self._states = optimizer.states(self._statistics, n_steps)
             optimizer_state.update(zip(self._params, self._states, strict=True))
         for state in self._states:
             if isinstance(state["step"], th.Tensor):

@@ -116,7 +116,7 @@ class FlatOptimizer(ABC):
         :param vectors: The vectors, to be written
         :return: How many steps its optimizer has made
         """
-        self.layout.flatten([param.detach() for param in self.layout.parameters(policy)], out=vectors[0].tensor)
+        self.layout.gather(policy, out=vectors[0].tensor)
         states = [policy.optimizer.state.get(param, {}) for param in self.layout.parameters(policy)]
         for statistic, (name, initial) in zip(vectors[1:], self.initial.items(), strict=True):
             if states[0]:
@@ -133,17 +133,20 @@ class FlatOptimizer(ABC):
         :param vectors: The vectors
         :param n_steps: How many steps have been made
         """
-        params = self.layout.parameters(policy)
-        for param, view in zip(params, self.layout.views(vectors[0].tensor), strict=True):
-            param.detach().copy_(view)
+        self.layout.scatter(vectors[0].tensor, policy)
         if n_steps == 0:
             return
-        views = {name: self.layout.views(memory.tensor) for name, memory in zip(self.initial, vectors[1:], strict=True)}
-        for index, param in enumerate(params):
-            policy.optimizer.state[param] = {
-                "step": self.step_entry(n_steps),
-                **{name: views[name][index].clone() for name in self.initial},
-            }
+        states = self.states([memory.tensor for memory in vectors[1:]], n_steps)
+        policy.optimizer.state.update(zip(self.layout.parameters(policy), map(without_views, states), strict=True))
+
+    def states(self, statistics: Sequence[th.Tensor], n_steps: int) -> list[dict[str, Any]]:
+        """
+        :param statistics: The statistics, each of shape ``(size,)``
+        :param n_steps: How many steps have been made
+        :return: What torch's optimizer has of each parameter; the statistics in it are views
+        """
+        rows = zip(*map(self.layout.views, statistics), strict=True)
+        return [{"step": self.step_entry(n_steps), **dict(zip(self.initial, row, strict=True))} for row in rows]
 
     def step_entry(self, n_steps: int) -> th.Tensor | int:
         """
@@ -315,15 +318,22 @@ class TorchOptimizer:
 
     def load(self, policy: ActorCriticPolicy, vectors: Sequence[Memory]) -> int:
         """As :meth:`FlatOptimizer.load`; it counts its steps itself."""
-        self.layout.flatten([param.detach() for param in self.layout.parameters(policy)], out=vectors[0].tensor)
+        self.layout.gather(policy, out=vectors[0].tensor)
         self.policy.optimizer.load_state_dict(deepcopy(policy.optimizer.state_dict()))  # it would keep our tensors
         return 0
 
     def save(self, policy: ActorCriticPolicy, vectors: Sequence[Memory], n_steps: int) -> None:
         """As :meth:`FlatOptimizer.save`."""
-        for param, view in zip(self.layout.parameters(policy), self.layout.views(vectors[0].tensor), strict=True):
-            param.detach().copy_(view)
+        self.layout.scatter(vectors[0].tensor, policy)
         policy.optimizer.load_state_dict(deepcopy(self.policy.optimizer.state_dict()))
+
+
+def without_views(state: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param state: What an optimizer has of one parameter
+    :return: The same with tensors of its own
+    """
+    return {name: value.clone() if isinstance(value, th.Tensor) else value for name, value in state.items()}
 
 
 def make_optimizer(

@@ -266,13 +266,13 @@ class SharedParameters:
         finally:
             self._lock.release()
 
-    def read(self, vector: th.Tensor, buffers: Sequence[th.Tensor], statistics: dict[str, th.Tensor]) -> int:
+    def read(self, vector: th.Tensor, buffers: Sequence[th.Tensor], statistics: Sequence[th.Tensor]) -> int:
         """
         Copy parameters, buffers and optimizer statistics: as they are between two updates.
 
         :param vector: Where the parameters are copied to, of shape ``(size,)``
         :param buffers: Where the policy's buffers are copied to
-        :param statistics: Where the optimizer's statistics are copied to, for each of their names
+        :param statistics: Where the optimizer's statistics are copied to, each of shape ``(size,)``
         :return: How many gradients the optimizer has applied
         """
         self._acquire()
@@ -281,7 +281,7 @@ class SharedParameters:
             _copy(place.vectors[0], vector)
             for buffer, shared_buffer in zip(buffers, place.buffers, strict=True):
                 buffer.copy_(shared_buffer)
-            for statistic, shared_statistic in zip(statistics.values(), place.vectors[1:], strict=True):
+            for statistic, shared_statistic in zip(statistics, place.vectors[1:], strict=True):
                 _copy(shared_statistic, statistic)
             return place.n_steps()
         finally:

@@ -164,10 +164,10 @@ class Replay:
         }
         statistics = running_statistics(venv)
         rows = zip(*map(_rows, columns.values()), strict=True)
-        written: list[Any] = []
+        written: list[Any] = [None] * len(parts)
         for n_steps, row in enumerate(rows):
             env_states = [steps.env_states[n_steps] for steps in parts]
-            if not all(map(is_, env_states, written)) or not written:
+            if not all(map(is_, env_states, written)):
                 write_state(venv, env_states)
                 written = env_states
             if parts[0].moments[n_steps]:
