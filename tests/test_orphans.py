@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +22,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_a3c import A3C
 
 class Env(gym.Wrapper):
-    how = ""
+    n_steps, halt = 0, ""
+
     def step(self, action):
-        if self.how == "hold":
-            ctypes.PyDLL(None).sleep(1000)
-        if self.how == "sleep":
-            time.sleep(1000)
+        self.n_steps += 1
+        if self.n_steps == 40 and self.halt:
+            time.sleep(0.1)  # longer than rollouts are gathered for, so they are sent
+        if self.n_steps == 50 and self.halt:
+            os.write(1, b"in a step\\n")
+            ctypes.PyDLL(None).sleep(1000) if self.halt == "holding the GIL" else time.sleep(1000)
         return super().step(action)
 
     def __setstate__(self, state):
@@ -38,11 +42,8 @@ class Env(gym.Wrapper):
         return {{**self.__dict__, "made_in": os.getpid()}}
 
 def end(locals_, _):
-    if model.num_timesteps == 40:
-        env.set_attr("how", "hold", 0)
-        env.set_attr("how", "sleep", 1)
     if model.num_timesteps == 80:
-        print("here", flush=True)
+        print("in a callback", flush=True)
         sys.stdin.readline()
         {ending}
     return True
@@ -51,6 +52,7 @@ START = {start!r}
 if __name__ == "__main__":
     env = DummyVecEnv([lambda: Env(gym.make("CartPole-v1"))] * 4)
     options = dict(start_method={start_method!r})
+    env.envs[0].halt, env.envs[1].halt = "holding the GIL", "sleeping"
     model = A3C("MlpPolicy", env, backend="process", backend_kwargs=options, max_lead=100)
     print("starting", flush=True)
     model.learn(10_000, callback=end, log_interval=None)
@@ -75,21 +77,35 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subproce
     process.communicate()
 
 
-def wait_for(process: subprocess.Popen, line: str) -> None:
+def wait_for(process: subprocess.Popen, *lines: str) -> None:
+    """Wait until all of them have been read, in any order."""
     assert process.stdout is not None
-    while (read := process.stdout.readline().strip()) != line:
+    left = Counter(lines)
+    while +left:
+        read = process.stdout.readline().strip()
         assert read, "it has ended before"
+        left[read] -= 1
 
 
 def family_of(process: subprocess.Popen) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """One that has ended stays in the system's table as long as its new parent likes."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def assert_nothing_is_left(family: list[psutil.Process], before: set[str]) -> None:
-    _, alive = psutil.wait_procs(family, timeout=5)
-    for orphan in alive:  # it would hold the pipes to this test
+    deadline = time.monotonic() + 5
+    while (orphans := [process for process in family if is_alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for orphan in orphans:  # it would hold the pipes to this test
         orphan.kill()
-    assert not alive
+    assert not orphans
     assert set(os.listdir(SHARED_MEMORY)) <= before
 
 
@@ -105,7 +121,7 @@ CASES = [("forkserver", ending) for ending in ENDINGS] + [("spawn", "killed"), (
 def test_in_the_middle_of_steps(program: subprocess.Popen, ending: str) -> None:
     before = set(os.listdir(SHARED_MEMORY))
     wait_for(program, "starting")
-    wait_for(program, "here")
+    wait_for(program, "in a callback", "in a step", "in a step")
     family = family_of(program)
     assert len(family) >= 4
     if ending in SIGNALS:
