@@ -4,6 +4,7 @@ from sb3_a3c.a3c import A3C
 from sb3_a3c.env_slices import register_vec_env
 from sb3_a3c.faults import NonFiniteError, WorkerDied
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_a3c.schedule import Schedule, record, replay
 
 __version__ = "0.1.0"
 
@@ -14,6 +15,9 @@ __all__ = [
     "MlpPolicy",
     "MultiInputPolicy",
     "NonFiniteError",
+    "Schedule",
     "WorkerDied",
+    "record",
     "register_vec_env",
+    "replay",
 ]

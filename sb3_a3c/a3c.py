@@ -20,6 +20,7 @@ from sb3_a3c.cores import usable_cores
 from sb3_a3c.engines import choose_engine
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.run import run
+from sb3_a3c.schedule import Recording, Replaying
 
 
 class A3C(OnPolicyAlgorithm):
@@ -161,6 +162,8 @@ class A3C(OnPolicyAlgorithm):
         self.max_lead = max_lead
         self.vf_learning_rate = vf_learning_rate
         self.vf_lr_schedule: Schedule | None = None
+        #: Whether the next run is recorded or replayed; for the time of a ``with`` block, and not saved.
+        self._scheduling: Recording | Replaying | None = None
 
         # RMSprop rather than the policy's default, Adam, as in A2C
         if use_rms_prop and "optimizer_class" not in self.policy_kwargs:
@@ -176,6 +179,9 @@ class A3C(OnPolicyAlgorithm):
         check_arguments(self)
         super()._setup_model()
         choose_engine(self.engine, self.policy)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_scheduling"]
 
     def _setup_lr_schedule(self) -> None:
         super()._setup_lr_schedule()

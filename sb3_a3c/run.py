@@ -3,16 +3,18 @@
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.arguments import resolve_n_workers
-from sb3_a3c.backends import SeenWorker, make_backend
+from sb3_a3c.backends import Backend, SeenWorker, make_backend
+from sb3_a3c.backends.scheduled import ScheduledBackend
 from sb3_a3c.engines import choose_engine
 from sb3_a3c.engines.compilation import compile_kernels, is_compiled
 from sb3_a3c.env_gate import gate
@@ -21,8 +23,9 @@ from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout
 from sb3_a3c.normalization import journal_statistics, moments_of, running_statistics, set_moments
 from sb3_a3c.parameters import SharedParameters
-from sb3_a3c.replay import Replay
 from sb3_a3c.rollout import beside
+from sb3_a3c.rollout_replay import Replay
+from sb3_a3c.schedule import Recording, Replaying, Terms, checksum
 from sb3_a3c.worker_spec import WorkerSpec
 
 if TYPE_CHECKING:
@@ -49,8 +52,8 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
             model.logger.info("Compiling the fused engine: this takes some seconds, once on this machine")
         compile_kernels()
     specs, parameters = _make_specs(model, engine, slices, envs, n_rollouts, watched)
-    options = model.backend_kwargs or {}
-    backend = make_backend(model.backend, specs, parameters, n_rollouts, model.rollout_order, model.max_lead, **options)
+    terms = _terms(model, specs, parameters, n_rollouts)
+    backend = _make_backend(model, specs, parameters, n_rollouts, terms)
     replay = Replay(model, callback, watched, parameters, log_interval)
     model.logger.info(f"Learning with {len(specs)} worker(s), backend {model.backend}, engine {engine} ({why})")
     try:
@@ -66,6 +69,8 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     finally:
         replay.close()
         model.policy.set_training_mode(True)
+        if isinstance(model._scheduling, Recording):
+            model._scheduling.end(terms, backend, parameters.n_updates)
         _take_back(model, backend.workers, parameters)
 
 
@@ -84,6 +89,7 @@ def _make_specs(
     model: "A3C", engine: str, slices: Sequence[np.ndarray], envs: Sequence[VecEnv], n_rollouts: int, watched: bool
 ) -> tuple[list[WorkerSpec], SharedParameters]:
     assert model.env is not None and model._last_obs is not None and model._last_episode_starts is not None
+    recorder = model._scheduling.begin(len(slices), n_rollouts) if isinstance(model._scheduling, Recording) else None
     layout = Layout(model.policy, separate_critic=model.vf_learning_rate is not None)
     # An environment that was not sliced keeps its statistics: there is nobody to share them with.
     sliced = envs[0] is not model.env
@@ -107,10 +113,44 @@ def _make_specs(
             last_episode_starts=model._last_episode_starts[env_indices],
             statistics=journal_statistics(env) if sliced else [],
             watched=watched,
+            recorder=recorder,
         )
         for index, (env_indices, env, seed) in enumerate(zip(slices, envs, _seeds(model, len(slices)), strict=True))
     ]
     return specs, parameters
+
+
+def _terms(model: "A3C", specs: Sequence[WorkerSpec], parameters: SharedParameters, n_rollouts: int) -> Terms:
+    """What another run has to have in common with this one, to be replayed as it is."""
+    assert model.env is not None
+    seed = specs[0].seed
+    if seed is None:  # it draws from the generators that all share
+        generators: list[Any] = [np.random.get_state(legacy=False)["state"]["key"], th.get_rng_state()]  # type: ignore[call-overload]
+    else:
+        generators = [seed.entropy]
+    last_obs = list(model._last_obs.values()) if isinstance(model._last_obs, dict) else [model._last_obs]
+    return Terms(
+        n_workers=len(specs),
+        n_envs=model.env.num_envs,
+        n_steps=model.n_steps,
+        n_rollouts=n_rollouts,
+        rollout_order=model.rollout_order,
+        engine=specs[0].engine,
+        seed=model.seed,
+        num_timesteps=model.num_timesteps,
+        start=checksum([parameters.vector.numpy(force=True), *last_obs, *generators]),
+    )
+
+
+def _make_backend(
+    model: "A3C", specs: Sequence[WorkerSpec], parameters: SharedParameters, n_rollouts: int, terms: Terms
+) -> Backend:
+    if isinstance(model._scheduling, Replaying):
+        schedule = model._scheduling.schedule
+        schedule.check_fits(terms)
+        return ScheduledBackend(specs, parameters, n_rollouts, model.rollout_order, schedule)
+    options = model.backend_kwargs or {}
+    return make_backend(model.backend, specs, parameters, n_rollouts, model.rollout_order, model.max_lead, **options)
 
 
 def _make_rollout_buffer(model: "A3C", n_envs: int) -> RolloutBuffer:

@@ -9,6 +9,7 @@ Its ``env_lock`` is held during each step of its environments, so that a callbac
 import threading
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch as th
@@ -22,6 +23,7 @@ from sb3_a3c.faults import NonFiniteError, WorkerStopped, blame, check_rewards, 
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.normalization import JournaledMeanStd, Moments, moments_of
 from sb3_a3c.parameters import Access, SharedParameters
+from sb3_a3c.recorder import Recorder
 from sb3_a3c.rollout import Ending, Rollout, Steps
 
 
@@ -40,6 +42,7 @@ class Worker:
     :param last_episode_starts: Whether an episode starts with that, of shape ``(n_envs,)``
     :param statistics: The normalization statistics of its slice
     :param watched: Whether callbacks will see its steps
+    :param recorder: Where to note what it pulls and pushes, None: nowhere
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Worker:
         last_episode_starts: np.ndarray,
         statistics: Sequence[JournaledMeanStd],
         watched: bool,
+        recorder: Recorder | None,
     ) -> None:
         self.index = index
         self.env_indices = env_indices
@@ -73,10 +77,12 @@ class Worker:
         self._total_timesteps = total_timesteps
         self._final_timesteps = final_timesteps
         self._watched = watched
+        self._recorder = recorder
         self._statistics = statistics
         self._vector = parameters.native(engine.vector)
         self._gradient = parameters.native(th.zeros_like(engine.vector))
         self._stopping = False
+        self._collected: _Collected
 
     def step(self, idle_seconds: float = 0.0) -> Rollout:
         """
@@ -87,31 +93,55 @@ class Worker:
         :raises WorkerStopped: if :meth:`stop` has been called
         :raises NonFiniteError: if a reward is not finite, or the gradient, which is then not applied
         """
+        self.collect(idle_seconds)
+        return self.push()
+
+    def collect(self, idle_seconds: float = 0.0) -> None:
+        """The first half of :meth:`step`: pull, collect a rollout, and compute its gradient."""
         started = time.monotonic()
         try:
             pulled = self._sync()
+            if self._recorder is not None:
+                self._recorder.pulled(self.index, pulled.n_updates)
             hyperparameters = self.hyperparameters
-            steps, endings, last_values = self._collect(hyperparameters)
-            losses, learning_rates, pushed = self._update(hyperparameters, pulled)
+            steps, endings, last_values = self._run_envs(hyperparameters)
+            losses = self._engine.gradient(self._rollout_buffer, self._gradient)
+            if not losses.finite:
+                raise NonFiniteError(non_finite_parts(self._rollout_buffer, self.env_indices, losses))
         except WorkerStopped:
             raise
         except BaseException as error:
-            self.failed = True
-            blame(error, self.index, self.env_indices, self.env, self.last_obs)
+            self._fail(error)
             raise
+        self._collected = _Collected(
+            started, idle_seconds, pulled, steps, endings, last_values, losses, self._learning_rates(hyperparameters, pulled)
+        )
+
+    def push(self) -> Rollout:
+        """The second half of :meth:`step`: apply the gradient."""
+        collected = self._collected
+        try:
+            pushed = self._parameters.push(
+                self._gradient, collected.learning_rates, self._n_timesteps(), self._engine.buffers, self._statistics
+            )
+        except BaseException as error:
+            self._fail(error)
+            raise
+        if self._recorder is not None:
+            self._recorder.pushed(self.index, pushed.n_updates)
         return Rollout(
             worker=self.index,
             env_indices=self.env_indices,
             rollout_buffer=_as_it_is(self._rollout_buffer),
-            steps=steps,
-            endings=endings,
-            last_values=last_values,
-            losses=losses,
-            learning_rates=learning_rates,
-            staleness=pushed.n_updates - pulled.n_updates - 1,
-            seconds=time.monotonic() - started,
-            lock_seconds=pulled.waited + pushed.waited,
-            idle_seconds=idle_seconds,
+            steps=collected.steps,
+            endings=collected.endings,
+            last_values=collected.last_values,
+            losses=collected.losses,
+            learning_rates=collected.learning_rates,
+            staleness=pushed.n_updates - collected.pulled.n_updates - 1,
+            seconds=time.monotonic() - collected.started,
+            lock_seconds=collected.pulled.waited + pushed.waited,
+            idle_seconds=collected.idle_seconds,
         )
 
     def begin_anew(self, seed: int | None) -> None:
@@ -129,11 +159,15 @@ class Worker:
         """Let a rollout under way end after the environments' present step. May be called from any thread."""
         self._stopping = True
 
+    def _fail(self, error: BaseException) -> None:
+        self.failed = True
+        blame(error, self.index, self.env_indices, self.env, self.last_obs)
+
     def _sync(self) -> Access:
         """theta' <- theta."""
         return self._parameters.pull(self._vector, self._engine.buffers, self._statistics)
 
-    def _collect(self, hyperparameters: Hyperparameters) -> tuple[Steps | None, list[Ending], th.Tensor | np.ndarray]:
+    def _run_envs(self, hyperparameters: Hyperparameters) -> tuple[Steps | None, list[Ending], th.Tensor | np.ndarray]:
         """Fill the rollout buffer; the same steps in the same order as SB3's ``collect_rollouts``."""
         env, engine, env_lock = self.env, self._engine, self.env_lock
         seen = _Seen(env) if self._watched else None
@@ -165,18 +199,27 @@ class Worker:
                 terminal_value = self._engine.predict_terminal_value(infos[i]["terminal_observation"])
                 rewards[i] += gamma * terminal_value
 
-    def _update(self, hyperparameters: Hyperparameters, pulled: Access) -> tuple[Losses, tuple[float, float], Access]:
-        """Push the gradient; the learning rate is that of the global step count T at which the rollout ends."""
-        losses = self._engine.gradient(self._rollout_buffer, self._gradient)
-        if not losses.finite:
-            raise NonFiniteError(non_finite_parts(self._rollout_buffer, self.env_indices, losses))
-        n_timesteps = self._rollout_buffer.buffer_size * self.env.num_envs
+    def _learning_rates(self, hyperparameters: Hyperparameters, pulled: Access) -> tuple[float, float]:
+        """Those of the global step count T at which the rollout ends."""
         # Those that a worker's death has taken along were counted there, and are made again.
-        num_timesteps = min(pulled.num_timesteps + n_timesteps, self._final_timesteps)
-        progress_remaining = 1.0 - float(num_timesteps) / float(self._total_timesteps)
-        learning_rates = hyperparameters.learning_rates(progress_remaining)
-        pushed = self._parameters.push(self._gradient, learning_rates, n_timesteps, self._engine.buffers, self._statistics)
-        return losses, learning_rates, pushed
+        num_timesteps = min(pulled.num_timesteps + self._n_timesteps(), self._final_timesteps)
+        return hyperparameters.learning_rates(1.0 - float(num_timesteps) / float(self._total_timesteps))
+
+    def _n_timesteps(self) -> int:
+        return self._rollout_buffer.buffer_size * self.env.num_envs
+
+
+class _Collected(NamedTuple):
+    """A rollout, before its gradient is pushed."""
+
+    started: float
+    idle_seconds: float
+    pulled: Access
+    steps: Steps | None
+    endings: list[Ending]
+    last_values: th.Tensor | np.ndarray
+    losses: Losses
+    learning_rates: tuple[float, float]
 
 
 class _Seen:

@@ -14,6 +14,7 @@ from sb3_a3c.engines import make_engine, make_turn
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.normalization import JournaledMeanStd
 from sb3_a3c.parameters import SharedParameters
+from sb3_a3c.recorder import Recorder
 from sb3_a3c.worker import Worker
 
 
@@ -41,6 +42,7 @@ class WorkerSpec:
     last_episode_starts: np.ndarray
     statistics: Sequence[JournaledMeanStd]
     watched: bool
+    recorder: Recorder | None
 
     def make(self, parameters: SharedParameters, turn: AbstractContextManager) -> Worker:
         """
@@ -62,6 +64,7 @@ class WorkerSpec:
             last_episode_starts=self.last_episode_starts,
             statistics=self.statistics,
             watched=self.watched,
+            recorder=self.recorder,
         )
 
 
@@ -73,3 +76,11 @@ def make_workers(specs: Sequence[WorkerSpec], parameters: SharedParameters) -> l
     """
     turn = make_turn(parameters.layout.size)
     return [spec.make(parameters, turn) for spec in specs]
+
+
+def env_seed(seed: np.random.SeedSequence | None) -> int | None:
+    """
+    :param seed: A worker's
+    :return: What its environments are seeded with, where they begin anew
+    """
+    return None if seed is None else int(seed.generate_state(2)[1])

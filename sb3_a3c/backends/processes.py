@@ -59,6 +59,7 @@ class ProcessBackend:
         is, and there is but a warning after a minute
     """
 
+    elsewhere: ClassVar[bool] = True
     options: ClassVar[dict[str, Option]] = {
         "start_method": Option.one_of(
             [m for m in ("forkserver", "spawn", "fork") if m in multiprocessing.get_all_start_methods()]

@@ -55,6 +55,8 @@ class Backend(Protocol):
 
     #: The options that there are.
     options: ClassVar[dict[str, Option]]
+    #: Whether workers and their environments are in other processes.
+    elsewhere: ClassVar[bool]
 
     @property
     def n_restarts(self) -> int:

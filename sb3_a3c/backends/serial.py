@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Self
 
-import torch as th
-
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import RolloutOrder
+from sb3_a3c.backends.torch_threads import one_torch_thread
 from sb3_a3c.env_gate import between_steps
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.rollout import Rollout
@@ -24,6 +23,7 @@ class SerialBackend:
     :param max_lead: Of no consequence here
     """
 
+    elsewhere: ClassVar[bool] = False
     options: ClassVar[dict[str, Option]] = {}
     n_restarts = 0
 
@@ -45,14 +45,8 @@ class SerialBackend:
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
-        if len(self.workers) == 1:  # it is A2C, which leaves torch's threads as they are
-            return [self.workers[0].step()]
-        n_threads = th.get_num_threads()
-        th.set_num_threads(1)  # as in the workers' own threads: the last bits of a sum depend on it
-        try:
+        with one_torch_thread(len(self.workers)):
             return [worker.step() for worker in self.workers]
-        finally:
-            th.set_num_threads(n_threads)
 
     def reach(self, method: Callable) -> Callable:
         """See :meth:`Backend.reach`."""

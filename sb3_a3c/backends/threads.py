@@ -47,6 +47,7 @@ class ThreadBackend:
     :param max_lead: Rollouts that a worker may be ahead of what the caller has done with
     """
 
+    elsewhere: ClassVar[bool] = False
     options: ClassVar[dict[str, Option]] = {}
     n_restarts = 0
 

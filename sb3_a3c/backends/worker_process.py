@@ -48,7 +48,7 @@ from sb3_a3c.faults import WorkerStopped
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.parcel import Parcel, pack_return, unpack
 from sb3_a3c.rollout import Rollout
-from sb3_a3c.worker_spec import WorkerSpec
+from sb3_a3c.worker_spec import WorkerSpec, env_seed
 
 #: Seconds for which rollouts are gathered into one message: out of the air, between what a message costs (some 50 us)
 #: and what a user notices.
@@ -121,9 +121,8 @@ class _Resident:
         assignment: Assignment = unpack(parcel.content, parcel.handles)
         spec = replace(assignment.spec, seed=_seed_of(assignment.spec.seed, number))
         if spec.seed is not None:
-            global_seed, env_seed = map(int, spec.seed.generate_state(2))
             # Processes that are forked from one server begin alike, and an environment may draw from NumPy itself.
-            set_random_seed(global_seed)
+            set_random_seed(int(spec.seed.generate_state(1)[0]))
         self._connection = connection
         self._sources: list[Any] = [connection] if main_end is None else [connection, main_end]
         self._handles = parcel.handles
@@ -133,7 +132,7 @@ class _Resident:
         if number > 0:
             discard_answers(self._worker.env, None)
         if number > 0 or begins_anew_elsewhere(self._worker.env):
-            self._worker.begin_anew(None if spec.seed is None else env_seed)
+            self._worker.begin_anew(env_seed(spec.seed))
         self._writing = threading.Lock()
         self._permits = threading.Semaphore(0)
         self._stopping = threading.Event()

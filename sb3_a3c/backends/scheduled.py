@@ -1,0 +1,94 @@
+"""Workers in turn, in the caller's thread, in an order that was recorded before."""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Self
+
+from sb3_a3c.backends.protocol import Option
+from sb3_a3c.backends.quota import Quota, RolloutOrder
+from sb3_a3c.backends.torch_threads import one_torch_thread
+from sb3_a3c.env_gate import between_steps
+from sb3_a3c.env_slices import begins_anew_elsewhere
+from sb3_a3c.parameters import SharedParameters
+from sb3_a3c.rollout import Rollout
+from sb3_a3c.schedule import Schedule
+from sb3_a3c.worker_spec import WorkerSpec, env_seed, make_workers
+
+
+class ScheduledBackend:
+    """
+    See :class:`~sb3_a3c.backends.protocol.Backend`. An error that a worker raises is raised when all updates that the
+    recorded run made have been made, as it may have been there.
+
+    :param specs: What the workers are made of, in the order of their environments
+    :param parameters: The shared parameters
+    :param n_rollouts: How many rollouts of all environments the run has; the caller asks for no more
+    :param rollout_order: "env": a rollout of each worker, "arrival": the first to have pushed
+    :param schedule: Whose turn it is
+    """
+
+    elsewhere: ClassVar[bool] = False
+    options: ClassVar[dict[str, Option]] = {}
+    n_restarts = 0
+
+    def __init__(
+        self,
+        specs: Sequence[WorkerSpec],
+        parameters: SharedParameters,
+        n_rollouts: int,
+        rollout_order: RolloutOrder,
+        schedule: Schedule,
+    ) -> None:
+        self.workers = make_workers(specs, parameters)
+        self._seeds = [spec.seed for spec in specs]
+        self._moved = schedule.moved
+        self._quota = Quota(specs, n_rollouts, rollout_order)
+        self._turns = schedule.turns()
+        self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        for worker, seed in zip(self.workers, self._seeds, strict=True):
+            if self._moved and begins_anew_elsewhere(worker.env):
+                worker.begin_anew(env_seed(seed))
+        return self
+
+    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        if exc_type is None:  # what the workers had done when a callback stopped them
+            with one_torch_thread(len(self.workers)):
+                while self._take_turn():
+                    pass
+
+    def collect(self) -> list[Rollout]:
+        """See :meth:`Backend.collect`."""
+        collected = []
+        with one_torch_thread(len(self.workers)):
+            for worker in self.workers:
+                arrived = self._arrived[self._quota.key(worker.index)]
+                while not arrived:
+                    went_on = self._take_turn()
+                    assert went_on, "the recorded run was stopped here"
+                collected.append(arrived.popleft())
+        return collected
+
+    def reach(self, method: Callable) -> Callable:
+        """See :meth:`Backend.reach`."""
+        return between_steps(method, [worker.env_lock for worker in self.workers])
+
+    def _take_turn(self) -> bool:
+        """Let a worker pull and collect, or push; False: no turn is left."""
+        index, pushes = next(self._turns, (None, False))
+        if index is None:
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
+            return False
+        worker = self.workers[index]
+        if pushes:
+            self._arrived[self._quota.key(index)].append(worker.push())
+            return True
+        try:
+            worker.collect()
+        except Exception as error:
+            self._error = self._error or error
+        return True

@@ -1,0 +1,277 @@
+"""
+The order in which workers pulled and pushed: recorded in one run, replayed in another, in one thread and to the last bit.
+
+All that happens by chance in an asynchronous run is this order, if each worker draws from a generator of its own and each
+environment too. What :func:`record` notes is, for each update, which worker has made it, and which version of the
+parameters that worker had pulled before. :func:`replay` lets the workers take turns in just that order.
+"""
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from sb3_a3c.recorder import Recorder
+
+if TYPE_CHECKING:
+    from sb3_a3c.a3c import A3C
+
+_ARRAYS = ("workers", "pulls", "failed_pulls")
+
+
+class RecordedWorker(Protocol):
+    """What is asked of a worker at the end."""
+
+    index: int
+    failed: bool
+
+
+class RecordedBackend(Protocol):
+    """What is asked of a backend at the end."""
+
+    elsewhere: ClassVar[bool]
+
+    @property
+    def n_restarts(self) -> int: ...
+
+    @property
+    def workers(self) -> Sequence[RecordedWorker]: ...
+
+
+@dataclass(frozen=True)
+class Terms:
+    """
+    Which runs a schedule fits: those that are alike in all of this.
+
+    :param start: A checksum of the parameters and the observations that the run begins with, and of its random generators
+    """
+
+    n_workers: int
+    n_envs: int
+    n_steps: int
+    n_rollouts: int
+    rollout_order: str
+    engine: str
+    seed: int | None
+    num_timesteps: int
+    start: int
+
+    def differences(self, recorded: "Terms") -> list[str]:
+        """
+        :param recorded: Those of the recorded run
+        :return: In what they differ, for the user
+        """
+        mine, theirs = asdict(self), asdict(recorded)
+        differ = [name for name in mine if mine[name] != theirs[name]]
+        if differ != ["start"]:  # which tells nothing, if there is something else
+            differ = [name for name in differ if name != "start"]
+        return [_EXPLAINED.get(name, f"{name} is {{}}, and was {{}}").format(mine[name], theirs[name]) for name in differ]
+
+
+_EXPLAINED = {
+    "n_rollouts": "total_timesteps of learn() make {} rollouts, and made {}",
+    "num_timesteps": "the model has learned {} steps before, and had {}",
+    "start": "its parameters, its observations or its random generators are other ones than the recorded run began with",
+}
+
+
+class Schedule:
+    """
+    A recorded order. It is empty until the run that is recorded has ended.
+
+    :ivar workers: Who has made each update, of shape ``(n_updates,)``
+    :ivar pulls: How many updates there were when they pulled the parameters for it, of shape ``(n_updates,)``
+    :ivar failed_pulls: The same for the rollout in which a worker has failed, -1: it has not, of shape ``(n_workers,)``
+    """
+
+    def __init__(self) -> None:
+        self.workers = np.empty(0, dtype=np.uint16)
+        self.pulls = np.empty(0, dtype=np.uint32)
+        self.failed_pulls = np.empty(0, dtype=np.int64)
+        self.terms: Terms | None = None
+        #: Whether environments began anew when workers began, as some do that move to another process.
+        self.moved = False
+        #: How many workers have died and been replaced.
+        self.n_restarts = 0
+
+    def save(self, path: str | Path) -> None:
+        """
+        :param path: A file, to be written; an old one is replaced when all is written
+        :raises ValueError: if nothing has been recorded
+        """
+        if self.terms is None:
+            raise ValueError("the schedule is empty, for no run has been recorded in it: call learn() within record(model)")
+        path = Path(path)
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        header = json.dumps(dict(terms=asdict(self.terms), moved=self.moved, n_restarts=self.n_restarts))
+        with open(unfinished, "wb") as file:
+            np.savez_compressed(file, header=np.array(header), **{name: getattr(self, name) for name in _ARRAYS})
+        os.replace(unfinished, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """
+        :param path: A file that :meth:`save` has written
+        :return: The schedule
+        :raises ValueError: if it is not one
+        """
+        schedule = cls()
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                header = json.loads(str(content["header"]))
+                schedule.terms = Terms(**header["terms"])
+                schedule.moved, schedule.n_restarts = bool(header["moved"]), int(header["n_restarts"])
+                for name in _ARRAYS:
+                    setattr(schedule, name, content[name])
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"path must be a file that Schedule.save() has written, but it is {str(path)!r}") from error
+        return schedule
+
+    def check_fits(self, terms: Terms) -> None:
+        """
+        :param terms: Those of the run that is to be as the recorded one was
+        :raises ValueError: if it can't be
+        """
+        assert self.terms is not None
+        if differences := terms.differences(self.terms):
+            raise ValueError(f"the schedule does not fit: {'; '.join(differences)}")
+
+    def turns(self) -> Iterator[tuple[int, bool]]:
+        """
+        :return: Whose turn it is, and whether it is to push; else it is to pull, and to collect its rollout
+        """
+        pulling: dict[int, list[int]] = {}
+        for worker, version in [*zip(self.workers.tolist(), self.pulls.tolist(), strict=True), *self._failed()]:
+            pulling.setdefault(version, []).append(worker)
+        pushers: list[int | None] = [*self.workers.tolist(), None]
+        for version, pusher in enumerate(pushers):
+            for puller in pulling.get(version, ()):
+                yield puller, False
+            if pusher is not None:
+                yield pusher, True
+
+    def _failed(self) -> list[tuple[int, int]]:
+        return [(worker, version) for worker, version in enumerate(self.failed_pulls.tolist()) if version >= 0]
+
+
+class Recording:
+    """What a model is in the middle of: its next run is recorded."""
+
+    def __init__(self) -> None:
+        self.schedule = Schedule()
+        self._recorder: Recorder | None = None
+
+    def begin(self, n_workers: int, n_rollouts: int) -> Recorder:
+        """
+        :param n_workers: How many workers there are
+        :param n_rollouts: How many rollouts of all environments the run has
+        :return: Where the workers are to note what they do
+        :raises ValueError: if a run has been recorded before
+        """
+        if self._recorder is not None:
+            raise ValueError(
+                "learn() must be called once within record(model), but it is called again: a schedule has one run"
+            )
+        self._recorder = Recorder(n_workers, n_workers * n_rollouts)
+        return self._recorder
+
+    def end(self, terms: Terms, backend: RecordedBackend, n_updates: int) -> None:
+        """
+        Fill the schedule.
+
+        :param terms: Those of the run
+        :param backend: Where its workers lived
+        :param n_updates: How many updates they made
+        """
+        schedule, recorder = self.schedule, self._recorder
+        assert recorder is not None
+        schedule.terms, schedule.n_restarts, schedule.moved = terms, backend.n_restarts, backend.elsewhere
+        if backend.n_restarts == 0:
+            workers, pulls = recorder.updates(n_updates)
+            schedule.workers, schedule.pulls = np.array(workers, dtype=np.uint16), np.array(pulls, dtype=np.uint32)
+            last_pulls = [recorder.last_pull(worker.index) if worker.failed else -1 for worker in backend.workers]
+            schedule.failed_pulls = np.array(last_pulls, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Replaying:
+    """What a model is in the middle of: its next run is as the schedule says."""
+
+    schedule: Schedule
+
+
+@contextmanager
+def record(model: "A3C") -> Iterator[Schedule]:
+    """
+    Record the order of pulls and pushes of a call of ``learn()``; this costs it next to nothing.
+
+    :param model: The model, with a seed. What callbacks change in it or in its environments while it learns is not recorded
+    :return: A context manager that gives the schedule, which is full when ``learn()`` has ended, also with an error
+    :raises ValueError: if a run of this model could not be replayed
+    """
+    _check_replays(model)
+    with _scheduling(model, Recording()) as recording:
+        yield recording.schedule
+
+
+@contextmanager
+def replay(model: "A3C", schedule: Schedule) -> Iterator[None]:
+    """
+    Let the next ``learn()`` be the recorded run again, in one thread, whatever its backend: the same parameters, optimizer
+    statistics, returns and normalization statistics to the last bit, and, if that run failed, the same error.
+
+    :param model: A model that begins as the recorded one began: made in the same way with the same seed, or loaded from the
+        same file, with environments that draw from their own ``np_random`` alone
+    :param schedule: What was recorded
+    :return: A context manager
+    :raises ValueError: if the schedule can't be replayed with this model; what only ``learn()`` can know, it raises
+    """
+    _check_replays(model)
+    if schedule.terms is None:
+        raise ValueError("schedule must be one that a run has been recorded in, but it is empty")
+    if schedule.n_restarts > 0:
+        raise ValueError(
+            f"schedule must be of a run without restarts, but it has had {schedule.n_restarts}: when a worker has died, its "
+            "environments are lost in the middle of a rollout, and where that was nobody knows"
+        )
+    with _scheduling(model, Replaying(schedule)):
+        yield
+
+
+def _check_replays(model: "A3C") -> None:
+    if not model.use_locking:
+        raise ValueError(
+            "use_locking must be True for a run that is recorded or replayed, but it is False: in Hogwild's updates an order "
+            "does not exist, for one may be in the middle of another, and which parts of them are lost can't be recorded"
+        )
+    if model.seed is None:
+        raise ValueError("seed must be a number for a run that is recorded or replayed, but it is None")
+
+
+@contextmanager
+def _scheduling(model: "A3C", what: Any) -> Iterator[Any]:
+    if model._scheduling is not None:
+        raise ValueError("model must not be recorded or replayed twice at the same time")
+    model._scheduling = what
+    try:
+        yield what
+    finally:
+        model._scheduling = None
+
+
+def checksum(arrays: Sequence[Any]) -> int:
+    """
+    :param arrays: Arrays
+    :return: A number that is another one, most likely, if one of them is
+    """
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
+    return value
