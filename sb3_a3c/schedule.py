@@ -196,8 +196,12 @@ class Recording:
         if backend.n_restarts == 0:
             workers, pulls = recorder.updates(n_updates)
             schedule.workers, schedule.pulls = np.array(workers, dtype=np.uint16), np.array(pulls, dtype=np.uint32)
-            last_pulls = [recorder.last_pull(worker.index) if worker.failed else -1 for worker in backend.workers]
-            schedule.failed_pulls = np.array(last_pulls, dtype=np.int64)
+            last_pushed = dict(zip(workers, pulls, strict=True))
+            schedule.failed_pulls = np.full(len(backend.workers), -1, dtype=np.int64)
+            for worker in backend.workers:  # one may also count as failed for its environments' sake
+                last = recorder.last_pull(worker.index)
+                if worker.failed and last != last_pushed.get(worker.index):
+                    schedule.failed_pulls[worker.index] = last
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,339 @@
+"""A run that was recorded is replayed in one thread to the last bit, and what can't be replayed is refused by name."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium.utils import EzPickle
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
+
+from sb3_a3c import A3C, NonFiniteError, Schedule, record, replay
+from sb3_a3c.normalization import running_statistics
+
+BACKENDS = ["thread", "process"]
+TIMESTEPS = 1600
+
+
+def make_env(env: Any = "Pendulum-v1", n_envs: int = 4, normalize: bool = False, vec_env_cls: Any = DummyVecEnv) -> VecEnv:
+    venv = make_vec_env(env, n_envs=n_envs, seed=1, vec_env_cls=vec_env_cls)
+    return VecNormalize(venv) if normalize else venv
+
+
+def state_of(model: A3C) -> list[np.ndarray]:
+    """Parameters, optimizer state, returns, normalization statistics, and where the environments are."""
+    assert model.env is not None and isinstance(model._last_obs, np.ndarray) and model.ep_info_buffer is not None
+    state = [param.numpy(force=True) for param in model.policy.parameters()]
+    for entries in model.policy.optimizer.state.values():
+        state += [th.as_tensor(value).numpy(force=True) for value in entries.values()]
+    state.append(np.array([[info["r"], info["l"]] for info in model.ep_info_buffer]))
+    for rms in running_statistics(model.env):
+        state += [rms.mean, rms.var, np.array(rms.count)]
+    if isinstance(model.env, VecNormalize):
+        state.append(model.env.returns)
+    return [*state, model._last_obs, np.array([model.num_timesteps, model._n_updates])]
+
+
+def assert_equal_to_the_last_bit(model: A3C, other: A3C) -> None:
+    for mine, theirs in zip(state_of(model), state_of(other), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def recorded_and_replayed(
+    make: Callable[[str], A3C], backend: str, callback: Callable[[], BaseCallback] | None = None
+) -> tuple[Schedule, A3C, A3C]:
+    recorded = make(backend)
+    with record(recorded) as schedule:
+        recorded.learn(TIMESTEPS, callback() if callback else None)
+    replayed = make("serial")  # not before: its seed sets the generators that all share
+    with replay(replayed, schedule):
+        replayed.learn(TIMESTEPS, callback() if callback else None)
+    for model in (recorded, replayed):
+        assert model.env is not None
+        model.env.close()
+    return schedule, recorded, replayed
+
+
+def lags(schedule: Schedule) -> np.ndarray:
+    """How stale each update was."""
+    return np.arange(len(schedule.pulls)) - schedule.pulls.astype(int)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("env", ["Pendulum-v1", "CartPole-v1"])
+@pytest.mark.parametrize("n_workers", [1, 2, 8])
+@pytest.mark.parametrize("engine", ["torch", "fused"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_replay_is_the_recorded_run(backend: str, engine: str, n_workers: int, env: str, normalize: bool) -> None:
+    def make(backend: str) -> A3C:
+        return A3C("MlpPolicy", make_env(env, 8, normalize), n_workers=n_workers, backend=backend, engine=engine, seed=3)
+
+    schedule, recorded, replayed = recorded_and_replayed(make, backend)
+    assert_equal_to_the_last_bit(recorded, replayed)
+    assert schedule.workers.shape == schedule.pulls.shape == (TIMESTEPS // 5 // (8 // n_workers),)
+    assert (lags(schedule) >= 0).all()
+    in_turn = np.arange(len(schedule.workers)) % n_workers  # as the serial backend does it by itself
+    assert n_workers == 1 or lags(schedule).any() or (schedule.workers != in_turn).any()
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "gSDE": dict(use_sde=True, sde_sample_freq=4),
+    "Adam": dict(policy_kwargs=dict(optimizer_class=th.optim.Adam)),
+    "RMSpropTFLike, two learning rates": dict(
+        policy_kwargs=dict(optimizer_class=RMSpropTFLike), learning_rate=1e-3, vf_learning_rate=lambda left: left * 1e-2
+    ),
+    "arrival": dict(rollout_order="arrival", n_workers=3),
+    "entropy, GAE": dict(ent_coef=[0.0, 0.1, 0.2, 0.3], gae_lambda=0.9, normalize_advantage=True),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("engine", ["torch", "fused"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_variants(backend: str, engine: str, variant: str) -> None:
+    def make(backend: str) -> A3C:
+        return A3C("MlpPolicy", make_env(), backend=backend, engine=engine, seed=3, **VARIANTS[variant])
+
+    _, recorded, replayed = recorded_and_replayed(make, backend)
+    assert_equal_to_the_last_bit(recorded, replayed)
+
+
+def test_environments_in_their_own_processes() -> None:
+    def make(backend: str) -> A3C:
+        return A3C("MlpPolicy", make_env("CartPole-v1", vec_env_cls=SubprocVecEnv), backend=backend, seed=3)
+
+    _, recorded, replayed = recorded_and_replayed(make, "process")
+    for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
+        assert th.equal(mine, theirs)
+
+
+class BeginsAnew(gym.Wrapper, EzPickle):
+    """In another process it is a new one, as those of Box2D and MuJoCo are."""
+
+    def __init__(self) -> None:
+        gym.Wrapper.__init__(self, gym.make("Pendulum-v1"))
+        EzPickle.__init__(self)
+
+
+def test_environments_that_begin_anew_in_another_process() -> None:
+    def make(backend: str) -> A3C:
+        return A3C("MlpPolicy", make_env(BeginsAnew), backend=backend, seed=3)
+
+    schedule, recorded, replayed = recorded_and_replayed(make, "process")
+    assert schedule.moved and (schedule.failed_pulls == -1).all()
+    for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
+        assert th.equal(mine, theirs)
+
+
+class StopAt(BaseCallback):
+    """Stops, and saves the model before, which is in the middle of a recording."""
+
+    def __init__(self, num_timesteps: int, path: Path) -> None:
+        super().__init__()
+        self.last, self.path = num_timesteps, path
+
+    def _on_step(self) -> bool:
+        self.model.save(self.path)
+        return self.num_timesteps < self.last
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_run_that_a_callback_stops(backend: str, tmp_path: Path) -> None:
+    """Updates that workers made beyond the step at which it was stopped are made again."""
+
+    def make(backend: str) -> A3C:
+        return A3C("MlpPolicy", make_env("CartPole-v1"), backend=backend, seed=3, max_lead=3)
+
+    schedule, recorded, replayed = recorded_and_replayed(make, backend, lambda: StopAt(400, tmp_path / "model.zip"))
+    assert 400 // 5 <= len(schedule.workers) < TIMESTEPS // 5
+    for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
+        assert th.equal(mine, theirs)
+    assert A3C.load(tmp_path / "model.zip")._scheduling is None
+
+
+class Failing(gym.Wrapper):
+    """One of them, at a step that depends on all that it has drawn, has a reward that is not a number."""
+
+    def __init__(self, index: int = 0) -> None:
+        super().__init__(gym.make("Pendulum-v1"))
+        self.index, self.n_steps = index, 0
+
+    def step(self, action: np.ndarray) -> Any:
+        self.n_steps += 1
+        obs, reward, terminated, truncated, info = super().step(action)
+        fails = self.index == 2 and self.n_steps > 100 and obs[0] * float(action[0]) > 0.3
+        return obs, float("nan") if fails else reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_run_that_fails_fails_again(backend: str) -> None:
+    """With the same error, at the same step, and all updates that the others had made."""
+
+    def make(backend: str) -> A3C:
+        env = DummyVecEnv([lambda index=index: Failing(index) for index in range(4)])  # type: ignore[misc]
+        env.seed(1)
+        return A3C("MlpPolicy", env, backend=backend, seed=3)
+
+    recorded = make(backend)
+    with record(recorded) as schedule, pytest.raises(NonFiniteError) as error:
+        recorded.learn(8000)
+    assert (schedule.failed_pulls >= 0).tolist() == [False, False, True, False]
+    replayed = make("serial")
+    with replay(replayed, schedule), pytest.raises(NonFiniteError, match=re.escape(str(error.value))) as again:
+        replayed.learn(8000)
+    assert again.value.__notes__ == error.value.__notes__
+    for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
+        assert th.equal(mine, theirs)
+
+
+def test_a_run_that_goes_on(tmp_path: Path) -> None:
+    """A model that is loaded twice, with environments that begin anew."""
+    path = tmp_path / "model.zip"
+    A3C("MlpPolicy", make_env("CartPole-v1"), seed=3).learn(400).save(path)
+    recorded, replayed = (A3C.load(path, make_env("CartPole-v1")) for _ in range(2))
+    recorded.set_random_seed(5)
+    with record(recorded) as schedule:
+        recorded.learn(800, reset_num_timesteps=False)
+    replayed.set_random_seed(5)
+    with replay(replayed, schedule):
+        replayed.learn(800, reset_num_timesteps=False)
+    assert_equal_to_the_last_bit(recorded, replayed)
+
+
+# Schedules as files
+
+
+@pytest.fixture(scope="module")
+def schedule() -> Schedule:
+    model = make_model()
+    with record(model) as recorded:
+        model.learn(400)
+    return recorded
+
+
+def make_model(**kwargs: Any) -> A3C:
+    n_envs = kwargs.pop("n_envs", 2)
+    return A3C("MlpPolicy", make_env("CartPole-v1", n_envs), **{"seed": 3, "backend": "thread", **kwargs})
+
+
+def test_save_and_load(schedule: Schedule, tmp_path: Path) -> None:
+    path = tmp_path / "schedule.npz"
+    schedule.save(path)
+    loaded = Schedule.load(path)
+    assert vars(loaded).keys() == vars(schedule).keys()
+    assert loaded.terms == schedule.terms and loaded.moved is schedule.moved
+    for name in ("workers", "pulls", "failed_pulls"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(schedule, name))
+        assert getattr(loaded, name).dtype == getattr(schedule, name).dtype
+    assert [file.name for file in tmp_path.iterdir()] == ["schedule.npz"]
+    assert path.stat().st_size < 2000 + 6 * len(schedule.workers)
+    model = make_model(backend="serial")
+    with replay(model, loaded):
+        model.learn(400)
+
+
+@pytest.mark.parametrize("content", [b"", b"no schedule", "other arrays"])
+def test_a_file_that_is_no_schedule(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "file.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.savez(path, workers=np.zeros(3))
+    with pytest.raises(ValueError, match=r"path must be a file that Schedule\.save\(\) has written, but it is '.*file\.npz'"):
+        Schedule.load(path)
+    with pytest.raises(FileNotFoundError):
+        Schedule.load(tmp_path / "none.npz")
+
+
+# What is refused
+
+
+MISFITS: dict[str, tuple[dict[str, Any], int, str]] = {
+    "n_workers": (dict(n_workers=1), 400, "n_workers is 1, and was 2"),
+    "n_envs": (dict(n_envs=3, n_workers=2), 400, "n_envs is 3, and was 2"),
+    "n_steps": (dict(n_steps=8), 400, "n_steps is 8, and was 5"),
+    "engine": (dict(engine="torch"), 400, "engine is torch, and was fused"),
+    "rollout_order": (dict(rollout_order="arrival"), 400, "rollout_order is arrival, and was env"),
+    "seed": (dict(seed=4), 400, "seed is 4, and was 3"),
+    "length": ({}, 800, "total_timesteps of learn() make 80 rollouts, and made 40"),
+    "parameters": (
+        dict(policy_kwargs=dict(net_arch=[3])),
+        400,
+        "its parameters, its observations or its random generators are",
+    ),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_a_schedule_that_does_not_fit(misfit: str, schedule: Schedule) -> None:
+    kwargs, total_timesteps, message = MISFITS[misfit]
+    model = make_model(**kwargs)
+    message = f"the schedule does not fit: .*{re.escape(message)}"
+    with replay(model, schedule), pytest.raises(ValueError, match=message):
+        model.learn(total_timesteps)
+    model.learn(100)  # nothing is lost
+
+
+def test_generators_that_are_elsewhere(schedule: Schedule) -> None:
+    model = make_model()
+    np.random.random()
+    with replay(model, schedule), pytest.raises(ValueError, match="its random generators are other ones"):
+        model.learn(400)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (
+            dict(use_locking=False),
+            "use_locking must be True for a run that is recorded or replayed, but it is False: in Hogwild",
+        ),
+        (dict(seed=None), "seed must be a number for a run that is recorded or replayed, but it is None"),
+    ],
+)
+def test_models_that_are_refused(kwargs: dict[str, Any], message: str, schedule: Schedule) -> None:
+    model = make_model(**kwargs)
+    with pytest.raises(ValueError, match=message), record(model):
+        pass
+    with pytest.raises(ValueError, match=message), replay(model, schedule):
+        pass
+    model.learn(100)
+
+
+def test_blocks_that_do_not_go_together(schedule: Schedule) -> None:
+    model = make_model()
+    with record(model), pytest.raises(ValueError, match="model must not be recorded or replayed twice"):
+        replay(model, schedule).__enter__()
+    with record(model):
+        model.learn(100)
+        with pytest.raises(ValueError, match="learn\\(\\) must be called once within record"):
+            model.learn(100)
+    with pytest.raises(ValueError, match="schedule must be one that a run has been recorded in, but it is empty"):
+        replay(model, Schedule()).__enter__()
+    with pytest.raises(ValueError, match="the schedule is empty"):
+        Schedule().save("nowhere.npz")
+
+
+@pytest.mark.filterwarnings("ignore:the process of worker .* is replaced:UserWarning")
+def test_a_run_with_restarts_is_refused() -> None:
+    class Kill(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.n_calls == 20:
+                import multiprocessing
+
+                next(p for p in multiprocessing.active_children() if p.name == "A3C worker 1").kill()
+            return True
+
+    model = make_model(backend="process", max_lead=1)
+    with record(model) as of_restarts:
+        model.learn(800, Kill())
+    assert of_restarts.n_restarts == 1
+    with pytest.raises(ValueError, match="schedule must be of a run without restarts, but it has had 1"):
+        replay(model, of_restarts).__enter__()
