@@ -14,10 +14,11 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_a3c.arguments import check_arguments, check_n_workers, resolve_n_workers
+from sb3_a3c.arguments import FORMAT, check_arguments, check_n_workers, check_origin, resolve_n_workers
 from sb3_a3c.backends import RolloutOrder
 from sb3_a3c.cores import usable_cores
 from sb3_a3c.engines import choose_engine
+from sb3_a3c.env_gate import claim
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.run import run
 from sb3_a3c.schedule import Recording, Replaying
@@ -162,6 +163,8 @@ class A3C(OnPolicyAlgorithm):
         self.max_lead = max_lead
         self.vf_learning_rate = vf_learning_rate
         self.vf_lr_schedule: Schedule | None = None
+        #: Of what is saved; a later one may hold what this A3C does not know.
+        self._format = FORMAT
         #: Whether the next run is recorded or replayed; for the time of a ``with`` block, and not saved.
         self._scheduling: Recording | Replaying | None = None
 
@@ -176,6 +179,7 @@ class A3C(OnPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        check_origin(self)
         check_arguments(self)
         super()._setup_model()
         choose_engine(self.engine, self.policy)
@@ -206,16 +210,18 @@ class A3C(OnPolicyAlgorithm):
         :param reset_num_timesteps: Whether to begin at 0 steps, with reset environments, or to go on
         :param progress_bar: Whether to show a progress bar
         :return: The model itself
+        :raises ValueError: if another ``learn()`` is using the environments
         :raises BaseException: what a worker or a callback raised, itself; the model can be used and can learn on
         """
-        total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-        )
-        iteration = 0  # callbacks know it from A2C's local variables
-        callback.on_training_start(locals(), globals())
-        if self.num_timesteps < total_timesteps:
-            run(self, callback, log_interval)
-        callback.on_training_end()
+        with claim(self.env):
+            total_timesteps, callback = self._setup_learn(
+                total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+            )
+            iteration = 0  # callbacks know it from A2C's local variables
+            callback.on_training_start(locals(), globals())
+            if self.num_timesteps < total_timesteps:
+                run(self, callback, log_interval)
+            callback.on_training_end()
         return self
 
 

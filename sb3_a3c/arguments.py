@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, get_args
 
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_a3c.backends import BACKENDS, RolloutOrder
@@ -12,6 +13,29 @@ from sb3_a3c.engines import ENGINES
 
 if TYPE_CHECKING:
     from sb3_a3c.a3c import A3C
+
+
+#: Of a saved model. To be counted up when an A3C of before could not go on with it.
+FORMAT = 1
+#: What the zips of other on-policy algorithms have and A2C's have not.
+_FOREIGN = ("batch_size", "n_epochs", "clip_range")
+
+
+def check_origin(model: "A3C") -> None:
+    """
+    :param model: A model that may have been loaded
+    :raises ValueError: if it is not for this A3C to go on with
+    """
+    policy_class = model.policy_class
+    is_policy = isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)
+    allowed = "a name, or a class of actor-critic policies; a zip is to be A3C's or A2C's"
+    _check(is_policy, "policy", policy_class, allowed)
+    if foreign := [name for name in _FOREIGN if name in vars(model)]:
+        raise ValueError(f"path must be a zip of A3C or A2C, but it is another algorithm's: it has {', '.join(foreign)}")
+    if model._format > FORMAT:
+        raise ValueError(
+            f"path must be a zip of a format up to {FORMAT}, but it is of format {model._format}: a newer sb3_a3c wrote it"
+        )
 
 
 def check_n_workers(n_workers: Any) -> None:

@@ -14,7 +14,31 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv
 
 _WAITING = ("env_method", "get_attr", "set_attr", "has_attr", "env_is_wrapped", "get_images", "render")
+_CLAIMED = "_a3c_is_learning"
 _REFUSED = ("reset", "step_async", "step_wait")
+
+
+@contextmanager
+def claim(venv: VecEnv | None) -> Iterator[None]:
+    """
+    Keep a VecEnv to one ``learn()`` at a time.
+
+    :param venv: The VecEnv; whatever wraps the same environments is the same
+    :raises ValueError: if another ``learn()`` has it, in this thread or in another
+    """
+    if venv is None:  # which SB3 has its own words for
+        yield
+        return
+    attributes, token = vars(venv.unwrapped), object()
+    if attributes.setdefault(_CLAIMED, token) is not token:
+        raise ValueError(
+            f"env must not be one that another learn() is using, but this {type(venv.unwrapped).__name__} is: a learn() "
+            "within learn(), or beside it in another thread, needs environments of its own"
+        )
+    try:
+        yield
+    finally:
+        del attributes[_CLAIMED]
 
 
 @contextmanager

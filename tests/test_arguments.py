@@ -1,11 +1,15 @@
 """A bad argument is a ValueError at once, which names the argument, its value and what is allowed."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
-from stable_baselines3 import A2C
+from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.dqn.policies import DQNPolicy
 
 from sb3_a3c import A3C
 from sb3_a3c.backends import BACKENDS
@@ -81,6 +85,80 @@ def test_bad_arguments(kwargs: dict[str, Any], message: str) -> None:
 def test_bad_n_workers_with_an_environment_id() -> None:
     with pytest.raises(ValueError, match="n_workers must be None or a whole number of at least 1, but it is 0"):
         A3C("MlpPolicy", "CartPole-v1", n_workers=0)
+
+
+class _Nested(BaseCallback):
+    def __init__(self, other: A3C) -> None:
+        super().__init__()
+        self.other, self.message = other, ""
+
+    def _on_step(self) -> bool:
+        with pytest.raises(ValueError) as error:
+            self.other.learn(10)
+        self.message = str(error.value)
+        return True
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+@pytest.mark.parametrize("itself", [True, False])
+def test_environments_that_another_learn_is_using(n_workers: int, itself: bool) -> None:
+    env = make_vec_env("CartPole-v1", n_envs=2)
+    model = A3C("MlpPolicy", env, n_workers=n_workers)
+    callback = _Nested(model if itself else A3C("MlpPolicy", VecNormalize(env)))
+    model.learn(100, callback)
+    assert "env must not be one that another learn() is using, but this DummyVecEnv is" in callback.message
+    assert model.num_timesteps == 100 and callback.other.learn(50).num_timesteps == 50
+
+
+def test_learn_within_learn_with_other_environments() -> None:
+    model, other = (A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2)) for _ in range(2))
+    model.learn(20, lambda *_: other.learn(20).num_timesteps == 20)
+    assert model.num_timesteps == 20
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy", "env", "message"),
+    [
+        (
+            PPO,
+            "MlpPolicy",
+            "CartPole-v1",
+            "path must be a zip of A3C or A2C, but it is another algorithm's: it has batch_size, n_ep",
+        ),
+        (
+            DQN,
+            "MlpPolicy",
+            "CartPole-v1",
+            "policy must be a name, or a class of actor-critic policies; a zip is to be A3C's or A2",
+        ),
+        (SAC, "MlpPolicy", "Pendulum-v1", "policy must be a name, or a class of actor-critic policies"),
+    ],
+)
+def test_zips_of_other_algorithms(algorithm: Any, policy: str, env: str, message: str, tmp_path: Path) -> None:
+    algorithm(policy, env).save(tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        A3C.load(tmp_path / "model")
+
+
+def test_zips_of_a_newer_a3c(tmp_path: Path) -> None:
+    model = A3C("MlpPolicy", "CartPole-v1")
+    model._format += 1
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="path must be a zip of a format up to 1, but it is of format 2"):
+        A3C.load(tmp_path / "model")
+
+
+def test_policies_of_other_algorithms() -> None:
+    with pytest.raises(ValueError, match=r"policy must be a name, .* but it is <class"):
+        A3C(DQNPolicy, "CartPole-v1")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("env", ["Acrobot-v1", "Pendulum-v1"])
+def test_spaces_that_do_not_fit(env: str, tmp_path: Path) -> None:
+    """SB3's own words, and they come at once."""
+    A3C("MlpPolicy", "CartPole-v1").save(tmp_path / "model")
+    with pytest.raises(ValueError, match="spaces do not match"):
+        A3C.load(tmp_path / "model", env=make_vec_env(env))
 
 
 def test_names_are_those_of_the_registries() -> None:
