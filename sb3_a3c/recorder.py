@@ -51,5 +51,6 @@ class Recorder:
         :return: For each, in their order, the worker, and the version that it had pulled
         """
         workers, pulls = self._workers.array[:n_updates].tolist(), self._pulls.array[:n_updates].tolist()
-        assert _NOT_YET not in workers, "a worker has not noted its update"
-        return workers, pulls
+        if _NOT_YET in workers:  # Ctrl-C has come between a push and its note
+            n_updates = workers.index(_NOT_YET)
+        return workers[:n_updates], pulls[:n_updates]

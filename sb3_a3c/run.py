@@ -60,7 +60,10 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
         # A single worker rests while callbacks run, so they may do with the environments what they like.
         with gate(venv, backend.reach) if len(specs) > 1 else nullcontext(), backend:
             for _ in range(n_rollouts):
-                if not replay.show(backend.collect()):
+                rollouts = backend.collect()
+                if isinstance(model._scheduling, Recording):
+                    model._scheduling.show([rollout.worker for rollout in rollouts])
+                if not replay.show(rollouts):
                     break
                 if backend.n_restarts:
                     model.logger.record("async/restarts", backend.n_restarts)
@@ -148,7 +151,7 @@ def _make_backend(
     if isinstance(model._scheduling, Replaying):
         schedule = model._scheduling.schedule
         schedule.check_fits(terms)
-        return ScheduledBackend(specs, parameters, n_rollouts, model.rollout_order, schedule)
+        return ScheduledBackend(specs, parameters, schedule)
     options = model.backend_kwargs or {}
     return make_backend(model.backend, specs, parameters, n_rollouts, model.rollout_order, model.max_lead, **options)
 

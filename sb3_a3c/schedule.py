@@ -23,7 +23,7 @@ from sb3_a3c.recorder import Recorder
 if TYPE_CHECKING:
     from sb3_a3c.a3c import A3C
 
-_ARRAYS = ("workers", "pulls", "failed_pulls")
+_ARRAYS = ("workers", "pulls", "failed_pulls", "shown")
 
 
 class RecordedWorker(Protocol):
@@ -89,12 +89,14 @@ class Schedule:
     :ivar workers: Who has made each update, of shape ``(n_updates,)``
     :ivar pulls: How many updates there were when they pulled the parameters for it, of shape ``(n_updates,)``
     :ivar failed_pulls: The same for the rollout in which a worker has failed, -1: it has not, of shape ``(n_workers,)``
+    :ivar shown: Whose rollouts callbacks have seen, in their order, of shape ``(n_rollouts * n_workers,)``
     """
 
     def __init__(self) -> None:
         self.workers = np.empty(0, dtype=np.uint16)
         self.pulls = np.empty(0, dtype=np.uint32)
         self.failed_pulls = np.empty(0, dtype=np.int64)
+        self.shown = np.empty(0, dtype=np.uint16)
         self.terms: Terms | None = None
         #: Whether environments began anew when workers began, as some do that move to another process.
         self.moved = False
@@ -110,7 +112,7 @@ class Schedule:
             raise ValueError("the schedule is empty, for no run has been recorded in it: call learn() within record(model)")
         path = Path(path)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        header = json.dumps(dict(terms=asdict(self.terms), moved=self.moved, n_restarts=self.n_restarts))
+        header = json.dumps(dict(terms=asdict(self.terms), moved=self.moved, n_restarts=self.n_restarts), default=int)
         with open(unfinished, "wb") as file:
             np.savez_compressed(file, header=np.array(header), **{name: getattr(self, name) for name in _ARRAYS})
         os.replace(unfinished, path)
@@ -167,6 +169,7 @@ class Recording:
     def __init__(self) -> None:
         self.schedule = Schedule()
         self._recorder: Recorder | None = None
+        self._shown: list[int] = []
 
     def begin(self, n_workers: int, n_rollouts: int) -> Recorder:
         """
@@ -182,6 +185,12 @@ class Recording:
         self._recorder = Recorder(n_workers, n_workers * n_rollouts)
         return self._recorder
 
+    def show(self, workers: Sequence[int]) -> None:
+        """
+        :param workers: Whose rollouts callbacks are to see next
+        """
+        self._shown += workers
+
     def end(self, terms: Terms, backend: RecordedBackend, n_updates: int) -> None:
         """
         Fill the schedule.
@@ -196,6 +205,7 @@ class Recording:
         if backend.n_restarts == 0:
             workers, pulls = recorder.updates(n_updates)
             schedule.workers, schedule.pulls = np.array(workers, dtype=np.uint16), np.array(pulls, dtype=np.uint32)
+            schedule.shown = np.array(self._shown, dtype=np.uint16)
             last_pushed = dict(zip(workers, pulls, strict=True))
             schedule.failed_pulls = np.full(len(backend.workers), -1, dtype=np.int64)
             for worker in backend.workers:  # one may also count as failed for its environments' sake

@@ -156,6 +156,13 @@ def test_a_run_that_a_callback_stops(backend: str, tmp_path: Path) -> None:
     for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
         assert th.equal(mine, theirs)
     assert A3C.load(tmp_path / "model.zip")._scheduling is None
+    again = make("serial")
+    with (
+        replay(again, schedule),
+        pytest.raises(ValueError, match="callback must stop a replay where the recorded run was stop"),
+    ):
+        again.learn(TIMESTEPS)
+    again.learn(20)
 
 
 class Failing(gym.Wrapper):
@@ -191,6 +198,24 @@ def test_a_run_that_fails_fails_again(backend: str) -> None:
     assert again.value.__notes__ == error.value.__notes__
     for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
         assert th.equal(mine, theirs)
+
+
+def test_an_error_that_the_recorded_run_did_not_have() -> None:
+    def make() -> A3C:
+        env = DummyVecEnv([lambda index=index: Failing(index) for index in range(4)])  # type: ignore[misc]
+        env.seed(1)
+        return A3C("MlpPolicy", env, seed=3)
+
+    recorded, replayed = make(), make()
+    assert isinstance(recorded.env, DummyVecEnv)
+    for env in recorded.env.envs:
+        env.index = 0  # type: ignore[attr-defined]
+    recorded.set_random_seed(3)
+    with record(recorded) as schedule:
+        recorded.learn(8000)
+    replayed.set_random_seed(3)
+    with replay(replayed, schedule), pytest.raises(NonFiniteError):
+        replayed.learn(8000)
 
 
 def test_a_run_that_goes_on(tmp_path: Path) -> None:
@@ -229,7 +254,7 @@ def test_save_and_load(schedule: Schedule, tmp_path: Path) -> None:
     loaded = Schedule.load(path)
     assert vars(loaded).keys() == vars(schedule).keys()
     assert loaded.terms == schedule.terms and loaded.moved is schedule.moved
-    for name in ("workers", "pulls", "failed_pulls"):
+    for name in ("workers", "pulls", "failed_pulls", "shown"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(schedule, name))
         assert getattr(loaded, name).dtype == getattr(schedule, name).dtype
     assert [file.name for file in tmp_path.iterdir()] == ["schedule.npz"]

@@ -2,10 +2,10 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import ClassVar, Self
 
 from sb3_a3c.backends.protocol import Option
-from sb3_a3c.backends.quota import Quota, RolloutOrder
 from sb3_a3c.backends.torch_threads import one_torch_thread
 from sb3_a3c.env_gate import between_steps
 from sb3_a3c.env_slices import begins_anew_elsewhere
@@ -22,8 +22,6 @@ class ScheduledBackend:
 
     :param specs: What the workers are made of, in the order of their environments
     :param parameters: The shared parameters
-    :param n_rollouts: How many rollouts of all environments the run has; the caller asks for no more
-    :param rollout_order: "env": a rollout of each worker, "arrival": the first to have pushed
     :param schedule: Whose turn it is
     """
 
@@ -35,15 +33,14 @@ class ScheduledBackend:
         self,
         specs: Sequence[WorkerSpec],
         parameters: SharedParameters,
-        n_rollouts: int,
-        rollout_order: RolloutOrder,
         schedule: Schedule,
     ) -> None:
         self.workers = make_workers(specs, parameters)
         self._seeds = [spec.seed for spec in specs]
         self._moved = schedule.moved
-        self._quota = Quota(specs, n_rollouts, rollout_order)
         self._turns = schedule.turns()
+        self._fails = (schedule.failed_pulls >= 0).tolist()
+        self._shown = iter(schedule.shown.tolist())
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
         self._error: BaseException | None = None
 
@@ -56,39 +53,48 @@ class ScheduledBackend:
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
         if exc_type is None:  # what the workers had done when a callback stopped them
             with one_torch_thread(len(self.workers)):
-                while self._take_turn():
-                    pass
+                self._take_all_turns()
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
         collected = []
         with one_torch_thread(len(self.workers)):
-            for worker in self.workers:
-                arrived = self._arrived[self._quota.key(worker.index)]
-                while not arrived:
-                    went_on = self._take_turn()
-                    assert went_on, "the recorded run was stopped here"
-                collected.append(arrived.popleft())
+            for index in islice(self._shown, len(self.workers)):
+                while not self._arrived[index]:
+                    assert self._take_turn(), "a schedule has turns for all that is shown"
+                collected.append(self._arrived[index].popleft())
+            if not collected:
+                self._take_all_turns()
+                raise ValueError("callback must stop a replay where the recorded run was stopped, but it goes on")
         return collected
 
     def reach(self, method: Callable) -> Callable:
         """See :meth:`Backend.reach`."""
         return between_steps(method, [worker.env_lock for worker in self.workers])
 
+    def _take_all_turns(self) -> None:
+        """Those that are left; an error that there was is raised after them."""
+        while self._take_turn():
+            pass
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
     def _take_turn(self) -> bool:
         """Let a worker pull and collect, or push; False: no turn is left."""
         index, pushes = next(self._turns, (None, False))
         if index is None:
-            error, self._error = self._error, None
-            if error is not None:
-                raise error
             return False
         worker = self.workers[index]
+        if pushes and worker.failed and self._error is not None:
+            raise self._error  # before it has failed in the recorded run
         if pushes:
-            self._arrived[self._quota.key(index)].append(worker.push())
+            self._arrived[index].append(worker.push())
             return True
         try:
             worker.collect()
         except Exception as error:
+            if not self._fails[index]:
+                raise
             self._error = self._error or error
         return True
