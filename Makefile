@@ -5,7 +5,7 @@ OUT := runs/pendulum
 SEED := 0
 BENCHMARKS := throughput callbacks uneven_envs scaling hogwild cnn memory start_up kernels solved
 
-.PHONY: train test conformance lint type doc bench clean
+.PHONY: train test conformance lint type doc bench soak clean
 
 train: $(VENV)/installed
 	$(PYTHON) examples/pendulum.py --seed $(SEED) --out $(OUT)
@@ -28,6 +28,9 @@ doc: $(VENV)/installed
 
 bench: $(VENV)/installed
 	set -e; for name in $(BENCHMARKS); do $(PYTHON) benchmarks/$$name.py; done
+
+soak: $(VENV)/installed
+	$(PYTHON) tests/soak/run.py
 
 $(VENV)/installed: setup.cfg constraints.txt
 	python3 -m venv $(VENV)
