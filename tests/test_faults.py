@@ -64,6 +64,12 @@ class Faulty(gym.Env):
             obs[1] = np.nan
         if self.fault == "inf reward" and now:
             reward = np.inf
+        if self.fault == "huge reward" and now:
+            reward = 1e39  # too much for a buffer of float32
+        if self.fault == "wrong shape" and now:
+            obs = np.zeros(3, np.float32)
+        if self.fault == "wrong dtype" and now:
+            obs = np.array(["left", "right"])
         return obs, reward, self.n_steps % self.episode_length == 0, False, {}
 
     def pid(self) -> int:
@@ -162,6 +168,27 @@ def test_a_gradient_that_is_not_finite_is_not_applied(
     if normalize:
         assert model.env is not None
         assert all(np.isfinite(rms.mean).all() and np.isfinite(rms.var).all() for rms in running_statistics(model.env))
+    assert_whole(model, tmp_path, healed(model))
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # NumPy's
+@pytest.mark.parametrize("engine", ["torch", "fused"])
+@pytest.mark.parametrize(("backend", "n_workers"), PLACES)
+@pytest.mark.parametrize(
+    ("fault", "kind", "match"),
+    [
+        ("huge reward", NonFiniteError, "gave a reward of inf"),
+        ("wrong shape", ValueError, "could not broadcast"),
+        ("wrong dtype", ValueError, "could not convert string"),
+    ],
+)
+def test_what_environments_must_not_return(
+    fault: str, kind: type[Exception], match: str, backend: str, n_workers: int, engine: str, tmp_path: Any
+) -> None:
+    model = make_model(make_env(fault), backend, n_workers, engine=engine)
+    error = assert_ends(model, kind, match)
+    text = str(error) + str(error.__notes__)
+    assert "environment 2" in text and f"worker { ({1: 0, 2: 1, 4: 2}[n_workers]) } " in text
     assert_whole(model, tmp_path, healed(model))
 
 
