@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
@@ -108,10 +109,10 @@ def test_stepping_it_in_a_callback_is_refused(backend: str, vec_env_class: type[
     env.close()
 
 
-def test_learning_within_learning_is_refused() -> None:
+def test_another_algorithm_that_learns_with_them_meanwhile_is_refused() -> None:
     model = A3C("MlpPolicy", make_env(DummyVecEnv))
     with pytest.raises(RuntimeError, match=r"reset.* was called on a VecEnv whose environments A3C's workers are stepping"):
-        model.learn(100, callback=lambda *_: A3C("MlpPolicy", model.env).learn(10))
+        model.learn(100, callback=lambda *_: A2C("MlpPolicy", model.env).learn(10))
 
 
 def test_a_single_worker_lets_callbacks_do_what_they_like() -> None:
