@@ -14,8 +14,8 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv
 
 _WAITING = ("env_method", "get_attr", "set_attr", "has_attr", "env_is_wrapped", "get_images", "render")
-_CLAIMED = "_a3c_is_learning"
 _REFUSED = ("reset", "step_async", "step_wait")
+_CLAIMED = "_a3c_is_learning"
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout
 from sb3_a3c.normalization import journal_statistics, moments_of, running_statistics, set_moments
 from sb3_a3c.parameters import SharedParameters
+from sb3_a3c.recorder import Recorder
 from sb3_a3c.rollout import beside
 from sb3_a3c.rollout_replay import Replay
 from sb3_a3c.schedule import Recording, Replaying, Terms, checksum
@@ -51,8 +52,10 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
         if not is_compiled():
             model.logger.info("Compiling the fused engine: this takes some seconds, once on this machine")
         compile_kernels()
-    specs, parameters = _make_specs(model, engine, slices, envs, n_rollouts, watched)
-    terms = _terms(model, specs, parameters, n_rollouts)
+    recording = model._scheduling if isinstance(model._scheduling, Recording) else None
+    recorder = None if recording is None else recording.begin(len(slices), n_rollouts)
+    specs, parameters = _make_specs(model, engine, slices, envs, n_rollouts, watched, recorder)
+    terms = None if model._scheduling is None else _terms(model, specs, parameters, n_rollouts)
     backend = _make_backend(model, specs, parameters, n_rollouts, terms)
     replay = Replay(model, callback, watched, parameters, log_interval)
     model.logger.info(f"Learning with {len(specs)} worker(s), backend {model.backend}, engine {engine} ({why})")
@@ -61,8 +64,8 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
         with gate(venv, backend.reach) if len(specs) > 1 else nullcontext(), backend:
             for _ in range(n_rollouts):
                 rollouts = backend.collect()
-                if isinstance(model._scheduling, Recording):
-                    model._scheduling.show([rollout.worker for rollout in rollouts])
+                if recording is not None:
+                    recording.show([rollout.worker for rollout in rollouts])
                 if not replay.show(rollouts):
                     break
                 if backend.n_restarts:
@@ -72,8 +75,8 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     finally:
         replay.close()
         model.policy.set_training_mode(True)
-        if isinstance(model._scheduling, Recording):
-            model._scheduling.end(terms, backend, parameters.n_updates)
+        if recording is not None and terms is not None:
+            recording.end(terms, backend, parameters.n_updates)
         _take_back(model, backend.workers, parameters)
 
 
@@ -89,10 +92,15 @@ def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv
 
 
 def _make_specs(
-    model: "A3C", engine: str, slices: Sequence[np.ndarray], envs: Sequence[VecEnv], n_rollouts: int, watched: bool
+    model: "A3C",
+    engine: str,
+    slices: Sequence[np.ndarray],
+    envs: Sequence[VecEnv],
+    n_rollouts: int,
+    watched: bool,
+    recorder: Recorder | None,
 ) -> tuple[list[WorkerSpec], SharedParameters]:
     assert model.env is not None and model._last_obs is not None and model._last_episode_starts is not None
-    recorder = model._scheduling.begin(len(slices), n_rollouts) if isinstance(model._scheduling, Recording) else None
     layout = Layout(model.policy, separate_critic=model.vf_learning_rate is not None)
     # An environment that was not sliced keeps its statistics: there is nobody to share them with.
     sliced = envs[0] is not model.env
@@ -146,9 +154,9 @@ def _terms(model: "A3C", specs: Sequence[WorkerSpec], parameters: SharedParamete
 
 
 def _make_backend(
-    model: "A3C", specs: Sequence[WorkerSpec], parameters: SharedParameters, n_rollouts: int, terms: Terms
+    model: "A3C", specs: Sequence[WorkerSpec], parameters: SharedParameters, n_rollouts: int, terms: Terms | None
 ) -> Backend:
-    if isinstance(model._scheduling, Replaying):
+    if isinstance(model._scheduling, Replaying) and terms is not None:
         schedule = model._scheduling.schedule
         schedule.check_fits(terms)
         return ScheduledBackend(specs, parameters, schedule)
