@@ -16,6 +16,7 @@ from pandas import DataFrame
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+from torch import nn
 
 from sb3_a3c import A3C
 
@@ -50,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A3C learns Pendulum.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/pendulum"), help="the folder to write to")
-    parser.add_argument("--timesteps", type=int, default=1_000_000)
+    parser.add_argument("--timesteps", type=int, default=300_000)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -60,13 +61,13 @@ def main() -> None:
     model = A3C(
         "MlpPolicy",
         env,
-        learning_rate=lambda progress_remaining: 7e-4 * progress_remaining,
-        n_steps=8,
+        learning_rate=lambda progress_remaining: 1e-3 * progress_remaining,
+        n_steps=4,
         gamma=GAMMA,
-        gae_lambda=0.9,
+        gae_lambda=0.95,
         vf_coef=0.4,
         use_sde=True,
-        policy_kwargs=dict(log_std_init=-2, ortho_init=False),
+        policy_kwargs=dict(log_std_init=-1, ortho_init=False, activation_fn=nn.ReLU),
         seed=args.seed,
         n_workers=2,
         backend="process",
@@ -78,7 +79,7 @@ def main() -> None:
     env.close()
     draw_learning_curve(load_results(str(args.out)), args.out / "learning_curve.png")
 
-    eval_env = VecNormalize.load(str(args.out / "vecnormalize.pkl"), VecMonitor(DummyVecEnv([lambda: gym.make(ENV_ID)])))
+    eval_env = VecNormalize.load(str(args.out / "vecnormalize.pkl"), VecMonitor(DummyVecEnv([lambda: gym.make(ENV_ID)] * 50)))
     eval_env.training = eval_env.norm_reward = False
     eval_env.seed(args.seed + 1_000_000)
     mean, std = evaluate_policy(A3C.load(args.out / "model.zip"), eval_env, n_eval_episodes=50)

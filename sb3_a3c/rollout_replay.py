@@ -34,7 +34,7 @@ class Replay:
     """
     :param model: The model that learns
     :param callback: The callback of this ``learn()``
-    :param watched: Whether there is any callback; if not, nothing is built for it
+    :param watched: Whether it looks at anything; if not, nothing is built for it
     :param parameters: The shared parameters
     :param log_interval: Rollouts of all environments between two logs, None: no logs
     """
@@ -65,9 +65,7 @@ class Replay:
         :return: False if a callback wants training to stop
         """
         self._learning_rate = rollouts[-1].learning_rates[0]
-        if not self._watched:
-            self._count_steps(rollouts)
-        elif not self._show_steps(rollouts):
+        if not (self._show_steps(rollouts) if self._watched else self._count_steps(rollouts)):
             return False
         self._iteration += 1
         model = self._model
@@ -100,12 +98,17 @@ class Replay:
     def _due(self, iteration: int) -> bool:
         return self._log_interval is not None and iteration % self._log_interval == 0
 
-    def _count_steps(self, rollouts: Sequence[Rollout]) -> None:
-        model = self._model
+    def _count_steps(self, rollouts: Sequence[Rollout]) -> bool:
+        """:meth:`_show_steps` for a callback that only counts them."""
+        model, callback = self._model, self._callback
         endings = (ending for rollout in rollouts for ending in rollout.endings)
         for ending in sorted(endings, key=attrgetter("n_steps")):
             model._update_info_buffer(ending.infos, ending.dones)
-        model.num_timesteps += model.n_steps * model.n_envs
+        for _ in range(model.n_steps):
+            model.num_timesteps += model.n_envs
+            if not callback.on_step():
+                return False
+        return True
 
     def _show_steps(self, rollouts: Sequence[Rollout]) -> bool:
         """SB3's ``collect_rollouts`` with the steps already made; its local variables have its names."""

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.arguments import resolve_n_workers
+from sb3_a3c.attention import watches
 from sb3_a3c.backends import Backend, SeenWorker, make_backend
 from sb3_a3c.backends.scheduled import ScheduledBackend
 from sb3_a3c.engines import choose_engine
@@ -45,7 +46,7 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     venv = model.env
     assert venv is not None
     n_rollouts = int(-(-(model._total_timesteps - model.num_timesteps) // (model.n_steps * venv.num_envs)))
-    watched = not (isinstance(callback, ConvertCallback) and callback.callback is None)
+    watched = watches(callback)
     slices, envs = _divide(venv, resolve_n_workers(model, venv.num_envs))
     engine, why = choose_engine(model.engine, model.policy)
     if engine == "fused":

@@ -19,7 +19,7 @@ ROWS = [
     ["comparison", "comparison.faults", "comparison.step_counts"],
     ["a3c"],
     ["run"],
-    ["arguments", "rollout_replay"],
+    ["arguments", "attention", "rollout_replay"],
     ["asynchrony", "mirror"],
     ["backends"],
     ["backends.processes", "backends.scheduled", "backends.serial", "backends.threads"],

@@ -17,6 +17,7 @@ from stable_baselines3.common.callbacks import (
     EvalCallback,
     EveryNTimesteps,
     LogEveryNTimesteps,
+    ProgressBarCallback,
     StopTrainingOnMaxEpisodes,
     StopTrainingOnNoModelImprovement,
     StopTrainingOnRewardThreshold,
@@ -140,6 +141,27 @@ def test_callbacks_of_sb3(backend: str, tmp_path: Any) -> None:
     assert calls == [100, 200, 300, 400, 500, 600]
     assert (tmp_path / "best" / "best_model.zip").exists() and (tmp_path / "evaluations.npz").exists()
     assert A3C.load(tmp_path / "check_200_steps").num_timesteps == 200  # made while workers were at work
+
+
+@pytest.mark.parametrize("looking", [False, True], ids=["alone", "beside a callback that looks"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_progress_bar(backend: str, looking: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is called for each step, and no step is put together for it, unless another callback looks at steps."""
+    calls: list[int] = []
+    put_together: list[bool] = []
+    update = ProgressBarCallback._on_step
+
+    def on_step(self: ProgressBarCallback) -> bool:
+        calls.append(self.num_timesteps)
+        put_together.append("infos" in self.locals)
+        return update(self)
+
+    monkeypatch.setattr(ProgressBarCallback, "_on_step", on_step)
+    model = make_model(backend=backend, n_workers=2)
+    model.learn(600, callback=[Counter()] if looking else None, progress_bar=True)
+    assert calls == list(range(4, 604, 4)) and model.num_timesteps == 600
+    assert set(put_together) == {looking}
+    assert model.ep_info_buffer
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
