@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 # Each process would import torch by itself; so the server that they are forked from has it.
-multiprocessing.set_forkserver_preload(["sb3_a3c"])
+multiprocessing.set_forkserver_preload(["sb3_a3c.backends.preloaded"])
 
 
 @pytest.fixture(autouse=True)
