@@ -39,6 +39,7 @@ CASES: list[tuple[str, int, spaces.Space, list[int], int]] = [
 HYPERPARAMETERS = Hyperparameters(
     gamma=0.99,
     ent_coef=0.01,
+    log_std_offset=0.0,
     vf_coef=0.5,
     max_grad_norm=0.5,
     normalize_advantage=False,

@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_a3c.arguments import FORMAT, check_arguments, check_n_workers, check_origin, resolve_n_workers
+from sb3_a3c.arguments import FORMAT, check_arguments, check_n_workers, check_origin, check_std_scale, resolve_n_workers
 from sb3_a3c.backends import RolloutOrder
 from sb3_a3c.cores import usable_cores
 from sb3_a3c.engines import choose_engine
@@ -80,6 +80,9 @@ class A3C(OnPolicyAlgorithm):
     :param rollout_order: ``"env"``: callbacks see one step of every environment, in order, as in SB3. ``"arrival"``:
         whoever is first, for environments of lastingly different speed; the local variable ``env_indices`` says which
     :param max_lead: Rollouts that a worker may be ahead of what callbacks have seen
+    :param std_scale: What a worker multiplies the policy's standard deviation by, or a sequence of that, one a worker, so that
+        they explore differently. It acts and learns with its own policy, and all share the rest. For a policy with a
+        ``log_std`` (Box actions, gSDE too); what ``predict()`` samples is not scaled
     :param vf_learning_rate: A learning rate (or schedule) of the critic's own. ``None``: ``learning_rate``
     :raises ValueError: if an argument is not of the allowed values
     """
@@ -125,6 +128,7 @@ class A3C(OnPolicyAlgorithm):
         use_locking: bool = True,
         rollout_order: RolloutOrder = "env",
         max_lead: int = 64,
+        std_scale: float | Sequence[float] = 1.0,
         vf_learning_rate: float | Schedule | None = None,
     ) -> None:
         if isinstance(env, str):
@@ -161,6 +165,7 @@ class A3C(OnPolicyAlgorithm):
         self.use_locking = use_locking
         self.rollout_order = rollout_order
         self.max_lead = max_lead
+        self.std_scale = std_scale
         self.vf_learning_rate = vf_learning_rate
         self.vf_lr_schedule: Schedule | None = None
         #: Of what is saved; a later one may hold what this A3C does not know.
@@ -182,6 +187,7 @@ class A3C(OnPolicyAlgorithm):
         check_origin(self)
         check_arguments(self)
         super()._setup_model()
+        check_std_scale(self)
         choose_engine(self.engine, self.policy)
 
     def _excluded_save_params(self) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, get_args
 
+import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import FloatSchedule
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Of a saved model. To be counted up when an A3C of before could not go on with it.
 FORMAT = 1
+#: Arguments of which each worker may have a value of its own.
+_OF_WORKERS = ("ent_coef", "std_scale")
 #: What the zips of other on-policy algorithms have and A2C's have not.
 _FOREIGN = ("batch_size", "n_epochs", "clip_range")
 
@@ -52,13 +55,15 @@ def resolve_n_workers(model: "A3C", n_envs: int) -> int:
     :param model: The model that is to learn
     :param n_envs: How many environments it has
     :return: How many workers it will have
-    :raises ValueError: if it was to have more than there are environments, or another number of entropy coefficients
+    :raises ValueError: if it was to have more than there are environments, or one argument has another number of values
     """
     n_workers = n_envs if model.n_workers is None else int(model.n_workers)
     if n_workers > n_envs:
         _check(False, "n_workers", n_workers, f"at most the number of environments, {n_envs}")
-    if isinstance(model.ent_coef, Sequence):
-        _check(len(model.ent_coef) == n_workers, "ent_coef", model.ent_coef, f"a number, or {n_workers} of them: one a worker")
+    for name in _OF_WORKERS:
+        value = getattr(model, name)
+        if isinstance(value, Sequence):
+            _check(len(value) == n_workers, name, value, f"a number, or {n_workers} of them: one a worker")
     return n_workers
 
 
@@ -75,10 +80,26 @@ def check_arguments(model: "A3C") -> None:
     _check(_is_whole(model.max_lead) and model.max_lead >= 0, "max_lead", model.max_lead, "a whole number of at least 0")
     _check(isinstance(model.use_locking, bool), "use_locking", model.use_locking, "True or False")
     _check_backend_kwargs(model.backend, model.backend_kwargs)
-    coefficients = model.ent_coef if isinstance(model.ent_coef, Sequence) else [model.ent_coef]
-    _check(all(_is_finite(number) for number in coefficients), "ent_coef", model.ent_coef, "a number, or one a worker")
+    for name in _OF_WORKERS:
+        value = getattr(model, name)
+        numbers = value if isinstance(value, Sequence) else [value]
+        _check(all(_is_finite(number) for number in numbers), name, value, "a number, or one a worker")
     for name in ("learning_rate", "vf_learning_rate"):
         _check_learning_rate(name, getattr(model, name))
+
+
+def check_std_scale(model: "A3C") -> None:
+    """
+    :param model: A model with its policy
+    :raises ValueError: if a scale is not positive, or the policy has nothing to scale
+    """
+    scales = model.std_scale if isinstance(model.std_scale, Sequence) else [model.std_scale]
+    _check(all(scale > 0 for scale in scales), "std_scale", model.std_scale, "above 0")
+    if any(scale != 1 for scale in scales):
+        log_std = getattr(model.policy, "log_std", None)
+        has_own = isinstance(log_std, th.nn.Parameter) and log_std.requires_grad
+        kind = f"{type(model.policy).__name__} for {model.action_space}"
+        _check(has_own, "std_scale", model.std_scale, f"1.0 for a policy without a log_std to learn, as is this {kind}")
 
 
 def _check_backend_kwargs(backend: str, backend_kwargs: Any) -> None:

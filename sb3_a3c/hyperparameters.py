@@ -1,5 +1,6 @@
 """What a worker computes with: the model's hyperparameters, as one frozen message."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ class Hyperparameters:
 
     :param gamma: Discount factor
     :param ent_coef: Entropy coefficient of this worker
+    :param log_std_offset: What this worker adds to the policy's ``log_std``
     :param vf_coef: Value function coefficient
     :param max_grad_norm: Largest L2 norm of a gradient; a longer one is scaled down to it
     :param normalize_advantage: Whether a rollout's advantages are normalized
@@ -27,6 +29,7 @@ class Hyperparameters:
 
     gamma: float
     ent_coef: float
+    log_std_offset: float
     vf_coef: float
     max_grad_norm: float
     normalize_advantage: bool
@@ -45,7 +48,8 @@ class Hyperparameters:
         """
         return cls(
             gamma=model.gamma,
-            ent_coef=model.ent_coef[worker] if isinstance(model.ent_coef, Sequence) else model.ent_coef,
+            ent_coef=of_worker(model.ent_coef, worker),
+            log_std_offset=math.log(of_worker(model.std_scale, worker)),
             vf_coef=model.vf_coef,
             max_grad_norm=model.max_grad_norm,
             normalize_advantage=model.normalize_advantage,
@@ -63,3 +67,12 @@ class Hyperparameters:
         if self.vf_lr_schedule is None:
             return learning_rate, learning_rate
         return learning_rate, self.vf_lr_schedule(progress_remaining)
+
+
+def of_worker(values: float | Sequence[float], worker: int) -> float:
+    """
+    :param values: A number, or a sequence of them, one a worker
+    :param worker: Index of a worker
+    :return: That worker's
+    """
+    return values[worker] if isinstance(values, Sequence) else values

@@ -76,6 +76,13 @@ class Layout:
         by_name = dict(policy.named_parameters())
         return [by_name[name] for name in self.names]
 
+    def slice_of(self, name: str) -> slice | None:
+        """
+        :param name: A parameter's name
+        :return: Where in the vector it is, None: it is not one of the policy's trainable parameters
+        """
+        return self.slices[self.names.index(name)] if name in self.names else None
+
     def gather(self, policy: ActorCriticPolicy, out: th.Tensor | None = None) -> th.Tensor:
         """
         :param policy: The policy that was laid out, or a clone of it

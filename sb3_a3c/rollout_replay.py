@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.asynchrony import Asynchrony
 from sb3_a3c.env_slices import write_state
+from sb3_a3c.hyperparameters import of_worker
 from sb3_a3c.mirror import Mirror
 from sb3_a3c.normalization import running_statistics, set_moments
 from sb3_a3c.parameters import SharedParameters
@@ -202,6 +203,19 @@ class Replay:
         logger.record("train/value_loss", _mean([loss.value_loss for loss in losses]))
         if hasattr(model.policy, "log_std"):
             logger.record("train/std", th.exp(model.policy.log_std).mean().item())
+        if isinstance(model.ent_coef, Sequence) or isinstance(model.std_scale, Sequence):
+            self._record_exploration(rollouts)
+
+    def _record_exploration(self, rollouts: Sequence[Rollout]) -> None:
+        """How each worker explores, where they differ in that."""
+        model = self._model
+        for rollout in rollouts:
+            key, worker = f"worker_{rollout.worker}", rollout.worker
+            model.logger.record(f"{key}/entropy", -rollout.losses.entropy_loss)
+            model.logger.record(f"{key}/ent_coef", of_worker(model.ent_coef, worker))
+            if hasattr(model.policy, "log_std"):
+                std = th.exp(model.policy.log_std).mean().item() * of_worker(model.std_scale, worker)
+                model.logger.record(f"{key}/std", std)
 
 
 def _mean(numbers: Sequence[float]) -> float:

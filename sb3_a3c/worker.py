@@ -80,6 +80,7 @@ class Worker:
         self._recorder = recorder
         self._statistics = statistics
         self._vector = parameters.native(engine.vector)
+        self._log_std = parameters.layout.slice_of("log_std")
         self._gradient = parameters.native(th.zeros_like(engine.vector))
         self._stopping = False
         self._collected: _Collected
@@ -100,10 +101,14 @@ class Worker:
         """The first half of :meth:`step`: pull, collect a rollout, and compute its gradient."""
         started = time.monotonic()
         try:
+            hyperparameters = self.hyperparameters
             pulled = self._sync()
             if self._recorder is not None:
                 self._recorder.pulled(self.index, pulled.n_updates)
-            hyperparameters = self.hyperparameters
+            if self._log_std is not None and hyperparameters.log_std_offset:
+                # Its own policy: acts and learns with it. A constant summand leaves the gradient what it is.
+                log_std = self._vector[self._log_std]  # a view
+                log_std += hyperparameters.log_std_offset
             steps, endings, last_values = self._run_envs(hyperparameters)
             losses = self._engine.gradient(self._rollout_buffer, self._gradient)
             if not losses.finite:

@@ -29,6 +29,7 @@ def test_the_constructor_is_a2cs() -> None:
         use_locking=True,
         rollout_order="env",
         max_lead=64,
+        std_scale=1.0,
         vf_learning_rate=None,
     )
 
@@ -66,6 +67,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"use_locking": "yes"}, "use_locking must be True or False, but it is 'yes'"),
     ({"ent_coef": [0.1]}, "ent_coef must be a number, or 2 of them: one a worker, but it is"),
     ({"ent_coef": [0.1, "0.2"]}, "ent_coef must be a number, or one a worker"),
+    ({"std_scale": [2.0]}, "std_scale must be a number, or 2 of them: one a worker, but it is"),
+    ({"std_scale": [1.0, None]}, "std_scale must be a number, or one a worker"),
+    ({"std_scale": [1.0, 0.0]}, r"std_scale must be above 0, but it is \[1.0, 0.0\]"),
     ({"ent_coef": float("nan")}, "ent_coef must be .*, but it is nan"),
     ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, .*, but it is nan"),
     ({"learning_rate": -1e-3}, "learning_rate must be .*, but it is -0.001"),

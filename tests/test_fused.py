@@ -122,7 +122,9 @@ def hyperparameters(
     normalize_advantage: bool = False,
     sde_sample_freq: int = -1,
 ) -> Hyperparameters:
-    return Hyperparameters(0.97, ent_coef, vf_coef, max_grad_norm, normalize_advantage, sde_sample_freq, lambda _: 7e-4, None)
+    return Hyperparameters(
+        0.97, ent_coef, 0.0, vf_coef, max_grad_norm, normalize_advantage, sde_sample_freq, lambda _: 7e-4, None
+    )
 
 
 def evaluate_actions(policy: ActorCriticPolicy, obs: np.ndarray, actions: np.ndarray) -> Any:
