@@ -91,14 +91,14 @@ def long_run(n_timesteps: int, minutes: float) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=5000, help="runs of the campaign")
+    parser.add_argument("--runs", type=int, default=5000, help="runs of the campaign; 0: none")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first run of the campaign")
     parser.add_argument("--steps", type=int, default=100_000_000, help="steps of the long run; 0: none")
     parser.add_argument("--minutes", type=float, default=120.0, help="bound of each of the two")
     args = parser.parse_args()
     # Whoever starts the fork server first, SubprocVecEnv too, decides what its processes need not import anew.
     multiprocessing.set_forkserver_preload(["sb3_a3c.backends.preloaded", "campaign"])
-    held = campaign(args.runs, args.first_seed, args.minutes)
+    held = args.runs == 0 or campaign(args.runs, args.first_seed, args.minutes)
     held = (args.steps == 0 or long_run(args.steps, args.minutes)) and held
     raise SystemExit(0 if held else 1)
 
