@@ -25,6 +25,7 @@ from stable_baselines3.common.logger import TensorBoardOutputFormat
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from sb3_a3c import A3C
+from sb3_a3c.callbacks import MovingAverageCallback
 from sb3_a3c.cores import usable_cores
 
 ENV_ID, MAX_EPISODE_STEPS = "Pendulum-v1", 200
@@ -62,12 +63,8 @@ def scale_rewards(env: gym.Env) -> gym.Env:
     return TransformReward(env, lambda reward: (reward + 8) / 8)  # type: ignore[operator]
 
 
-class MovingReward(BaseCallback):
-    """Prints, logs and keeps the moving average of the returns, 0.9 of the old and 0.1 of the new, an episode at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.averages: list[float] = []
+class WriteGraph(BaseCallback):
+    """Writes the network's graph to TensorBoard."""
 
     def _on_training_start(self) -> None:
         for output in self.logger.output_formats:
@@ -75,14 +72,6 @@ class MovingReward(BaseCallback):
                 write_graph(output, self.model)  # type: ignore[arg-type]
 
     def _on_step(self) -> bool:
-        for env_index, info in zip(self.locals["env_indices"], self.locals["infos"], strict=True):
-            if "episode" in info:
-                episode_return = info["episode"]["r"]
-                average = 0.9 * self.averages[-1] + 0.1 * episode_return if self.averages else episode_return
-                self.averages.append(average)
-                self.logger.record("rollout/moving_reward", average)
-                n_episodes = len(self.averages)
-                print(f"environment {env_index}, episode {n_episodes}: return {episode_return:.0f}, moving {average:.0f}")
         return True
 
 
@@ -121,11 +110,11 @@ def train(seed: int, settings: str, n_workers: int, n_episodes: int, out: Path) 
         tensorboard_log=str(out / "tensorboard"),
         **SETTINGS[settings],
     )
-    moving_reward = MovingReward()
+    moving_average = MovingAverageCallback(smoothing=0.9, verbose=1)  # prints a line an episode
     n_rounds = -(-n_episodes // n_envs)  # of an episode in each environment
-    model.learn(n_rounds * n_envs * MAX_EPISODE_STEPS, callback=moving_reward, tb_log_name=f"seed_{seed}")
+    model.learn(n_rounds * n_envs * MAX_EPISODE_STEPS, callback=[moving_average, WriteGraph()], tb_log_name=f"seed_{seed}")
     model.save(out / f"seed_{seed}.zip")
-    return model, moving_reward.averages
+    return model, moving_average.averages
 
 
 def draw(curves: dict[int, list[float]], path: Path) -> None:

@@ -128,6 +128,10 @@ class Replay:
             "rollout_buffer": rollout_buffer,
             "n_rollout_steps": model.n_steps,
             "env_indices": np.concatenate([rollout.env_indices for rollout in rollouts]),
+            "worker_indices": np.repeat(
+                [rollout.worker for rollout in rollouts], [len(rollout.env_indices) for rollout in rollouts]
+            ),
+            "staleness": [rollout.staleness for rollout in rollouts],
         }
         callback.on_rollout_start()
         for n_steps, step_locals in enumerate(self._step_locals(rollouts)):

@@ -114,6 +114,7 @@ def test_log_of_each_worker(tmp_path: Any) -> None:
     model = still_model(std_scale=SCALES, ent_coef=[0.0, 0.1, 0.2, 0.3], backend="serial")
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(4 * 32 * 3, log_interval=2)
+    model.logger.close()
     logged = np.genfromtxt(tmp_path / "progress.csv", delimiter=",", names=True)
     for worker, scale in enumerate(SCALES):
         assert logged[f"worker_{worker}std"] == pytest.approx(scale)

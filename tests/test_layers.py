@@ -9,6 +9,7 @@ ROOT = Path(sb3_a3c.__file__).parent
 #: From the top down. A module may import of its own package only what stands in a later row.
 ROWS = [
     ["sb3_a3c"],
+    ["callbacks"],
     ["compare"],
     ["comparison.processes", "comparison.progress", "comparison.report"],
     ["comparison.figure", "comparison.plan", "comparison.store"],
@@ -77,7 +78,7 @@ def test_imports_point_down() -> None:
 def test_heavy_libraries_are_imported_where_they_are_at_home() -> None:
     homes = {
         "numba": {"engines.kernels", "normalization_kernels", "optimizers"},
-        "matplotlib": {"comparison.figure"},
+        "matplotlib": {"callbacks", "comparison.figure"},
         "scipy": {"comparison.estimates"},
         "tqdm": {"comparison.progress"},
         "yaml": {"comparison.report", "comparison.settings"},
