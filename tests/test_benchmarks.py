@@ -18,7 +18,7 @@ ROWS = {
     "hogwild": ["locked", "Hogwild"],
     "memory": ["process, fork", "thread"],
     "scaling": ["1", "2"],
-    "solved": ["Pendulum-v1"] * 3,
+    "solved": ["Pendulum-v1"] * 4,
     "start_up": ["process, fork"] * 2,
     "uneven_envs": ["even", "heavy tails", "slow resets", "one ten times slower"],
 }
