@@ -74,6 +74,7 @@ def test_settings_are_rl_zoo3_s(tmp_path: Path) -> None:
     assert (vec_normalize.gamma, vec_normalize.norm_obs, vec_normalize.norm_reward) == (0.9, True, False)
     assert env.observation_space.shape == (6,)
     assert env.get_attr("_max_episode_steps") == [50, 50]
+    assert env.get_attr("render_mode") == [None, None]
     assert env.env_is_wrapped(gym.wrappers.FlattenObservation) == [True, True]
     assert [type(layer).__name__ for layer in model.policy.mlp_extractor.policy_net] == ["Linear", "ReLU"]
     assert model.policy.mlp_extractor.value_net[0].out_features == 8

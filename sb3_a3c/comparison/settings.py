@@ -8,6 +8,7 @@ As with rl-zoo3, some of the text in them is Python, which is evaluated: use onl
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def make_env(
     """
     wrap = _wrappers("env_wrapper", settings)
     env = make_vec_env(
-        env_id,
+        partial(gym.make, env_id),  # given its id, SB3 has it render, for which LunarLander makes ever more particles
         n_envs=n_envs,
         seed=seed,
         env_kwargs=_evaluated("env_kwargs", settings),
