@@ -6,8 +6,10 @@ the seed, with which that run can be made again (``--first-seed N --runs 1``). T
 and looks at its memory all the while.
 """
 
+import _thread
 import argparse
 import multiprocessing
+import threading
 import time
 import traceback
 from collections import Counter
@@ -15,7 +17,6 @@ from dataclasses import asdict
 
 import psutil
 from campaign import Leftovers, Plan, run, warm_up
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_a3c import A3C
@@ -53,25 +54,36 @@ def campaign(n_runs: int, first_seed: int, minutes: float) -> bool:
     return True
 
 
-class Memory(BaseCallback):
-    """Notes how much memory the program and its workers take."""
+class Memory(threading.Thread):
+    """
+    Notes how much memory the program and its workers take while a model learns; no callback, which would slow it down.
 
-    def __init__(self, every: int, deadline: float) -> None:
-        super().__init__()
-        self.every, self.deadline, self.megabytes = every, deadline, [0.0] * 0
-        self.started = time.monotonic()
+    :param seconds: How often
+    :param deadline: When to interrupt the program, of ``time.monotonic()``
+    """
 
-    def _on_step(self) -> bool:
-        if self.n_calls % self.every:
-            return True
-        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        self.megabytes.append(sum(process.memory_full_info().pss for process in family) / 1e6)
-        seconds = time.monotonic() - self.started
-        print(
-            f"{self.num_timesteps:,} steps, {self.num_timesteps / seconds:,.0f} a second, {self.megabytes[-1]:.0f} MB",
-            flush=True,
-        )
-        return time.monotonic() < self.deadline
+    def __init__(self, model: A3C, seconds: float, deadline: float) -> None:
+        super().__init__(name="memory")
+        self.model, self.seconds, self.deadline = model, seconds, deadline
+        self.megabytes: list[float] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        started = time.monotonic()
+        while not self.over.wait(self.seconds):
+            family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+            try:
+                self.megabytes.append(sum(process.memory_full_info().pss for process in family) / 1e6)
+            except psutil.NoSuchProcess:  # a worker has just ended
+                continue
+            n_timesteps, seconds = self.model.num_timesteps, time.monotonic() - started
+            print(
+                f"{n_timesteps:,} steps, {n_timesteps / seconds:,.0f} a second, {self.megabytes[-1]:.1f} MB",
+                flush=True,
+            )
+            if time.monotonic() > self.deadline:
+                _thread.interrupt_main()
+                return
 
 
 def long_run(n_timesteps: int, minutes: float) -> bool:
@@ -80,12 +92,19 @@ def long_run(n_timesteps: int, minutes: float) -> bool:
     :param minutes: When to stop at the latest
     :return: Whether the memory stayed flat
     """
-    memory = Memory(max(1, n_timesteps // 16 // 50), time.monotonic() + 60 * minutes)
     env = make_vec_env("Pendulum-v1", 16)
-    model = A3C("MlpPolicy", env, n_workers=2, n_steps=8, backend="process", learning_rate=1e-5)
-    model.learn(n_timesteps, memory, log_interval=None)
+    model = A3C("MlpPolicy", env, n_workers=2, n_steps=32, backend="process", learning_rate=1e-5)
+    memory = Memory(model, max(1.0, n_timesteps / 5e6), time.monotonic() + 60 * minutes)
+    memory.start()
+    try:
+        model.learn(n_timesteps)
+    except KeyboardInterrupt:
+        print("Out of time", flush=True)
+    finally:
+        memory.over.set()
+        memory.join()
     early, late = memory.megabytes[len(memory.megabytes) // 10], memory.megabytes[-1]
-    print(f"{model.num_timesteps:,} steps; memory after a tenth {early:.0f} MB, at the end {late:.0f} MB", flush=True)
+    print(f"{model.num_timesteps:,} steps; memory after a tenth {early:.1f} MB, at the end {late:.1f} MB", flush=True)
     return late < early + 20  # out of the air
 
 
