@@ -14,10 +14,12 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 
+import gymnasium as gym
 import psutil
 from campaign import Leftovers, Plan, run, warm_up
-from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from sb3_a3c import A3C
 
@@ -92,7 +94,7 @@ def long_run(n_timesteps: int, minutes: float) -> bool:
     :param minutes: When to stop at the latest
     :return: Whether the memory stayed flat
     """
-    env = make_vec_env("Pendulum-v1", 16)
+    env = VecMonitor(DummyVecEnv([partial(gym.make, "Pendulum-v1")] * 16))  # SB3's Monitor keeps the return of each episode
     model = A3C("MlpPolicy", env, n_workers=2, n_steps=32, backend="process", learning_rate=1e-5)
     memory = Memory(model, max(1.0, n_timesteps / 5e6), time.monotonic() + 60 * minutes)
     memory.start()
