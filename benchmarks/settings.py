@@ -50,11 +50,11 @@ def linear(initial_value: float) -> Callable[[float], float]:
     return lambda progress_remaining: progress_remaining * initial_value
 
 
-def asynchronous(setting: Setting, **kwargs: Any) -> Setting:
+def changed(setting: Setting, **kwargs: Any) -> Setting:
     """
-    :param setting: A2C's setting
-    :param kwargs: A3C's arguments
-    :return: A3C's
+    :param setting: A setting
+    :param kwargs: Other arguments of the algorithm, or more of them
+    :return: The setting with these
     """
     return replace(setting, kwargs=setting.kwargs | kwargs)
 
@@ -177,20 +177,16 @@ _PPO = {
 _BACKENDS = {"LunarLanderContinuous-v3": "thread"}
 #: Of A2C, tuned here: with the zoo's, one run of A3C in ten explores too little to ever swing the pendulum up.
 _TUNED = {
-    "Pendulum-v1": replace(
-        _A2C["Pendulum-v1"],
-        n_timesteps=300_000,
-        kwargs=_A2C["Pendulum-v1"].kwargs
-        | dict(
-            n_steps=4,
-            gae_lambda=0.95,
-            learning_rate=linear(1e-3),
-            policy_kwargs=dict(log_std_init=-1, ortho_init=False, activation_fn=nn.ReLU),
-        ),
+    "Pendulum-v1": changed(
+        replace(_A2C["Pendulum-v1"], n_timesteps=300_000),
+        n_steps=4,
+        gae_lambda=0.95,
+        learning_rate=linear(1e-3),
+        policy_kwargs=dict(log_std_init=-1, ortho_init=False, activation_fn=nn.ReLU),
     ),
 }
 _A3C = {
-    env_id: asynchronous(setting, n_workers=2, backend=_BACKENDS.get(env_id, "process"))
+    env_id: changed(setting, n_workers=2, backend=_BACKENDS.get(env_id, "process"))
     for env_id, setting in (_A2C | _TUNED).items()
 }
 #: Thresholds are those that Gymnasium registers; Pendulum has none there.

@@ -179,15 +179,13 @@ def main() -> None:
     preload()
     th.set_num_threads(1)  # for all: to divide so small a network among threads only costs time
     tasks = [env_id for env_id in args.tasks.split(",") if "Lunar" not in env_id or find_spec("Box2D")]
-    runs: dict[tuple[str, str], list[Solved]] = {
-        (env_id, name): [] for env_id in tasks for name in args.algorithms.split(",") if name in TASKS[env_id].settings
-    }
+    algorithms = {env_id: [name for name in args.algorithms.split(",") if name in TASKS[env_id].settings] for env_id in tasks}
+    runs: dict[tuple[str, str], list[Solved]] = {(env_id, name): [] for env_id in tasks for name in algorithms[env_id]}
     for env_id in tasks:
         learn(env_id, "A3C", 0, 0.0)  # compiles, or reads what was compiled
         for seed in range(args.repetitions):
-            for task, algorithm in runs:
-                if task == env_id:
-                    runs[task, algorithm].append(learn(env_id, algorithm, seed, args.budget))
+            for algorithm in algorithms[env_id]:
+                runs[env_id, algorithm].append(learn(env_id, algorithm, seed, args.budget))
     rows = [cells(env_id, name, measured, runs[env_id, "A3C"]) for (env_id, name), measured in runs.items()]
     notes = [
         f"Medians of {args.repetitions} seed(s). A task is solved when a policy's mean return in {N_EPISODES} episodes is "

@@ -82,8 +82,7 @@ def check_arguments(model: "A3C") -> None:
     _check_backend_kwargs(model.backend, model.backend_kwargs)
     for name in _OF_WORKERS:
         value = getattr(model, name)
-        numbers = value if isinstance(value, Sequence) else [value]
-        _check(all(_is_finite(number) for number in numbers), name, value, "a number, or one a worker")
+        _check(all(_is_finite(number) for number in _each(value)), name, value, "a number, or one a worker")
     for name in ("learning_rate", "vf_learning_rate"):
         _check_learning_rate(name, getattr(model, name))
 
@@ -93,7 +92,7 @@ def check_std_scale(model: "A3C") -> None:
     :param model: A model with its policy
     :raises ValueError: if a scale is not positive, or the policy has nothing to scale
     """
-    scales = model.std_scale if isinstance(model.std_scale, Sequence) else [model.std_scale]
+    scales = _each(model.std_scale)
     _check(all(scale > 0 for scale in scales), "std_scale", model.std_scale, "above 0")
     if any(scale != 1 for scale in scales):
         log_std = getattr(model.policy, "log_std", None)
@@ -121,6 +120,11 @@ def _check_learning_rate(name: str, value: Any) -> None:
     _check(isinstance(value, Real) or callable(value), name, value, allowed)
     first = FloatSchedule(value)(1.0)
     _check(_is_finite(first) and first >= 0, name, value if isinstance(value, Real) else first, allowed)
+
+
+def _each(value: Any) -> Sequence[Any]:
+    """The values of an argument that may be one for all workers, or one a worker."""
+    return value if isinstance(value, Sequence) else [value]
 
 
 def _is_whole(value: Any) -> bool:

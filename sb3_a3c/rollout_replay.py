@@ -205,21 +205,21 @@ class Replay:
         logger.record("train/entropy_loss", _mean([loss.entropy_loss for loss in losses]))
         logger.record("train/policy_loss", _mean([loss.policy_loss for loss in losses]))
         logger.record("train/value_loss", _mean([loss.value_loss for loss in losses]))
-        if hasattr(model.policy, "log_std"):
-            logger.record("train/std", th.exp(model.policy.log_std).mean().item())
+        std = th.exp(model.policy.log_std).mean().item() if hasattr(model.policy, "log_std") else None
+        if std is not None:
+            logger.record("train/std", std)
         if isinstance(model.ent_coef, Sequence) or isinstance(model.std_scale, Sequence):
-            self._record_exploration(rollouts)
+            self._record_exploration(rollouts, std)
 
-    def _record_exploration(self, rollouts: Sequence[Rollout]) -> None:
+    def _record_exploration(self, rollouts: Sequence[Rollout], std: float | None) -> None:
         """How each worker explores, where they differ in that."""
         model = self._model
         for rollout in rollouts:
             key, worker = f"worker_{rollout.worker}", rollout.worker
             model.logger.record(f"{key}/entropy", -rollout.losses.entropy_loss)
             model.logger.record(f"{key}/ent_coef", of_worker(model.ent_coef, worker))
-            if hasattr(model.policy, "log_std"):
-                std = th.exp(model.policy.log_std).mean().item() * of_worker(model.std_scale, worker)
-                model.logger.record(f"{key}/std", std)
+            if std is not None:
+                model.logger.record(f"{key}/std", std * of_worker(model.std_scale, worker))
 
 
 def _mean(numbers: Sequence[float]) -> float:
