@@ -43,7 +43,7 @@ class Env(gym.Wrapper):
 
 def end(locals_, _):
     if model.num_timesteps == 80:
-        print("in a callback", flush=True)
+        os.write(1, b"in a callback\\n")  # in one piece, as print is not without a buffer
         sys.stdin.readline()
         {ending}
     return True
