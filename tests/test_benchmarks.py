@@ -17,8 +17,8 @@ ROWS = {
     "cnn": ["A2C", "A3C, 2 threads"],
     "hogwild": ["locked", "Hogwild"],
     "memory": ["process, fork", "thread"],
+    "results": ["CartPole-v1"] * 4,
     "scaling": ["1", "2"],
-    "solved": ["Pendulum-v1"] * 4,
     "start_up": ["process, fork"] * 2,
     "uneven_envs": ["even", "heavy tails", "slow resets", "one ten times slower"],
 }

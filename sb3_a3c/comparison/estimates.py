@@ -7,7 +7,6 @@ the draws the 2.5th and 97.5th percentiles are the interval. Strata would be env
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -126,14 +125,6 @@ def estimate(values: np.ndarray, n_resamples: int = _N_RESAMPLES) -> Estimate:
         (values,), _iqm, axis=0, n_resamples=n_resamples, method="percentile", rng=rng
     ).confidence_interval
     return Estimate(iqm, np.asarray(interval.low), np.asarray(interval.high))
-
-
-def median_and_range(values: Sequence[float]) -> tuple[float, float, float]:
-    """
-    :param values: A value a seed, ``inf`` among them
-    :return: The median, the least and the greatest
-    """
-    return median(values), min(values), max(values)
 
 
 def _iqm(values: np.ndarray, axis: int) -> np.ndarray:

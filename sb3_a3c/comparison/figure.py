@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sb3_a3c.comparison.estimates import AXES, Axis, Summary, learning_curve
@@ -20,6 +21,21 @@ def draw(summaries: Sequence[Summary], threshold: float | None) -> bytes:
     """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     panels = figure.subplots(1, len(AXES), sharey=True)
+    draw_curves(panels, summaries, threshold)
+    panels[0].set_ylabel("mean return of an evaluation")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    return picture.getvalue()
+
+
+def draw_curves(panels: Sequence[Axes], summaries: Sequence[Summary], threshold: float | None) -> None:
+    """
+    :param panels: Where to draw the learning curves: by steps, by seconds
+    :param summaries: The algorithms
+    :param threshold: A return to reach, which gets a line, None: none
+    """
     for panel, axis in zip(panels, AXES, strict=True):
         for index, summary in enumerate(summaries):
             curve = learning_curve(summary.results, axis)
@@ -33,10 +49,4 @@ def draw(summaries: Sequence[Summary], threshold: float | None) -> bytes:
         panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("mean return of an evaluation")
     panels[0].xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    return picture.getvalue()

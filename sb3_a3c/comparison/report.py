@@ -1,12 +1,13 @@
 """What a comparison leaves: raw tables for those who compute, and a report for those who read."""
 
 from collections.abc import Mapping, Sequence
-from math import inf, isfinite, isnan
+from math import inf
 from statistics import median
 
 import yaml
 
-from sb3_a3c.comparison.estimates import AXES, Estimate, Summary, learning_curve
+from sb3_a3c.comparison.cells import median_and_range, number, with_interval
+from sb3_a3c.comparison.estimates import AXES, Summary, learning_curve
 from sb3_a3c.comparison.figure import draw
 from sb3_a3c.comparison.pages import Bullets, Code, Heading, Paragraph, Part, Picture, Table, as_html, as_markdown
 from sb3_a3c.comparison.plan import Plan
@@ -76,11 +77,11 @@ def results_table(summaries: Sequence[Summary]) -> Table:
     rows = []
     for summary in summaries:
         steps = summary.results[0].evaluations[-1].timesteps
-        row = [summary.algorithm, str(len(summary.results)), f"{steps:,}", _with_interval(summary.final_return)]
-        row += [_with_interval(summary.steps_per_second), _with_interval(summary.seconds)]
+        row = [summary.algorithm, str(len(summary.results)), f"{steps:,}", with_interval(summary.final_return)]
+        row += [with_interval(summary.steps_per_second), with_interval(summary.seconds)]
         if threshold is not None:
             row += [f"{summary.n_reached} of {len(summary.results)}"]
-            row += [_median_and_range(summary.seconds_to_threshold), _median_and_range(summary.steps_to_threshold)]
+            row += [median_and_range(summary.seconds_to_threshold), median_and_range(summary.steps_to_threshold)]
         rows.append(row)
     return Table(header, rows)
 
@@ -173,10 +174,10 @@ def _runs_table(plan: Plan, summaries: Sequence[Summary]) -> Table:
     for summary in summaries:
         for index, result in enumerate(summary.results):
             last = result.evaluations[-1]
-            row = [f"{summary.algorithm} seed {result.spec.seed}", f"{last.timesteps:,}", _figure(last.seconds)]
-            row += [_figure(result.steps_per_second), _figure(last.mean_return), _figure(last.std_return)]
+            row = [f"{summary.algorithm} seed {result.spec.seed}", f"{last.timesteps:,}", number(last.seconds)]
+            row += [number(result.steps_per_second), number(last.mean_return), number(last.std_return)]
             if summary.threshold is not None:
-                row += [_figure(summary.seconds_to_threshold[index]), _figure(summary.steps_to_threshold[index])]
+                row += [number(summary.seconds_to_threshold[index]), number(summary.steps_to_threshold[index])]
             rows.append(row)
     return Table(header, rows)
 
@@ -185,26 +186,3 @@ def _provenance(results: Sequence[RunResult]) -> list[str]:
     machines = sorted({result.provenance.machine for result in results})
     versions = sorted({result.provenance.versions for result in results})
     return [*(f"Machine: {machine}" for machine in machines), *(f"Versions: {version}" for version in versions)]
-
-
-def _with_interval(estimate: Estimate) -> str:
-    iqm, low, high = (float(value) for value in (estimate.iqm, estimate.low, estimate.high))
-    return _figure(iqm) if isnan(low) else f"{_figure(iqm)} [{_figure(low)}, {_figure(high)}]"
-
-
-def _median_and_range(values: Sequence[float]) -> str:
-    if not any(map(isfinite, values)):
-        return "never"
-    return f"{_figure(median(values))} [{_figure(min(values))}, {_figure(max(values))}]"
-
-
-def _figure(value: float) -> str:
-    if not isfinite(value):
-        return "never"
-    return (
-        f"{value:,.0f}"
-        if abs(value) >= 1000 or value == int(value)
-        else f"{value:,.1f}"
-        if abs(value) >= 10
-        else f"{value:.2f}"
-    )

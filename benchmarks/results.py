@@ -1,0 +1,185 @@
+"""
+How well and how fast A3C learns eight tasks, beside A2C and PPO.
+
+A2C and PPO have the settings of rl-baselines3-zoo, A3C those of ``benchmarks/settings/a3c.yml``; A2C is given these too, to
+tell the settings' part from the algorithm's. Each task is a comparison of ``sb3_a3c.compare``, which is kept with its report
+and tables in the folder ``--runs``: runs that are finished there are not made again.
+
+    python benchmarks/results.py
+"""
+
+import argparse
+import inspect
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import yaml
+from arguments import Option, parse_arguments
+from report import report
+from stable_baselines3 import A2C
+
+from sb3_a3c.compare import compare
+from sb3_a3c.comparison.cells import median_and_range, number, with_interval
+from sb3_a3c.comparison.estimates import Estimate, Summary, estimate
+from sb3_a3c.comparison.figure import draw_curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SETTINGS = Path(__file__).parent / "settings"
+#: How ``sb3_a3c.compare`` names the algorithms, and what they are called here.
+_ALGORITHMS = {"a3c": "A3C", "a2c": "A2C", "ppo": "PPO", "stable_baselines3:A2C": "A2C with A3C's settings"}
+
+
+class Task(NamedTuple):
+    """
+    :param n_timesteps: Steps of a run
+    :param threshold: The return to reach, None: the one that Gymnasium registers
+    :param needs: A module that its environment needs
+    """
+
+    n_timesteps: int
+    threshold: float | None = None
+    needs: str = "gymnasium"
+
+
+TASKS = {
+    "Pendulum-v1": Task(300_000, threshold=-200.0),
+    "CartPole-v1": Task(100_000),
+    "Acrobot-v1": Task(200_000),
+    "MountainCarContinuous-v0": Task(30_000),
+    "LunarLander-v3": Task(300_000, needs="Box2D"),
+    "LunarLanderContinuous-v3": Task(300_000, needs="Box2D"),
+    "BipedalWalker-v3": Task(500_000, needs="Box2D"),
+    "HalfCheetah-v5": Task(500_000, needs="mujoco"),
+}
+
+
+def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs: Path) -> list[Summary]:
+    """
+    :param env_id: A key of ``TASKS``
+    :param algorithms: Keys of ``_ALGORITHMS``
+    :param args: The command line
+    :param runs: The folder for all comparisons
+    :return: What came of each algorithm
+    """
+    task = TASKS[env_id]
+    timesteps = max(1, int(task.n_timesteps * args.budget))
+    files = {algo: _SETTINGS / f"{algo}.yml" for algo in ("a3c", "a2c", "ppo")}
+    files["stable_baselines3:A2C"] = _without_a3cs_own(files["a3c"], env_id, runs)
+    return compare(
+        env_id,
+        algorithms,
+        seeds=args.repetitions,
+        timesteps=timesteps,
+        out=runs / env_id,
+        settings={algo: files[algo] for algo in algorithms},
+        threshold=task.threshold,
+        eval_interval=max(1, timesteps // args.evaluations),
+        progress_bar=not args.quick,
+    )
+
+
+def return_after(summary: Summary, seconds: float) -> Estimate:
+    """
+    :param summary: What came of an algorithm
+    :param seconds: A time
+    :return: The return of its policies at that time, or at the end if that was before
+    """
+    curves = [
+        (
+            [evaluation.seconds for evaluation in result.evaluations],
+            [evaluation.mean_return for evaluation in result.evaluations],
+        )
+        for result in summary.results
+    ]
+    return estimate(np.array([np.interp(seconds, *curve) for curve in curves]))
+
+
+def cells(env_id: str, summary: Summary, a3c: Summary) -> list[str]:
+    """
+    :param env_id: A key of ``TASKS``
+    :param summary: What came of an algorithm
+    :param a3c: What came of A3C
+    :return: A row of the table
+    """
+    return [
+        env_id,
+        _ALGORITHMS[summary.algorithm],
+        with_interval(summary.final_return),
+        with_interval(return_after(summary, float(a3c.seconds.iqm))),
+        number(float(summary.steps_per_second.iqm)),
+        f"{summary.n_reached} of {len(summary.results)}",
+        median_and_range(summary.seconds_to_threshold),
+        median_and_range(summary.steps_to_threshold),
+    ]
+
+
+def curves(summaries: dict[str, list[Summary]], figure: "Figure") -> None:
+    """
+    Draw the learning curves, by steps and by seconds.
+
+    :param summaries: What came of each algorithm, for each task
+    :param figure: Where to draw
+    """
+    figure.set_size_inches(9.0, 0.6 + 2.4 * len(summaries))
+    rows = figure.subplots(len(summaries), 2, sharey="row", squeeze=False)
+    for panels, (env_id, of_task) in zip(rows, summaries.items(), strict=True):
+        named = [replace(summary, algorithm=_ALGORITHMS[summary.algorithm]) for summary in of_task]
+        draw_curves(panels, named, of_task[0].threshold)
+        panels[0].set_title(env_id, loc="left", fontsize="medium")
+        panels[0].set_ylabel("mean return")
+    handles, labels = rows[0][0].get_legend_handles_labels()
+    names = labels[: len(labels) - 1]  # the last is the first task's threshold
+    figure.legend(handles[: len(names)], names, loc="outside upper center", ncols=len(names), frameon=False)
+
+
+def main() -> None:
+    args = parse_arguments(
+        __doc__,
+        repetitions=5,
+        tasks=Option(",".join(TASKS), "CartPole-v1", "ids of environments, with commas"),
+        algorithms=Option(",".join(_ALGORITHMS), ",".join(_ALGORITHMS), "which, with commas; a3c first"),
+        budget=Option(1.0, 0.005, "which part of the tasks' steps to make"),
+        evaluations=Option(20, 2, "of a run"),
+        runs=Option("runs/results", "", "folder for the comparisons"),
+    )
+    tasks = [env_id for env_id in args.tasks.split(",") if find_spec(TASKS[env_id].needs)]
+    with ExitStack() as stack:
+        runs = Path(args.runs or stack.enter_context(TemporaryDirectory()))
+        summaries = {env_id: learn(env_id, args.algorithms.split(","), args, runs) for env_id in tasks}
+    header = ["Task", "Algorithm", "Final return", "In A3C's time", "Steps/s", "Reached", "After seconds", "After steps"]
+    rows = [cells(env_id, summary, of_task[0]) for env_id, of_task in summaries.items() for summary in of_task]
+    thresholds = ", ".join(f"{of_task[0].threshold:g} ({env_id})" for env_id, of_task in summaries.items())
+    steps = ", ".join(f"{int(TASKS[env_id].n_timesteps * args.budget):,} ({env_id})" for env_id in tasks)
+    notes = [
+        f"{args.repetitions} seed(s), the same steps for all algorithms: {steps}. Returns and steps/s: interquartile means, "
+        "in brackets 95 % bootstrap intervals. In A3C's time: the return when as many seconds had gone by as A3C took for all "
+        "its steps.",
+        f"Reached: how many seeds reached, in the mean of an evaluation's 10 episodes, a return of {thresholds}. After: "
+        "medians of the seeds, in brackets the least and the greatest; a seed that never got there counts as later than all "
+        "others.",
+    ]
+    if left_out := set(args.tasks.split(",")) - set(tasks):
+        notes.append(f"Left out, for what they need is not installed: {', '.join(sorted(left_out))}.")
+    report(args, "Results on eight tasks", header, rows, notes, lambda figure: curves(summaries, figure))
+
+
+def _without_a3cs_own(settings: Path, env_id: str, runs: Path) -> Path:
+    """A file with a task's settings of A3C that are A2C's arguments too, or the comparison's."""
+    found = yaml.safe_load(settings.read_text(encoding="utf-8"))[env_id]
+    allowed = {*inspect.signature(A2C).parameters, "n_envs", "normalize"}
+    file = runs / f"{env_id}.yml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump({env_id: {key: value for key, value in found.items() if key in allowed}}), encoding="utf-8")
+    return file
+
+
+if __name__ == "__main__":
+    main()
