@@ -12,7 +12,7 @@ ROWS = [
     ["callbacks"],
     ["compare"],
     ["comparison.processes", "comparison.progress", "comparison.report"],
-    ["comparison.figure", "comparison.plan", "comparison.store"],
+    ["comparison.cells", "comparison.figure", "comparison.plan", "comparison.store"],
     ["comparison.arguments", "comparison.estimates"],
     ["comparison.run"],
     ["comparison.settings"],
