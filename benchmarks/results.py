@@ -18,16 +18,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import yaml
 from arguments import Option, parse_arguments
 from report import report
 from stable_baselines3 import A2C
 
+from sb3_a3c import A3C
 from sb3_a3c.compare import compare
 from sb3_a3c.comparison.cells import median_and_range, number, with_interval
-from sb3_a3c.comparison.estimates import Estimate, Summary, estimate
+from sb3_a3c.comparison.estimates import Summary, return_at
 from sb3_a3c.comparison.figure import draw_curves
+from sb3_a3c.comparison.settings import read_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,8 +70,7 @@ def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs
     :param runs: The folder for all comparisons
     :return: What came of each algorithm
     """
-    task = TASKS[env_id]
-    timesteps = max(1, int(task.n_timesteps * args.budget))
+    timesteps = _n_timesteps(env_id, args.budget)
     files = {algo: _SETTINGS / f"{algo}.yml" for algo in ("a3c", "a2c", "ppo")}
     files["stable_baselines3:A2C"] = _without_a3cs_own(files["a3c"], env_id, runs)
     return compare(
@@ -80,26 +80,10 @@ def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs
         timesteps=timesteps,
         out=runs / env_id,
         settings={algo: files[algo] for algo in algorithms},
-        threshold=task.threshold,
+        threshold=TASKS[env_id].threshold,
         eval_interval=max(1, timesteps // args.evaluations),
         progress_bar=not args.quick,
     )
-
-
-def return_after(summary: Summary, seconds: float) -> Estimate:
-    """
-    :param summary: What came of an algorithm
-    :param seconds: A time
-    :return: The return of its policies at that time, or at the end if that was before
-    """
-    curves = [
-        (
-            [evaluation.seconds for evaluation in result.evaluations],
-            [evaluation.mean_return for evaluation in result.evaluations],
-        )
-        for result in summary.results
-    ]
-    return estimate(np.array([np.interp(seconds, *curve) for curve in curves]))
 
 
 def cells(env_id: str, summary: Summary, a3c: Summary) -> list[str]:
@@ -113,7 +97,7 @@ def cells(env_id: str, summary: Summary, a3c: Summary) -> list[str]:
         env_id,
         _ALGORITHMS[summary.algorithm],
         with_interval(summary.final_return),
-        with_interval(return_after(summary, float(a3c.seconds.iqm))),
+        with_interval(return_at(summary.results, "seconds", float(a3c.seconds.iqm))),
         number(float(summary.steps_per_second.iqm)),
         f"{summary.n_reached} of {len(summary.results)}",
         median_and_range(summary.seconds_to_threshold),
@@ -135,9 +119,9 @@ def curves(summaries: dict[str, list[Summary]], figure: "Figure") -> None:
         draw_curves(panels, named, of_task[0].threshold)
         panels[0].set_title(env_id, loc="left", fontsize="medium")
         panels[0].set_ylabel("mean return")
-    handles, labels = rows[0][0].get_legend_handles_labels()
-    names = labels[: len(labels) - 1]  # the last is the first task's threshold
-    figure.legend(handles[: len(names)], names, loc="outside upper center", ncols=len(names), frameon=False)
+    # The last is the first task's threshold.
+    handles, labels = (entries[:-1] for entries in rows[0][0].get_legend_handles_labels())
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
 
 
 def main() -> None:
@@ -157,7 +141,7 @@ def main() -> None:
     header = ["Task", "Algorithm", "Final return", "In A3C's time", "Steps/s", "Reached", "After seconds", "After steps"]
     rows = [cells(env_id, summary, of_task[0]) for env_id, of_task in summaries.items() for summary in of_task]
     thresholds = ", ".join(f"{of_task[0].threshold:g} ({env_id})" for env_id, of_task in summaries.items())
-    steps = ", ".join(f"{int(TASKS[env_id].n_timesteps * args.budget):,} ({env_id})" for env_id in tasks)
+    steps = ", ".join(f"{_n_timesteps(env_id, args.budget):,} ({env_id})" for env_id in tasks)
     notes = [
         f"{args.repetitions} seed(s), the same steps for all algorithms: {steps}. Returns and steps/s: interquartile means, "
         "in brackets 95 % bootstrap intervals. In A3C's time: the return when as many seconds had gone by as A3C took for all "
@@ -171,13 +155,17 @@ def main() -> None:
     report(args, "Results on eight tasks", header, rows, notes, lambda figure: curves(summaries, figure))
 
 
+def _n_timesteps(env_id: str, budget: float) -> int:
+    return max(1, int(TASKS[env_id].n_timesteps * budget))
+
+
 def _without_a3cs_own(settings: Path, env_id: str, runs: Path) -> Path:
-    """A file with a task's settings of A3C that are A2C's arguments too, or the comparison's."""
-    found = yaml.safe_load(settings.read_text(encoding="utf-8"))[env_id]
-    allowed = {*inspect.signature(A2C).parameters, "n_envs", "normalize"}
+    """A file with a task's settings of A3C but for the arguments that A2C does not have."""
+    own = set(inspect.signature(A3C).parameters) - set(inspect.signature(A2C).parameters)
+    shared = {key: value for key, value in read_settings(settings, env_id).items() if key not in own}
     file = runs / f"{env_id}.yml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump({env_id: {key: value for key, value in found.items() if key in allowed}}), encoding="utf-8")
+    file.write_text(yaml.safe_dump({env_id: shared}), encoding="utf-8")
     return file
 
 

@@ -105,10 +105,21 @@ def learning_curve(results: Sequence[RunResult], axis: Axis) -> Curve:
     :param axis: By what
     :return: The return from the beginning to where the first run ends, between evaluations on a straight line
     """
+    at = np.linspace(0.0, min(getattr(result.evaluations[-1], axis) for result in results), _N_POINTS)
+    return Curve(at, return_at(results, axis, at, _N_CURVE_RESAMPLES))
+
+
+def return_at(results: Sequence[RunResult], axis: Axis, at: float | np.ndarray, n_resamples: int = _N_RESAMPLES) -> Estimate:
+    """
+    :param results: An algorithm's runs
+    :param axis: By what
+    :param at: Where, one number or many
+    :param n_resamples: Draws of seeds
+    :return: The return there, between evaluations on a straight line; of a run that ended before, its last
+    """
     xs = [[getattr(evaluation, axis) for evaluation in result.evaluations] for result in results]
     ys = [[evaluation.mean_return for evaluation in result.evaluations] for result in results]
-    at = np.linspace(0.0, min(x[-1] for x in xs), _N_POINTS)
-    return Curve(at, estimate(np.array([np.interp(at, x, y) for x, y in zip(xs, ys, strict=True)]), _N_CURVE_RESAMPLES))
+    return estimate(np.array([np.interp(at, x, y) for x, y in zip(xs, ys, strict=True)]), n_resamples)
 
 
 def estimate(values: np.ndarray, n_resamples: int = _N_RESAMPLES) -> Estimate:
