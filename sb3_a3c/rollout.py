@@ -14,28 +14,37 @@ from sb3_a3c.normalization import Moments
 
 
 @dataclass(frozen=True)
-class Steps:
+class States:
     """
-    The steps of a rollout, as callbacks see them. Arrays are of shape ``(n_steps, n_envs, ...)``, and lists have an entry
-    for each step.
+    What there is after each step of a rollout: what the model, and its VecEnv, show between two steps. Arrays are of shape
+    ``(n_steps, n_envs, ...)``, and lists have an entry for each step.
 
-    :param action: What the policy did
-    :param new_obs: The observations after a step
-    :param rewards: As the environments gave them, before any bootstrapping
+    :param new_obs: The observations
     :param dones: Whether episodes ended
-    :param infos: One a environment
     :param env_states: What the wrappers around the environments hold, see :func:`~sb3_a3c.env_slices.read_state`; the very
         same object, if that has not changed
-    :param moments: What the worker's normalization statistics are after a step
+    :param moments: What the worker's normalization statistics are
+    """
+
+    new_obs: VecEnvObs
+    dones: np.ndarray
+    env_states: list[list[LayerState]]
+    moments: list[list[Moments]]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """
+    The steps of a rollout themselves, as callbacks see them; shapes are as in :class:`States`.
+
+    :param action: What the policy did
+    :param rewards: As the environments gave them, before any bootstrapping
+    :param infos: One a environment
     """
 
     action: Action
-    new_obs: VecEnvObs
     rewards: np.ndarray
-    dones: np.ndarray
     infos: list[list[dict[str, Any]]]
-    env_states: list[list[LayerState]]
-    moments: list[list[Moments]]
 
 
 class Ending(NamedTuple):
@@ -60,7 +69,8 @@ class Rollout:
     :param worker: Index of the worker
     :param env_indices: Which of the environments it stepped
     :param rollout_buffer: The segment, full, with returns and advantages; arrays of shape ``(n_steps, n_envs, ...)``
-    :param steps: What callbacks see; None where there are no callbacks
+    :param states: What the model shows after each step; None where no callback looks at it
+    :param steps: The steps themselves; None where no callback looks at them
     :param endings: The steps at which episodes ended
     :param last_values: Values of the observations after the last step, of shape ``(n_envs, 1)``
     :param losses: What its gradient was computed from
@@ -74,6 +84,7 @@ class Rollout:
     worker: int
     env_indices: np.ndarray
     rollout_buffer: RolloutBuffer
+    states: States | None
     steps: Steps | None
     endings: list[Ending]
     last_values: th.Tensor | np.ndarray

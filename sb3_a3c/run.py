@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.arguments import resolve_n_workers
-from sb3_a3c.attention import watches
+from sb3_a3c.attention import Attention, attention_of
 from sb3_a3c.backends import Backend, SeenWorker, make_backend
 from sb3_a3c.backends.scheduled import ScheduledBackend
 from sb3_a3c.engines import choose_engine
@@ -46,7 +46,7 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     venv = model.env
     assert venv is not None
     n_rollouts = int(-(-(model._total_timesteps - model.num_timesteps) // (model.n_steps * venv.num_envs)))
-    watched = watches(callback)
+    attention = attention_of(callback)
     slices, envs = _divide(venv, resolve_n_workers(model, venv.num_envs))
     engine, why = choose_engine(model.engine, model.policy)
     if engine == "fused":
@@ -55,10 +55,10 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
         compile_kernels()
     recording = model._scheduling if isinstance(model._scheduling, Recording) else None
     recorder = None if recording is None else recording.begin(len(slices), n_rollouts)
-    specs, parameters = _make_specs(model, engine, slices, envs, n_rollouts, watched, recorder)
+    specs, parameters = _make_specs(model, engine, slices, envs, n_rollouts, attention, recorder)
     terms = None if model._scheduling is None else _terms(model, specs, parameters, n_rollouts)
     backend = _make_backend(model, specs, parameters, n_rollouts, terms)
-    replay = Replay(model, callback, watched, parameters, log_interval)
+    replay = Replay(model, callback, attention, parameters, log_interval)
     model.logger.info(f"Learning with {len(specs)} worker(s), backend {model.backend}, engine {engine} ({why})")
     try:
         # A single worker rests while callbacks run, so they may do with the environments what they like.
@@ -67,11 +67,12 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
                 rollouts = backend.collect()
                 if recording is not None:
                     recording.show([rollout.worker for rollout in rollouts])
+                looked_at = replay.attention >= Attention.MODEL
                 if not replay.show(rollouts):
                     break
                 if backend.n_restarts:
                     model.logger.record("async/restarts", backend.n_restarts)
-                if watched:
+                if looked_at:
                     _follow_hyperparameters(model, backend.workers)
     finally:
         replay.close()
@@ -98,7 +99,7 @@ def _make_specs(
     slices: Sequence[np.ndarray],
     envs: Sequence[VecEnv],
     n_rollouts: int,
-    watched: bool,
+    attention: Attention,
     recorder: Recorder | None,
 ) -> tuple[list[WorkerSpec], SharedParameters]:
     assert model.env is not None and model._last_obs is not None and model._last_episode_starts is not None
@@ -124,7 +125,7 @@ def _make_specs(
             last_obs=_entries(model._last_obs, env_indices),
             last_episode_starts=model._last_episode_starts[env_indices],
             statistics=journal_statistics(env) if sliced else [],
-            watched=watched,
+            attention=attention,
             recorder=recorder,
         )
         for index, (env_indices, env, seed) in enumerate(zip(slices, envs, _seeds(model, len(slices)), strict=True))

@@ -17,14 +17,15 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from sb3_a3c.engines import Action, Engine, Losses, stack
+from sb3_a3c.attention import Attention
+from sb3_a3c.engines import Engine, Losses, stack
 from sb3_a3c.env_slices import LayerState, changes_with_episodes, read_state
 from sb3_a3c.faults import NonFiniteError, WorkerStopped, blame, check_rewards, non_finite_parts
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.normalization import JournaledMeanStd, Moments, moments_of
 from sb3_a3c.parameters import Access, SharedParameters
 from sb3_a3c.recorder import Recorder
-from sb3_a3c.rollout import Ending, Rollout, Steps
+from sb3_a3c.rollout import Ending, Rollout, States, Steps
 
 
 class Worker:
@@ -41,7 +42,7 @@ class Worker:
     :param last_obs: What its environments observe now, each of shape ``(n_envs, ...)``
     :param last_episode_starts: Whether an episode starts with that, of shape ``(n_envs,)``
     :param statistics: The normalization statistics of its slice
-    :param watched: Whether callbacks will see its steps
+    :param attention: What callbacks will look at of its steps
     :param recorder: Where to note what it pulls and pushes, None: nowhere
     """
 
@@ -59,7 +60,7 @@ class Worker:
         last_obs: VecEnvObs,
         last_episode_starts: np.ndarray,
         statistics: Sequence[JournaledMeanStd],
-        watched: bool,
+        attention: Attention,
         recorder: Recorder | None,
     ) -> None:
         self.index = index
@@ -76,7 +77,7 @@ class Worker:
         self._rollout_buffer = rollout_buffer
         self._total_timesteps = total_timesteps
         self._final_timesteps = final_timesteps
-        self._watched = watched
+        self._attention = attention
         self._recorder = recorder
         self._statistics = statistics
         self._vector = parameters.native(engine.vector)
@@ -109,7 +110,7 @@ class Worker:
                 # Its own policy: acts and learns with it. A constant summand leaves the gradient what it is.
                 log_std = self._vector[self._log_std]  # a view
                 log_std += hyperparameters.log_std_offset
-            steps, endings, last_values = self._run_envs(hyperparameters)
+            ran = self._run_envs(hyperparameters)
             losses = self._engine.gradient(self._rollout_buffer, self._gradient)
             if not losses.finite:
                 raise NonFiniteError(non_finite_parts(self._rollout_buffer, self.env_indices, losses))
@@ -118,9 +119,7 @@ class Worker:
         except BaseException as error:
             self._fail(error)
             raise
-        self._collected = _Collected(
-            started, idle_seconds, pulled, steps, endings, last_values, losses, self._learning_rates(hyperparameters, pulled)
-        )
+        self._collected = _Collected(started, idle_seconds, pulled, ran, losses, self._learning_rates(hyperparameters, pulled))
 
     def push(self) -> Rollout:
         """The second half of :meth:`step`: apply the gradient."""
@@ -138,9 +137,10 @@ class Worker:
             worker=self.index,
             env_indices=self.env_indices,
             rollout_buffer=_as_it_is(self._rollout_buffer),
-            steps=collected.steps,
-            endings=collected.endings,
-            last_values=collected.last_values,
+            states=collected.ran.states,
+            steps=collected.ran.steps,
+            endings=collected.ran.endings,
+            last_values=collected.ran.last_values,
             losses=collected.losses,
             learning_rates=collected.learning_rates,
             staleness=pushed.n_updates - collected.pulled.n_updates - 1,
@@ -172,10 +172,11 @@ class Worker:
         """theta' <- theta."""
         return self._parameters.pull(self._vector, self._engine.buffers, self._statistics)
 
-    def _run_envs(self, hyperparameters: Hyperparameters) -> tuple[Steps | None, list[Ending], th.Tensor | np.ndarray]:
+    def _run_envs(self, hyperparameters: Hyperparameters) -> "_Ran":
         """Fill the rollout buffer; the same steps in the same order as SB3's ``collect_rollouts``."""
         env, engine, env_lock = self.env, self._engine, self.env_lock
-        seen = _Seen(env) if self._watched else None
+        states = _States(env, self._statistics) if self._attention >= Attention.MODEL else None
+        steps = _Steps() if self._attention >= Attention.STEPS else None
         endings: list[Ending] = []
         self._rollout_buffer.reset()  # makes new arrays, so those of the last rollout are the callbacks'
         engine.start_rollout(self._rollout_buffer, hyperparameters)
@@ -186,8 +187,10 @@ class Worker:
             with env_lock:
                 new_obs, rewards, dones, infos = env.step(clipped_actions)
             check_rewards(rewards, env, self.env_indices)
-            if seen is not None:
-                seen.add(new_obs, rewards, dones, infos, [moments_of(rms) for rms in self._statistics])
+            if states is not None:
+                states.add(new_obs, dones)
+            if steps is not None:
+                steps.add(rewards, infos)
             if True in dones.tolist():
                 endings.append(Ending(n_steps, infos, dones))
                 self._bootstrap_truncated(rewards, dones, infos, hyperparameters.gamma)
@@ -195,7 +198,12 @@ class Worker:
             self.last_obs = new_obs
             self.last_episode_starts = dones
         last_values = engine.compute_returns(self.last_obs, self.last_episode_starts)
-        return None if seen is None else seen.steps(engine.actions()), endings, last_values
+        return _Ran(
+            None if states is None else states.joined(),
+            None if steps is None else steps.joined(engine),
+            endings,
+            last_values,
+        )
 
     def _bootstrap_truncated(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict], gamma: float) -> None:
         """An episode that was cut off did not end: its last reward gets the value of what would have come."""
@@ -214,53 +222,62 @@ class Worker:
         return self._rollout_buffer.buffer_size * self.env.num_envs
 
 
+class _Ran(NamedTuple):
+    """What there is of a rollout beside its buffer, see :class:`Rollout`."""
+
+    states: States | None
+    steps: Steps | None
+    endings: list[Ending]
+    last_values: th.Tensor | np.ndarray
+
+
 class _Collected(NamedTuple):
     """A rollout, before its gradient is pushed."""
 
     started: float
     idle_seconds: float
     pulled: Access
-    steps: Steps | None
-    endings: list[Ending]
-    last_values: th.Tensor | np.ndarray
+    ran: _Ran
     losses: Losses
     learning_rates: tuple[float, float]
 
 
-class _Seen:
-    """What callbacks will see of a rollout, gathered step by step."""
+class _States:
+    """What there is after each step, gathered."""
 
-    def __init__(self, env: VecEnv) -> None:
+    def __init__(self, env: VecEnv, statistics: Sequence[JournaledMeanStd]) -> None:
         self._env = env
+        self._statistics = statistics
         self._is_still = changes_with_episodes(env)
         self._new_obs: list[VecEnvObs] = []
-        self._rewards: list[np.ndarray] = []
         self._dones: list[np.ndarray] = []
-        self._infos: list[list[dict]] = []
         self._env_states: list[list[LayerState]] = []
         self._moments: list[list[Moments]] = []
 
-    def add(
-        self, new_obs: VecEnvObs, rewards: np.ndarray, dones: np.ndarray, infos: list[dict], moments: list[Moments]
-    ) -> None:
+    def add(self, new_obs: VecEnvObs, dones: np.ndarray) -> None:
         self._new_obs.append(new_obs)
-        self._rewards.append(rewards.copy())  # before any bootstrapping
         self._dones.append(dones)
-        self._infos.append(infos)
         changed = not (self._is_still and self._env_states) or True in dones.tolist()
         self._env_states.append(read_state(self._env) if changed else self._env_states[-1])
-        self._moments.append(moments)
+        self._moments.append([moments_of(rms) for rms in self._statistics])
 
-    def steps(self, action: Action) -> Steps:
-        return Steps(
-            action=action,
-            new_obs=stack(self._new_obs),
-            rewards=stack(self._rewards),
-            dones=stack(self._dones),
-            infos=self._infos,
-            env_states=self._env_states,
-            moments=self._moments,
-        )
+    def joined(self) -> States:
+        return States(stack(self._new_obs), stack(self._dones), self._env_states, self._moments)
+
+
+class _Steps:
+    """What happened at each step, gathered."""
+
+    def __init__(self) -> None:
+        self._rewards: list[np.ndarray] = []
+        self._infos: list[list[dict]] = []
+
+    def add(self, rewards: np.ndarray, infos: list[dict]) -> None:
+        self._rewards.append(rewards.copy())  # before any bootstrapping
+        self._infos.append(infos)
+
+    def joined(self, engine: Engine) -> Steps:
+        return Steps(engine.actions(), stack(self._rewards), self._infos)
 
 
 def _as_it_is(rollout_buffer: RolloutBuffer) -> RolloutBuffer:

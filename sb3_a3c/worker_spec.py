@@ -10,6 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
+from sb3_a3c.attention import Attention
 from sb3_a3c.engines import make_engine, make_turn
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.normalization import JournaledMeanStd
@@ -41,7 +42,7 @@ class WorkerSpec:
     last_obs: VecEnvObs
     last_episode_starts: np.ndarray
     statistics: Sequence[JournaledMeanStd]
-    watched: bool
+    attention: Attention
     recorder: Recorder | None
 
     def make(self, parameters: SharedParameters, turn: AbstractContextManager) -> Worker:
@@ -63,7 +64,7 @@ class WorkerSpec:
             last_obs=self.last_obs,
             last_episode_starts=self.last_episode_starts,
             statistics=self.statistics,
-            watched=self.watched,
+            attention=self.attention,
             recorder=self.recorder,
         )
 

@@ -20,8 +20,8 @@ ROWS = [
     ["comparison", "comparison.faults", "comparison.step_counts"],
     ["a3c"],
     ["run"],
-    ["arguments", "attention", "rollout_replay"],
-    ["asynchrony", "mirror"],
+    ["arguments", "rollout_replay"],
+    ["asynchrony", "mirror", "step_replay"],
     ["backends"],
     ["backends.processes", "backends.scheduled", "backends.serial", "backends.threads"],
     ["backends.watchdog"],
@@ -41,7 +41,7 @@ ROWS = [
     ["optimizers", "hyperparameters", "file_lock"],
     ["lean_vec_envs"],
     ["normalization"],
-    ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores"],
+    ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores", "attention"],
     ["bounded_policy"],
 ]
 

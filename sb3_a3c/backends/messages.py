@@ -113,19 +113,18 @@ def decode(content: bytes) -> Any:
     return pickle.loads(content)
 
 
-def lighten(rollout: Rollout, watched: bool) -> Rollout:
+def lighten(rollout: Rollout) -> Rollout:
     """
     Leave away what nobody will read.
 
     :param rollout: A rollout as its worker made it
-    :param watched: Whether callbacks will see it
     :return: One that is quickly written
     """
     buffer = rollout.rollout_buffer
     light = object.__new__(RolloutBuffer)  # arrays alone: its spaces and all else the main process has itself
-    names = _ALL_ARRAYS if watched else _LOGGED_ARRAYS
+    names = _LOGGED_ARRAYS if rollout.steps is None else _ALL_ARRAYS
     light.__dict__.update({name: getattr(buffer, name) for name in names})
-    if watched:
+    if rollout.steps is not None:
         return replace(rollout, rollout_buffer=light)
     endings = [
         ending._replace(infos=[{key: info[key] for key in _LOGGED_INFOS if key in info} for info in ending.infos])

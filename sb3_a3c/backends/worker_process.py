@@ -127,7 +127,6 @@ class _Resident:
         self._sources: list[Any] = [connection] if main_end is None else [connection, main_end]
         self._handles = parcel.handles
         self._quota = assignment.quota
-        self._watched = spec.watched
         self._worker = spec.make(assignment.parameters, nullcontext())  # nobody else computes in this process
         if number > 0:
             discard_answers(self._worker.env, None)
@@ -169,7 +168,7 @@ class _Resident:
             if self._stopping.is_set() or not self._quota.take(self._worker.index):
                 return
             rollout = self._worker.step(idle_seconds)
-            self._gathered.append(lighten(rollout, self._watched))
+            self._gathered.append(lighten(rollout))
             if time.monotonic() - self._sent_at > _GATHER:
                 self._send_gathered()
 
