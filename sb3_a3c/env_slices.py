@@ -145,6 +145,26 @@ def write_state(venv: VecEnv, states: Sequence[list[LayerState]]) -> None:
             setattr(layer, name, _join([part[name] for part in parts]))
 
 
+def stack_states(states: Sequence[list[LayerState]]) -> list[LayerState]:
+    """
+    :param states: What :func:`read_state` gave, after each of some steps
+    :return: All in one, which is sent in less time: arrays have another first axis, other values are in lists
+    """
+    return [
+        {name: _stack([state[name] for state in steps]) for name in set.intersection(*map(set, steps))}
+        for steps in zip(*states, strict=True)
+    ]
+
+
+def state_at(stacked: list[LayerState], n_steps: int) -> list[LayerState]:
+    """
+    :param stacked: What :func:`stack_states` gave
+    :param n_steps: Which of the steps, from 0
+    :return: What :func:`read_state` gave after it
+    """
+    return [{name: _entry(values, n_steps) for name, values in layer.items()} for layer in stacked]
+
+
 def merge_counters(venv: VecEnv, slices: Sequence[VecEnv]) -> None:
     """
     Add to a VecEnv what its slices have counted for all their environments together. To be called once.
@@ -284,6 +304,17 @@ def _keep(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _keep(entry) for key, entry in value.items()}
     return value.copy() if isinstance(value, np.ndarray) else list(value)
+
+
+def _stack(values: list[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return {key: _stack([value[key] for value in values]) for key in values[0]}
+    return np.array(values) if isinstance(values[0], np.ndarray) else values
+
+
+def _entry(values: Any, index: int) -> Any:
+    """The other way of ``_stack``."""
+    return {key: _entry(value, index) for key, value in values.items()} if isinstance(values, dict) else values[index]
 
 
 def _join(values: list[Any]) -> Any:

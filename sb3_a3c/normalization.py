@@ -6,8 +6,8 @@ The batches are applied to the shared statistics together with the gradient of t
 own arithmetic, so every observation is counted exactly once, and one worker's statistics are A2C's to the last bit.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import torch as th
@@ -157,6 +157,36 @@ class Moments(NamedTuple):
     mean: np.ndarray
     var: np.ndarray
     n_samples: float
+
+
+class Course(NamedTuple):
+    """
+    What running statistics are at some moments, one after another.
+
+    :param means: Of shape ``(n_moments, ...)``
+    :param vars: Of the same shape
+    :param n_samples: How many were counted at each
+    """
+
+    means: np.ndarray
+    vars: np.ndarray
+    n_samples: list[float]
+
+    @classmethod
+    def of(cls, moments: Sequence[Moments]) -> Self:
+        """
+        :param moments: The moments
+        :return: All in one, which is sent in less time
+        """
+        means, variances, n_samples = zip(*moments, strict=True)
+        return cls(np.array(means), np.array(variances), list(n_samples))  # faster than np.stack
+
+    def at(self, index: int) -> Moments:
+        """
+        :param index: Which moment
+        :return: What they are then
+        """
+        return Moments(self.means[index], self.vars[index], self.n_samples[index])
 
 
 def moments_of(rms: RunningMeanStd) -> Moments:

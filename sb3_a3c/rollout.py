@@ -10,36 +10,35 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.protocol import Action, Losses
 from sb3_a3c.env_slices import LayerState
-from sb3_a3c.normalization import Moments
+from sb3_a3c.normalization import Course
 
 
 @dataclass(frozen=True)
 class States:
     """
     What there is after each step of a rollout: what the model, and its VecEnv, show between two steps. Arrays are of shape
-    ``(n_steps, n_envs, ...)``, and lists have an entry for each step.
+    ``(n_steps, n_envs, ...)``.
 
     :param new_obs: The observations
     :param dones: Whether episodes ended
-    :param env_states: What the wrappers around the environments hold, see :func:`~sb3_a3c.env_slices.read_state`; the very
-        same object, if that has not changed
-    :param moments: What the worker's normalization statistics are
+    :param env_states: What the wrappers around the environments hold, see :func:`~sb3_a3c.env_slices.stack_states`
+    :param moments: Of each of the worker's normalization statistics
     """
 
     new_obs: VecEnvObs
     dones: np.ndarray
-    env_states: list[list[LayerState]]
-    moments: list[list[Moments]]
+    env_states: list[LayerState]
+    moments: list[Course]
 
 
 @dataclass(frozen=True)
 class Steps:
     """
-    The steps of a rollout themselves, as callbacks see them; shapes are as in :class:`States`.
+    The steps of a rollout themselves, as callbacks see them; arrays are of shape ``(n_steps, n_envs, ...)``.
 
     :param action: What the policy did
     :param rewards: As the environments gave them, before any bootstrapping
-    :param infos: One a environment
+    :param infos: For each step, one a environment
     """
 
     action: Action

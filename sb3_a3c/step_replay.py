@@ -5,7 +5,7 @@ made. The order at a step is SB3's: ``num_timesteps``, ``on_step()``, the episod
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.attention import Attention
-from sb3_a3c.env_slices import write_state
+from sb3_a3c.env_slices import changes_with_episodes, state_at, write_state
 from sb3_a3c.normalization import running_statistics, set_moments
 from sb3_a3c.rollout import Ending, Rollout, beside
 
@@ -125,15 +125,12 @@ def _states(model: "A3C", rollouts: Sequence[Rollout]) -> Iterator[tuple[VecEnvO
     new_obs = _rows(beside([states.new_obs for states in parts], axis=1))
     dones = _rows(beside([states.dones for states in parts], axis=1))
     statistics = running_statistics(venv)
-    written: list[Any] = [None] * len(parts)
+    is_still = changes_with_episodes(venv)
     for n_steps, row in enumerate(zip(new_obs, dones, strict=True)):
-        env_states = [states.env_states[n_steps] for states in parts]
-        if not all(map(is_, env_states, written)):
-            write_state(venv, env_states)
-            written = env_states
-        if parts[0].moments[n_steps]:
-            for rms, *moments in zip(statistics, *(states.moments[n_steps] for states in parts), strict=False):
-                set_moments(rms, max(moments, key=lambda m: m.n_samples))
+        if n_steps == 0 or not is_still or True in row[1].tolist():
+            write_state(venv, [state_at(states.env_states, n_steps) for states in parts])
+        for rms, *courses in zip(statistics, *(states.moments for states in parts), strict=False):
+            set_moments(rms, max((course.at(n_steps) for course in courses), key=attrgetter("n_samples")))
         yield row
 
 

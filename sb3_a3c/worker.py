@@ -19,10 +19,10 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.attention import Attention
 from sb3_a3c.engines import Engine, Losses, stack
-from sb3_a3c.env_slices import LayerState, changes_with_episodes, read_state
+from sb3_a3c.env_slices import LayerState, changes_with_episodes, read_state, stack_states
 from sb3_a3c.faults import NonFiniteError, WorkerStopped, blame, check_rewards, non_finite_parts
 from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.normalization import JournaledMeanStd, Moments, moments_of
+from sb3_a3c.normalization import Course, JournaledMeanStd, Moments, moments_of
 from sb3_a3c.parameters import Access, SharedParameters
 from sb3_a3c.recorder import Recorder
 from sb3_a3c.rollout import Ending, Rollout, States, Steps
@@ -262,7 +262,8 @@ class _States:
         self._moments.append([moments_of(rms) for rms in self._statistics])
 
     def joined(self) -> States:
-        return States(stack(self._new_obs), stack(self._dones), self._env_states, self._moments)
+        moments = [Course.of(of_one) for of_one in zip(*self._moments, strict=True)]
+        return States(stack(self._new_obs), stack(self._dones), stack_states(self._env_states), moments)
 
 
 class _Steps:
