@@ -1,6 +1,7 @@
 """A3C (asynchronous advantage actor-critic, Mnih et al. 2016) as an algorithm of Stable-Baselines3."""
 
 from sb3_a3c.a3c import A3C
+from sb3_a3c.attention import register_callback
 from sb3_a3c.env_slices import register_vec_env
 from sb3_a3c.faults import NonFiniteError, WorkerDied
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
@@ -18,6 +19,7 @@ __all__ = [
     "Schedule",
     "WorkerDied",
     "record",
+    "register_callback",
     "register_vec_env",
     "replay",
 ]

@@ -20,7 +20,7 @@ from sb3_a3c.hyperparameters import of_worker
 from sb3_a3c.mirror import Mirror
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.rollout import Rollout
-from sb3_a3c.step_replay import show_steps
+from sb3_a3c.step_replay import catch_up, show_steps
 
 if TYPE_CHECKING:
     from sb3_a3c.a3c import A3C
@@ -74,7 +74,9 @@ class Replay:
         model._n_updates += len(rollouts)
         self._asynchrony.count(rollouts)
         self._unrecorded = rollouts
-        self.attention = self._attention_to_next()
+        was, self.attention = self.attention, self._attention_to_next()
+        if was < self.attention:
+            catch_up(model, rollouts)
         if self.attention >= Attention.MODEL or self._due(self._iteration + 1):
             self.refresh()
         return True

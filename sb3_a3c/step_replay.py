@@ -37,6 +37,17 @@ def show_steps(model: "A3C", callback: BaseCallback, attention: Attention, rollo
     return (_show_all if attention == Attention.STEPS else _show_states)(model, callback, rollouts)
 
 
+def catch_up(model: "A3C", rollouts: Sequence[Rollout]) -> None:
+    """
+    Let the model and its VecEnv show what there is after rollouts that nobody has looked at.
+
+    :param model: The model that learns
+    :param rollouts: The last rollouts, together of all environments
+    """
+    for new_obs, dones in _states(model, rollouts):
+        model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+
+
 def _count(model: "A3C", callback: BaseCallback, rollouts: Sequence[Rollout]) -> bool:
     for ending in _endings(rollouts):
         model._update_info_buffer(ending.infos, ending.dones)
@@ -44,10 +55,6 @@ def _count(model: "A3C", callback: BaseCallback, rollouts: Sequence[Rollout]) ->
         model.num_timesteps += model.n_envs
         if not callback.on_step():
             return False
-    parts = [rollout.states for rollout in rollouts if rollout.states is not None]
-    if parts:  # the next rollout may be looked at, from its first step on
-        model._last_obs = beside([_last(states.new_obs) for states in parts])
-        model._last_episode_starts = beside([states.dones[-1] for states in parts])
     return True
 
 
@@ -159,10 +166,6 @@ def _copy_row(source: VecEnvObs, target: VecEnvObs, row: int) -> None:
             target[key][row] = array[row]
     else:
         target[row] = source[row]  # type: ignore[index]
-
-
-def _last(obs: VecEnvObs) -> VecEnvObs:
-    return {key: array[-1] for key, array in obs.items()} if isinstance(obs, dict) else obs[-1]  # type: ignore[return-value]
 
 
 def _rows(column: Any) -> Sequence[Any]:

@@ -1,6 +1,8 @@
 """One worker on the torch engine is A2C, to the last bit: what it learns, and all that callbacks see meanwhile."""
 
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -10,7 +12,14 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    CheckpointCallback,
+    EvalCallback,
+    EveryNTimesteps,
+    LogEveryNTimesteps,
+)
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import (
     FakeImageEnv,
@@ -31,7 +40,7 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
 )
 
-from sb3_a3c import A3C, BoundedMlpPolicy
+from sb3_a3c import A3C, BoundedMlpPolicy, register_callback
 from sb3_a3c.normalization import running_statistics
 from sb3_a3c.worker import Worker
 
@@ -257,7 +266,11 @@ class Watcher(BaseCallback):
         model, buffer = self.model, self.model.rollout_buffer
         seen: dict[str, Any] = {"event": event, "num_timesteps": model.num_timesteps, "calls": self.n_calls}
         seen |= {name: self.locals[name] for name in names}
-        seen["rollout_buffer"] = {"pos": buffer.pos, "full": buffer.full}
+        if isinstance(self, Peeker):
+            seen["training"] = model.policy.training
+            seen["episodes"] = [(info["r"], info["l"]) for info in model.ep_info_buffer]
+        else:
+            seen["rollout_buffer"] = {"pos": buffer.pos, "full": buffer.full}
         if names:
             assert self.locals["self"] is model and self.locals["env"] is model.env
             assert self.locals["rollout_buffer"] is buffer
@@ -295,9 +308,34 @@ class Watcher(BaseCallback):
         self.note("training end")
 
 
-@pytest.mark.parametrize(
-    "case", ["pendulum", "cartpole, 3 envs", "normalized, 3 envs", "wrappers nested", "dict observations"]
-)
+class Peeker(Watcher):
+    """Notes what the model is, at each seventh of its calls and at the ends of the rollouts in which those are."""
+
+    def looks(self, n_steps: int) -> bool:
+        return self.n_calls % 7 + n_steps >= 7
+
+    def _on_rollout_start(self) -> None:
+        self.looked = self.looks(self.model.n_steps)
+        if self.looked:
+            self.note("rollout start")
+
+    def _on_step(self) -> bool:
+        if self.n_calls % 7 == 0:
+            self.note("step")
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self.looked:
+            self.note("rollout end")
+
+
+register_callback(Peeker, Peeker.looks)
+
+
+SEEN_CASES = ["pendulum", "cartpole, 3 envs", "normalized, 3 envs", "wrappers nested", "dict observations"]
+
+
+@pytest.mark.parametrize("case", SEEN_CASES)
 def test_callbacks_see_what_they_see_with_a2c(case: str) -> None:
     runs = []
     for algorithm, kwargs in ((A2C, {}), (A3C, {"n_workers": 1, "engine": "torch"})):
@@ -314,6 +352,32 @@ def test_callbacks_see_what_they_see_with_a2c(case: str) -> None:
         assert_equal_to_the_bit(actual, expected)
     assert_equal_to_the_bit(runs[1][1:], runs[0][1:])
     assert runs[0][3]  # something was logged
+
+
+@pytest.mark.parametrize("case", SEEN_CASES)
+def test_callbacks_that_look_at_the_model_see_what_they_see_with_a2c(case: str, tmp_path: Path) -> None:
+    """Rarely, and in the middle of rollouts."""
+    runs = []
+    for algorithm, kwargs in ((A2C, {}), (A3C, {"n_workers": 1, "engine": "torch"})):
+        model, n = make(algorithm, case, **kwargs)
+        eval_env = model._wrap_env(CASES[case][0]())
+        eval_env.seed(4)
+        path = tmp_path / algorithm.__name__
+        evaluation = EvalCallback(eval_env, eval_freq=23, n_eval_episodes=2, verbose=0, best_model_save_path=str(path))
+        checkpoints = EveryNTimesteps(46, CheckpointCallback(1, str(path), save_vecnormalize=True))
+        peeker, notebook = Peeker(), Notebook()
+        model.set_logger(Logger(folder=None, output_formats=[notebook]))
+        callbacks: list[BaseCallback] = [peeker, evaluation, checkpoints, LogEveryNTimesteps(50)]
+        model.learn(n // 2, callback=callbacks, log_interval=7, tb_log_name="x")
+        saved = [(file.name, learned(model.load(file, make(algorithm, case)[0].env))) for file in sorted(path.glob("*.zip"))]
+        normalizations = [pickle.loads(file.read_bytes()) for file in sorted(path.glob("*.pkl"))]
+        of_normalizations = [(vec.old_obs, vec.old_reward, vec.obs_rms.mean, vec.ret_rms.var) for vec in normalizations]
+        runs.append((peeker.notes, evaluation.best_mean_reward, notebook.notes, saved, of_normalizations))
+    (notes, _, logged, saved, _), actual = runs
+    assert len(notes) == len(actual[0]) > 10 and logged and len(saved) > 2
+    for actual_note, note in zip(actual[0], notes, strict=True):
+        assert_equal_to_the_bit(actual_note, note)
+    assert_equal_to_the_bit(actual[1:], runs[0][1:])
 
 
 def test_one_worker_is_a2c_on_every_backend() -> None:

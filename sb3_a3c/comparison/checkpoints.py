@@ -18,6 +18,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_a3c.attention import register_callback
 from sb3_a3c.comparison.step_counts import StepCounts
 
 #: Seconds between two reports of progress. Out of the air: often enough to look alive.
@@ -73,17 +74,23 @@ class Checkpoints(BaseCallback):
         model.learn(timesteps, callback=self)
         self._take(model, seconds=time.perf_counter() - self._started)
 
+    def looks(self, n_steps: int) -> bool:
+        """
+        :param n_steps: Steps of the rollout that begins now
+        :return: Whether a checkpoint is taken, before the first of them
+        """
+        return self._due <= self.model.num_timesteps < self._last
+
     def _on_rollout_start(self) -> None:
-        now = time.perf_counter()
-        steps = self.model.num_timesteps
-        if self._due <= steps < self._last:
-            self._take(self.model, seconds=now - self._started)
-            self._due += self._interval * ((steps - self._due) // self._interval + 1)
-        if now - self._reported > _REPORT_EVERY:
-            self._reported = now
-            self._report(steps)
+        if self.looks(0):
+            self._take(self.model, seconds=time.perf_counter() - self._started)
+            self._due += self._interval * ((self.model.num_timesteps - self._due) // self._interval + 1)
 
     def _on_step(self) -> bool:
+        now = time.perf_counter()
+        if now - self._reported > _REPORT_EVERY:
+            self._reported = now
+            self._report(self.num_timesteps)
         return True
 
     def _take(self, model: BaseAlgorithm, seconds: float) -> None:
@@ -93,3 +100,6 @@ class Checkpoints(BaseCallback):
         # Read after the parameters, so that these never know of a step that is not counted.
         self.taken.append(Checkpoint(self._step_counts.total(), seconds, parameters, obs_rms))
         self.copying += time.perf_counter() - begun
+
+
+register_callback(Checkpoints, Checkpoints.looks)

@@ -61,7 +61,7 @@ class StepCounter(gym.Wrapper):
     def __init__(self, env: gym.Env, path: str, index: int) -> None:
         super().__init__(env)
         self._path, self._index = path, index
-        self._counts = np.memmap(path, np.int64, "r+")
+        self._counts = _mapped(path)
 
     def step(self, action: Any) -> Any:
         """As the environment's."""
@@ -73,4 +73,9 @@ class StepCounter(gym.Wrapper):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._counts = np.memmap(self._path, np.int64, "r+")
+        self._counts = _mapped(self._path)
+
+
+def _mapped(path: str) -> memoryview:
+    """In which to count takes a fraction of the time that it takes in an array."""
+    return memoryview(np.memmap(path, np.int64, "r+"))  # type: ignore[arg-type]

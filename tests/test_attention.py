@@ -1,0 +1,164 @@
+"""Nothing is put together that no callback looks at; and what one looks at, it sees."""
+
+from typing import Any
+
+import pytest
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    CheckpointCallback,
+    ConvertCallback,
+    EvalCallback,
+    EveryNTimesteps,
+    LogEveryNTimesteps,
+    ProgressBarCallback,
+    StopTrainingOnMaxEpisodes,
+    StopTrainingOnNoModelImprovement,
+    StopTrainingOnRewardThreshold,
+)
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_a3c import A3C, register_callback
+from sb3_a3c.attention import Attention, attention_of, looks_within
+from sb3_a3c.backends import BACKENDS
+
+
+class Own(BaseCallback):
+    """Somebody's own callback: who knows what it looks at."""
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class OwnEvalCallback(EvalCallback):
+    """Somebody's own, too."""
+
+
+def evaluation(*inside: BaseCallback, kind: type[EvalCallback] = EvalCallback, **kwargs: Any) -> EvalCallback:
+    return kind(make_vec_env("CartPole-v1"), *inside, verbose=0, **kwargs)
+
+
+CHECKPOINT = CheckpointCallback(10, "nowhere")
+CASES: list[tuple[BaseCallback, Attention]] = [
+    (ConvertCallback(None), Attention.COUNT),
+    (ProgressBarCallback(), Attention.COUNT),
+    (CallbackList([ProgressBarCallback(), ConvertCallback(None)]), Attention.COUNT),
+    (EveryNTimesteps(10, ProgressBarCallback()), Attention.COUNT),
+    (CHECKPOINT, Attention.MODEL),
+    (LogEveryNTimesteps(10), Attention.MODEL),
+    (evaluation(StopTrainingOnRewardThreshold(1.0), StopTrainingOnNoModelImprovement(3)), Attention.MODEL),
+    (EveryNTimesteps(10, CHECKPOINT), Attention.MODEL),
+    (CallbackList([ProgressBarCallback(), CHECKPOINT, evaluation()]), Attention.MODEL),
+    (ConvertCallback(lambda locals_, globals_: True), Attention.STEPS),
+    (StopTrainingOnMaxEpisodes(3), Attention.STEPS),
+    (Own(), Attention.STEPS),
+    (evaluation(kind=OwnEvalCallback), Attention.STEPS),
+    (evaluation(Own()), Attention.STEPS),
+    (EveryNTimesteps(10, CallbackList([CHECKPOINT, Own()])), Attention.STEPS),
+]
+
+
+@pytest.mark.parametrize(("callback", "attention"), CASES, ids=lambda value: getattr(value, "name", type(value).__name__))
+def test_what_a_callback_looks_at(callback: BaseCallback, attention: Attention) -> None:
+    assert attention_of(callback) == attention
+    child = EveryNTimesteps(10, callback)  # it has become the callback's parent, whom it does not contain
+    assert attention_of(callback) == attention == attention_of(child)
+
+
+@pytest.mark.parametrize("freq", [1, 3, 7])
+@pytest.mark.parametrize("n_steps", [1, 5])
+@pytest.mark.parametrize("kind", ["evaluation", "checkpoint", "timesteps", "list"])
+def test_when_a_callback_looks(kind: str, n_steps: int, freq: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """In just the rollouts in which it does something."""
+    acted: list[int] = []
+    monkeypatch.setattr(CheckpointCallback, "_checkpoint_path", lambda self, **_: acted.append(1) or str(tmp_path / "x"))
+    monkeypatch.setattr("stable_baselines3.common.callbacks.evaluate_policy", lambda *_, **__: acted.append(1) or ([1], [1]))
+    callback: BaseCallback = {
+        "evaluation": evaluation(eval_freq=freq),
+        "checkpoint": CheckpointCallback(freq, str(tmp_path)),
+        "timesteps": EveryNTimesteps(4 * freq, CheckpointCallback(1, str(tmp_path))),
+        "list": CallbackList([CheckpointCallback(freq, str(tmp_path)), EveryNTimesteps(4 * freq, evaluation(eval_freq=1))]),
+    }[kind]
+    model = A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=4))
+    model.set_logger(Logger(None, []))
+    callback.init_callback(model)
+    for _ in range(20):
+        expected = looks_within(callback, n_steps)
+        acted.clear()
+        for _ in range(n_steps):
+            model.num_timesteps += 4
+            callback.on_step()
+        assert bool(acted) == expected
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_what_is_looked_at_is_put_together(backend: str, n_workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EvalCallback is called at each step; where it evaluates, the VecEnv shows that step."""
+    calls: list[int] = []
+    n_samples: dict[int, float] = {}
+    on_step = EvalCallback._on_step
+
+    def look(self: EvalCallback) -> bool:
+        assert "infos" not in self.locals
+        calls.append(self.num_timesteps)
+        n_samples[self.num_timesteps] = self.model.get_vec_normalize_env().obs_rms.count  # type: ignore[union-attr]
+        return on_step(self)
+
+    monkeypatch.setattr(EvalCallback, "_on_step", look)
+    env = VecNormalize(make_vec_env("CartPole-v1", n_envs=4))
+    model = A3C("MlpPolicy", env, n_steps=5, n_workers=n_workers, backend=backend)
+    eval_env = VecNormalize(make_vec_env("CartPole-v1"), training=False)
+    callback = EvalCallback(eval_env, eval_freq=23, n_eval_episodes=1, verbose=0)
+    model.learn(600, callback=callback)
+    assert calls == list(range(4, 604, 4))
+    begin = min(n_samples.values())  # before the first rollout that is looked at, none has been shown
+    assert n_samples[4] == n_samples[80] == begin
+    at_evaluations = [n_samples[timesteps] for timesteps in (92, 184, 276)]
+    assert at_evaluations == sorted(at_evaluations) and begin < at_evaluations[0]
+    if n_workers == 1:  # then nobody is ahead of what is shown
+        assert at_evaluations == [pytest.approx(4 + 4 * n_calls, abs=1e-3) for n_calls in (23, 46, 69)]
+    assert env.obs_rms.count == pytest.approx(4 + 600, abs=1e-3)
+    assert model.ep_info_buffer
+
+
+class Peeker(Own):
+    """Notes when it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+
+    def _on_rollout_start(self) -> None:
+        self.begun.append(self.num_timesteps)
+
+    def _on_rollout_end(self) -> None:
+        self.ended.append(self.num_timesteps)
+
+
+def test_own_callbacks_can_be_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=4), n_steps=5)
+    asked: list[int] = []
+
+    def looks(callback: Peeker, n_steps: int) -> bool:
+        asked.append(n_steps)
+        return callback.num_timesteps == 40
+
+    monkeypatch.setattr("sb3_a3c.attention._DECLARATIONS", {})
+    for declare, expected in ((looks, [40]), (None, [0, 20, 40, 60, 80])):
+        register_callback(Peeker, *filter(None, [declare]))
+        peeker = Peeker()
+        model.learn(100, callback=peeker)
+        assert peeker.begun == expected and peeker.ended == [timesteps + 20 for timesteps in expected]
+        assert "infos" not in peeker.locals and peeker.n_calls == 25
+    assert set(asked) == {5}
+
+
+def test_bad_declarations() -> None:
+    with pytest.raises(TypeError, match=r"callback_class must be a subclass of BaseCallback, not <.*Own object"):
+        register_callback(Own())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="looks must be a function of a callback and a number of steps, not 3"):
+        register_callback(Own, 3)  # type: ignore[arg-type]
