@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_a3c.arguments import FORMAT, check_arguments, check_n_workers, check_origin, check_std_scale, resolve_n_workers
-from sb3_a3c.backends import RolloutOrder
+from sb3_a3c.backends import RolloutOrder, prepare_backend
 from sb3_a3c.cores import usable_cores
 from sb3_a3c.engines import choose_engine
 from sb3_a3c.env_gate import claim
@@ -179,8 +179,9 @@ class A3C(OnPolicyAlgorithm):
             self.policy_kwargs["optimizer_kwargs"] = dict(alpha=0.99, eps=rms_prop_eps, weight_decay=0)
 
         if _init_setup_model:
-            if self.env is not None:
-                resolve_n_workers(self, self.n_envs)
+            check_arguments(self)
+            if self.env is not None and resolve_n_workers(self, self.n_envs) > 1:
+                prepare_backend(backend, **(backend_kwargs or {}))  # while torch loads what the policy's optimizer needs
             self._setup_model()
 
     def _setup_model(self) -> None:

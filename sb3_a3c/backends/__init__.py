@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sb3_a3c.backends.processes import ProcessBackend
+from sb3_a3c.backends.processes import ProcessBackend, prepare
 from sb3_a3c.backends.protocol import Backend, SeenWorker
 from sb3_a3c.backends.quota import RolloutOrder
 from sb3_a3c.backends.serial import SerialBackend
@@ -17,6 +17,17 @@ BACKENDS: dict[str, type[SerialBackend | ThreadBackend | ProcessBackend]] = {
     "thread": ThreadBackend,
     "process": ProcessBackend,
 }
+
+
+def prepare_backend(name: str, **options: Any) -> None:
+    """
+    Begin what a first run would wait for, beside whatever else is done before it.
+
+    :param name: A key of ``BACKENDS``
+    :param options: The backend's own
+    """
+    if BACKENDS[name] is ProcessBackend:
+        prepare(**options)
 
 
 def make_backend(
@@ -44,4 +55,4 @@ def make_backend(
     return BACKENDS[name](specs, parameters, n_rollouts, rollout_order, max_lead, **options)
 
 
-__all__ = ["BACKENDS", "Backend", "RolloutOrder", "SeenWorker", "make_backend"]
+__all__ = ["BACKENDS", "Backend", "RolloutOrder", "SeenWorker", "make_backend", "prepare_backend"]

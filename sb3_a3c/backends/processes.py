@@ -84,8 +84,7 @@ class ProcessBackend:
         self._quota.share_memory()
         parameters.share_memory()
         context = multiprocessing.get_context(start_method)
-        if start_method == "forkserver":
-            _preload()
+        prepare(start_method)
         self.workers = [RemoteWorker(context, Assignment(spec, parameters, self._quota)) for spec in specs]
         self._restarts = Restarts(max_restarts)
         self._watchdog = Watchdog(self.workers, self._quota, worker_timeout)
@@ -287,6 +286,20 @@ class ProcessBackend:
                 worker.close()
 
 
+def prepare(start_method: str = "forkserver", **_: Any) -> None:
+    """
+    Begin what the start of workers would wait for, if it is not there yet: the fork server loads modules for some seconds.
+
+    :param start_method: How processes are to be started
+    """
+    if start_method == "forkserver" and not getattr(multiprocessing.current_process(), "_inheriting", False):
+        # It loads what the user wants it to, too; of no consequence if it already runs.
+        wanted = getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", [])
+        multiprocessing.get_context("forkserver").set_forkserver_preload([*dict.fromkeys([*wanted, *_PRELOAD])])
+        with suppress(OSError):  # it is tried again when there is a worker to start
+            forkserver.ensure_running()
+
+
 def _is_positive(value: Any) -> bool:
     return isinstance(value, float | int) and not isinstance(value, bool) and 0 < value < math.inf
 
@@ -299,9 +312,3 @@ def _with_others(error: BaseException | None, failures: Sequence[BaseException])
         elif error is not failure:
             error.add_note(f"another worker failed too: {failure!r}")
     return error
-
-
-def _preload() -> None:
-    """Say what the fork server is to load, beside what the user wants it to; of no consequence if it already runs."""
-    wanted = getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", [])
-    multiprocessing.get_context("forkserver").set_forkserver_preload([*dict.fromkeys([*wanted, *_PRELOAD])])
