@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields
+from importlib.util import find_spec
 from multiprocessing import current_process
 from pathlib import Path
 
@@ -28,6 +29,10 @@ try:
     from sb3_a3c.comparison.report import results_table, write_report, write_tables
     from sb3_a3c.comparison.run import RunResult, RunSpec, Stage
     from sb3_a3c.comparison.store import Store
+
+    for name in ("matplotlib", "scipy"):  # imported when runs have ended: it should not be found then that they are missing
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}")
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"{error}: a comparison needs what pip install 'sb3_a3c[compare]' installs") from error
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from sb3_a3c.comparison.run import Evaluation, RunResult
 
@@ -128,18 +127,20 @@ def estimate(values: np.ndarray, n_resamples: int = _N_RESAMPLES) -> Estimate:
     :param n_resamples: Draws of seeds
     :return: Their interquartile mean; with one seed there is no interval, and its ends are NaN
     """
+    from scipy.stats import bootstrap  # here, for the runs' processes import this module too, and have no time
+
     iqm = _iqm(values, axis=0)
     if len(values) == 1:
         return Estimate(iqm, np.full_like(iqm, np.nan), np.full_like(iqm, np.nan))
     rng = np.random.default_rng(0)  # so that a report that is made again is the same
-    interval = stats.bootstrap(
-        (values,), _iqm, axis=0, n_resamples=n_resamples, method="percentile", rng=rng
-    ).confidence_interval
+    interval = bootstrap((values,), _iqm, axis=0, n_resamples=n_resamples, method="percentile", rng=rng).confidence_interval
     return Estimate(iqm, np.asarray(interval.low), np.asarray(interval.high))
 
 
 def _iqm(values: np.ndarray, axis: int) -> np.ndarray:
-    return stats.trim_mean(values, 0.25, axis=axis)
+    from scipy.stats import trim_mean
+
+    return trim_mean(values, 0.25, axis=axis)
 
 
 def _reached(result: RunResult, threshold: float) -> Evaluation | None:

@@ -2,11 +2,12 @@
 
 import io
 from collections.abc import Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from sb3_a3c.comparison.estimates import AXES, Axis, Summary, learning_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -19,6 +20,8 @@ def draw(summaries: Sequence[Summary], threshold: float | None) -> bytes:
     :param threshold: A return to reach, which gets a line, None: none
     :return: A PNG
     """
+    from matplotlib.figure import Figure  # here, for the runs' processes import this module too, and have no time
+
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     panels = figure.subplots(1, len(AXES), sharey=True)
     draw_curves(panels, summaries, threshold)
@@ -30,7 +33,7 @@ def draw(summaries: Sequence[Summary], threshold: float | None) -> bytes:
     return picture.getvalue()
 
 
-def draw_curves(panels: Sequence[Axes], summaries: Sequence[Summary], threshold: float | None) -> None:
+def draw_curves(panels: Sequence["Axes"], summaries: Sequence[Summary], threshold: float | None) -> None:
     """
     :param panels: Where to draw the learning curves: by steps, by seconds
     :param summaries: The algorithms
