@@ -1,9 +1,10 @@
 """
 How well and how fast A3C learns eight tasks, beside A2C and PPO.
 
-A2C and PPO have the settings of rl-baselines3-zoo, A3C those of ``benchmarks/settings/a3c.yml``; A2C is given these too, to
-tell the settings' part from the algorithm's. Each task is a comparison of ``sb3_a3c.compare``, which is kept with its report
-and tables in the folder ``--runs``: runs that are finished there are not made again.
+A2C and PPO have the settings of rl-baselines3-zoo, A3C those of ``benchmarks/settings/a3c.yml``; where these are others than
+A2C's, A2C is given them too, to tell the settings' part from the algorithm's. Each task is a comparison of
+``sb3_a3c.compare``, which is kept with its report and tables in the folder ``--runs``: runs that are finished there are not
+made again.
 
     python benchmarks/results.py
 """
@@ -28,7 +29,7 @@ from sb3_a3c.compare import compare
 from sb3_a3c.comparison.cells import median_and_range, number, with_interval
 from sb3_a3c.comparison.estimates import Summary, return_at
 from sb3_a3c.comparison.figure import draw_curves
-from sb3_a3c.comparison.settings import read_settings
+from sb3_a3c.comparison.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,14 +52,14 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    "Pendulum-v1": Task(300_000, threshold=-200.0),
+    "Pendulum-v1": Task(150_000, threshold=-200.0),
     "CartPole-v1": Task(100_000),
-    "Acrobot-v1": Task(200_000),
+    "Acrobot-v1": Task(150_000),
     "MountainCarContinuous-v0": Task(30_000),
-    "LunarLander-v3": Task(300_000, needs="Box2D"),
-    "LunarLanderContinuous-v3": Task(300_000, needs="Box2D"),
-    "BipedalWalker-v3": Task(500_000, needs="Box2D"),
-    "HalfCheetah-v5": Task(500_000, needs="mujoco"),
+    "LunarLander-v3": Task(200_000, needs="Box2D"),
+    "LunarLanderContinuous-v3": Task(200_000, needs="Box2D"),
+    "BipedalWalker-v3": Task(200_000, needs="Box2D"),
+    "HalfCheetah-v5": Task(200_000, needs="mujoco"),
 }
 
 
@@ -72,7 +73,12 @@ def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs
     """
     timesteps = _n_timesteps(env_id, args.budget)
     files = {algo: _SETTINGS / f"{algo}.yml" for algo in ("a3c", "a2c", "ppo")}
-    files["stable_baselines3:A2C"] = _without_a3cs_own(files["a3c"], env_id, runs)
+    shared = _without_a3cs_own(read_settings(files["a3c"], env_id))
+    if shared != read_settings(files["a2c"], env_id):
+        files["stable_baselines3:A2C"] = runs / f"{env_id}.yml"
+        runs.mkdir(parents=True, exist_ok=True)
+        files["stable_baselines3:A2C"].write_text(yaml.safe_dump({env_id: shared}), encoding="utf-8")
+    algorithms = [algo for algo in algorithms if algo in files]
     return compare(
         env_id,
         algorithms,
@@ -131,7 +137,7 @@ def main() -> None:
         tasks=Option(",".join(TASKS), "CartPole-v1", "ids of environments, with commas"),
         algorithms=Option(",".join(_ALGORITHMS), ",".join(_ALGORITHMS), "which, with commas; a3c first"),
         budget=Option(1.0, 0.005, "which part of the tasks' steps to make"),
-        evaluations=Option(20, 2, "of a run"),
+        evaluations=Option(15, 2, "of a run"),
         runs=Option("runs/results", "", "folder for the comparisons"),
     )
     tasks = [env_id for env_id in args.tasks.split(",") if find_spec(TASKS[env_id].needs)]
@@ -159,14 +165,10 @@ def _n_timesteps(env_id: str, budget: float) -> int:
     return max(1, int(TASKS[env_id].n_timesteps * budget))
 
 
-def _without_a3cs_own(settings: Path, env_id: str, runs: Path) -> Path:
-    """A file with a task's settings of A3C but for the arguments that A2C does not have."""
+def _without_a3cs_own(settings: Settings) -> Settings:
+    """But for the arguments that A2C does not have."""
     own = set(inspect.signature(A3C).parameters) - set(inspect.signature(A2C).parameters)
-    shared = {key: value for key, value in read_settings(settings, env_id).items() if key not in own}
-    file = runs / f"{env_id}.yml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump({env_id: shared}), encoding="utf-8")
-    return file
+    return {key: value for key, value in settings.items() if key not in own}
 
 
 if __name__ == "__main__":
