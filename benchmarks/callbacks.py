@@ -4,7 +4,8 @@ How many steps/s A3C makes under callbacks, beside A2C under the same.
 Pendulum, eight environments, ``n_steps`` 8. One callback reads rewards, dones and infos at each step; to it comes an
 EvalCallback every 10,000 steps. ``Reading``: the first alone. ``Evaluating``: both, all that a run takes. ``Apart``: the same
 run less the seconds that evaluation itself took; A3C's workers learn on meanwhile, until they are ``max_lead`` rollouts ahead,
-so that this is too much by as many steps, which ``Evaluating`` has in it too.
+so that this is too much by as many steps, which ``Evaluating`` has in it too. ``Only evaluating``: the EvalCallback alone,
+less those seconds too; no step is put together for it.
 
     python benchmarks/callbacks.py
 """
@@ -17,13 +18,13 @@ from typing import Any, NamedTuple
 import torch as th
 from arguments import Option, parse_arguments
 from report import bars, report
-from speed import A3C_ROWS, measure, median_and_ratios, preload
+from speed import A3C_ROWS, Speed, measure, median_and_ratios, preload
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_a3c import A3C
+from sb3_a3c import A3C, register_callback
 
 ENV_ID, N_ENVS, N_STEPS = "Pendulum-v1", 8, 8
 EVAL_TIMESTEPS = 10_000
@@ -67,12 +68,18 @@ class TimedEvalCallback(EvalCallback):
         return going_on
 
 
+register_callback(
+    TimedEvalCallback, lambda callback, n_steps: callback.n_calls % callback.eval_freq + n_steps >= callback.eval_freq
+)
+
+
 class Rates(NamedTuple):
     """Steps/s, see the top."""
 
     reading: float
     evaluating: float
     apart: float
+    only_evaluating: float
 
 
 def make_model(kwargs: dict[str, Any] | None) -> OnPolicyAlgorithm:
@@ -94,10 +101,21 @@ def measure_rates(kwargs: dict[str, Any] | None, timesteps: float, eval_freq: in
     :return: How fast that is
     """
     reading = measure(make_model(kwargs), timesteps, Reader())
-    eval_callback = TimedEvalCallback(eval_freq)
-    evaluating = measure(make_model(kwargs), timesteps, [Reader(), eval_callback])
-    _, short, long = eval_callback.seconds
-    return Rates(reading.rate, evaluating.rate, evaluating.n_steps / (evaluating.seconds - (long - short)))
+    evaluation = TimedEvalCallback(eval_freq)
+    evaluating = measure(make_model(kwargs), timesteps, [Reader(), evaluation])
+    only_evaluation = TimedEvalCallback(eval_freq)
+    only_evaluating = measure(make_model(kwargs), timesteps, only_evaluation)
+    return Rates(reading.rate, evaluating.rate, apart(evaluating, evaluation), apart(only_evaluating, only_evaluation))
+
+
+def apart(speed: Speed, evaluation: TimedEvalCallback) -> float:
+    """
+    :param speed: How fast two runs were with an evaluation
+    :param evaluation: What evaluated
+    :return: Steps/s without the seconds that it took
+    """
+    _, short, long = evaluation.seconds
+    return speed.n_steps / (speed.seconds - (long - short))
 
 
 def main() -> None:
@@ -133,7 +151,7 @@ def main() -> None:
     ]
     panels = {
         title: {name: statistics.median(columns[name][i]) for name in runs}
-        for i, title in enumerate(["Reading", "Evaluating", "Apart"])
+        for i, title in enumerate(["Reading", "Evaluating", "Apart", "Only evaluating"])
     }
     header = ["Algorithm"] + [cell for what in panels for cell in (what, "by A2C's", "least")]
     report(args, "Callbacks: steps per second", header, rows, notes, bars(panels, "steps/s"))

@@ -40,7 +40,7 @@ def register_callback(callback_class: type[BaseCallback], looks: Looks = lambda 
     :param callback_class: The class itself; a subclass may do more, and is declared on its own
     :param looks: Given such a callback, when a rollout is about to begin, and the number of steps that it has: whether it
         will read the model, VecEnv or logger, or change them, before the rollout has ended. If not, they need not be up to
-        date, ``on_rollout_start()`` and ``on_rollout_end()`` are not called, and the run is faster still. It may always
+        date, ``on_rollout_start()`` and ``on_rollout_end()`` are not called, and the run is faster still. Default: always
     :raises TypeError: if it is not a class of callbacks, or ``looks`` no function
     """
     if not (isinstance(callback_class, type) and issubclass(callback_class, BaseCallback)):
@@ -55,9 +55,11 @@ def attention_of(callback: BaseCallback) -> Attention:
     :param callback: The callback of a call of ``learn()``
     :return: What it, or a callback inside of it, looks at
     """
-    declaration = _declaration_of(callback)
-    own = Attention.STEPS if declaration is None else declaration.attention
-    return max([own, *map(attention_of, _inside(callback))])
+    found = [callback]
+    for one in found:
+        found += [part for part in _inside(one) if not any(part is known for known in found)]
+    declarations = map(_declaration_of, found)
+    return max(Attention.STEPS if declaration is None else declaration.attention for declaration in declarations)
 
 
 def looks_within(callback: BaseCallback, n_steps: int) -> bool:

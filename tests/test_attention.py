@@ -67,6 +67,12 @@ def test_what_a_callback_looks_at(callback: BaseCallback, attention: Attention) 
     assert attention_of(callback) == attention == attention_of(child)
 
 
+def test_callbacks_that_know_each_other() -> None:
+    one, other = evaluation(), evaluation()
+    one.callback, other.callback = other, one
+    assert attention_of(CallbackList([one])) == Attention.MODEL
+
+
 @pytest.mark.parametrize("freq", [1, 3, 7])
 @pytest.mark.parametrize("n_steps", [1, 5])
 @pytest.mark.parametrize("kind", ["evaluation", "checkpoint", "timesteps", "list"])

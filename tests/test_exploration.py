@@ -110,6 +110,16 @@ def test_a_callback_changes_it(backend: str) -> None:
         assert np.std(first) < 1.6 and np.std(later) == pytest.approx(3.0, rel=0.065)
 
 
+def test_a_callback_changes_it_to_what_is_not_allowed() -> None:
+    class Narrow(BaseCallback):
+        def _on_step(self) -> bool:
+            self.model.std_scale = 0.0
+            return True
+
+    with pytest.raises(ValueError, match=r"std_scale must be above 0, but it is 0\.0"):
+        still_model().learn(100, callback=Narrow())
+
+
 def test_log_of_each_worker(tmp_path: Any) -> None:
     model = still_model(std_scale=SCALES, ent_coef=[0.0, 0.1, 0.2, 0.3], backend="serial")
     model.set_logger(configure(str(tmp_path), ["csv"]))
