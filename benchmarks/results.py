@@ -43,23 +43,26 @@ class Task(NamedTuple):
     """
     :param n_timesteps: Steps of a run
     :param threshold: The return to reach, None: the one that Gymnasium registers
+    :param n_eval_episodes: Episodes of an evaluation
     :param needs: A module that its environment needs
     """
 
     n_timesteps: int
     threshold: float | None = None
+    n_eval_episodes: int = 10
     needs: str = "gymnasium"
 
 
 TASKS = {
-    "Pendulum-v1": Task(150_000, threshold=-200.0),
+    # The best returns are from 0 to -400, by where an episode begins, and the best mean of ten may be below the threshold.
+    "Pendulum-v1": Task(150_000, threshold=-200.0, n_eval_episodes=50),
     "CartPole-v1": Task(100_000),
     "Acrobot-v1": Task(150_000),
     "MountainCarContinuous-v0": Task(30_000),
     "LunarLander-v3": Task(200_000, needs="Box2D"),
     "LunarLanderContinuous-v3": Task(200_000, needs="Box2D"),
-    "BipedalWalker-v3": Task(200_000, needs="Box2D"),
-    "HalfCheetah-v5": Task(200_000, needs="mujoco"),
+    "BipedalWalker-v3": Task(150_000, needs="Box2D"),
+    "HalfCheetah-v5": Task(150_000, needs="mujoco"),
 }
 
 
@@ -88,6 +91,7 @@ def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs
         settings={algo: files[algo] for algo in algorithms},
         threshold=TASKS[env_id].threshold,
         eval_interval=max(1, timesteps // args.evaluations),
+        n_eval_episodes=TASKS[env_id].n_eval_episodes,
         progress_bar=not args.quick,
     )
 
@@ -152,7 +156,7 @@ def main() -> None:
         f"{args.repetitions} seed(s), the same steps for all algorithms: {steps}. Returns and steps/s: interquartile means, "
         "in brackets 95 % bootstrap intervals. In A3C's time: the return when as many seconds had gone by as A3C took for all "
         "its steps.",
-        f"Reached: how many seeds reached, in the mean of an evaluation's 10 episodes, a return of {thresholds}. After: "
+        f"Reached: how many seeds reached, in the mean of an evaluation (10 episodes, 50 of Pendulum), {thresholds}. After: "
         "medians of the seeds, in brackets the least and the greatest; a seed that never got there counts as later than all "
         "others.",
     ]

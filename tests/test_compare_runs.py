@@ -17,7 +17,7 @@ from sb3_a3c import A3C
 from sb3_a3c.comparison import run as run_module
 from sb3_a3c.comparison.checkpoints import Checkpoints
 from sb3_a3c.comparison.provenance import Provenance
-from sb3_a3c.comparison.run import RunResult, RunSpec, Stage, carry_out
+from sb3_a3c.comparison.run import RunResult, RunSpec, Stage, carry_out, eval_seed
 from sb3_a3c.comparison.settings import Settings, complete, make_env, make_model, read_settings
 from sb3_a3c.comparison.step_counts import StepCounts
 
@@ -101,12 +101,12 @@ class EvaluateInPlace(BaseCallback):
     def __init__(self, spec: RunSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.env = make_env(spec.env, spec.settings, 3, spec.seed + 1_000_000, training=False)
+        self.env = make_env(spec.env, spec.settings, 3, eval_seed(spec.seed), training=False)
         self.returns: list[Any] = []
 
     def evaluate(self, model: Any) -> None:
         sync_envs_normalization(model.get_env(), self.env)
-        self.env.seed(self.spec.seed + 1_000_000)
+        self.env.seed(eval_seed(self.spec.seed))
         self.returns.append(evaluate_policy(model, self.env, self.spec.n_eval_episodes, return_episode_rewards=True)[0])
 
     def _on_rollout_start(self) -> None:

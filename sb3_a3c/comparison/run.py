@@ -16,8 +16,9 @@ from sb3_a3c.comparison.provenance import Provenance
 from sb3_a3c.comparison.settings import Settings, make_env, make_model
 from sb3_a3c.comparison.step_counts import StepCounts
 
-#: Between the seeds of training and of evaluation. Out of the air, but more than anybody's number of seeds.
-_SEED_OFFSET = 1_000_000
+#: Between the seeds of training, and of each run's evaluation. Out of the air, but more than anybody's number of seeds: each
+#: environment has a seed of its own, one more than the one before it, and no two evaluations are to have the same.
+_SEED_STEP = 1_000_000
 #: Environments that are evaluated in at once. Out of the air: a policy computes ten observations nearly as fast as one.
 _MAX_EVAL_ENVS = 10
 
@@ -144,7 +145,7 @@ def carry_out(spec: RunSpec, provenance: Provenance, report: Callable[[Stage], N
         env.close()
 
     n_eval_envs = min(spec.n_eval_episodes, _MAX_EVAL_ENVS)
-    eval_env = make_env(spec.env, spec.settings, n_eval_envs, spec.seed + _SEED_OFFSET, training=False)
+    eval_env = make_env(spec.env, spec.settings, n_eval_envs, eval_seed(spec.seed), training=False)
     evaluations = []
     for index, checkpoint in enumerate(checkpoints.taken):
         report(Stage("is evaluated", index / len(checkpoints.taken)))
@@ -153,13 +154,21 @@ def carry_out(spec: RunSpec, provenance: Provenance, report: Callable[[Stage], N
     return RunResult(spec, evaluations, checkpoints.copying, time.perf_counter() - begun, provenance)
 
 
+def eval_seed(seed: int) -> int:
+    """
+    :param seed: The seed of training
+    :return: That of evaluation
+    """
+    return (seed + 1) * _SEED_STEP
+
+
 def _evaluate(model: BaseAlgorithm, env: VecEnv, checkpoint: Checkpoint, spec: RunSpec) -> Evaluation:
     """Each evaluation of a seed has the same episodes before it, whatever the algorithm."""
     model.policy.load_state_dict(checkpoint.parameters)
     vec_normalize = unwrap_vec_normalize(env)
     if vec_normalize is not None and checkpoint.obs_rms is not None:
         vec_normalize.obs_rms = checkpoint.obs_rms
-    env.seed(spec.seed + _SEED_OFFSET)
+    env.seed(eval_seed(spec.seed))
     returns, lengths = evaluate_policy(model, env, spec.n_eval_episodes, deterministic=True, return_episode_rewards=True)
     assert isinstance(returns, list) and isinstance(lengths, list)
     return Evaluation(
