@@ -3,8 +3,8 @@ How long a user waits for the first update: imports, compilation and workers.
 
 Pendulum, an environment a worker. A figure of the table is seconds from ``learn()`` until all workers have made their first
 update, with kernels that were compiled in a run before: of the first ``learn()`` of a new process, and of its second, which
-finds the fork server running. (It was started when the model was made, and has loaded for as long as that took.) Below stand the
-seconds that imports take, and the first update where nothing was compiled yet.
+finds the fork server running. (It was started when the model was made, and has loaded for as long as that took.) Below
+stand the seconds that imports take, and the first update where nothing was compiled yet.
 
     python benchmarks/start_up.py
 """
