@@ -2,9 +2,9 @@
 How well and how fast A3C learns eight tasks, beside A2C and PPO.
 
 A2C and PPO have the settings of rl-baselines3-zoo, A3C those of ``benchmarks/settings/a3c.yml``; where these are others than
-A2C's, A2C is given them too, to tell the settings' part from the algorithm's. Each task is a comparison of
-``sb3_a3c.compare``, which is kept with its report and tables in the folder ``--runs``: runs that are finished there are not
-made again.
+A2C's, A2C is given them too on the tasks of classic control, to tell the settings' part from the algorithm's. Each task is a
+comparison of ``sb3_a3c.compare``, which is kept with its report and tables in the folder ``--runs``: runs that are finished
+there are not made again.
 
     python benchmarks/results.py
 """
@@ -77,7 +77,7 @@ def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs
     timesteps = _n_timesteps(env_id, args.budget)
     files = {algo: _SETTINGS / f"{algo}.yml" for algo in ("a3c", "a2c", "ppo")}
     shared = _without_a3cs_own(read_settings(files["a3c"], env_id))
-    if shared != read_settings(files["a2c"], env_id):
+    if shared != read_settings(files["a2c"], env_id) and TASKS[env_id].needs == "gymnasium":
         files["stable_baselines3:A2C"] = runs / f"{env_id}.yml"
         runs.mkdir(parents=True, exist_ok=True)
         files["stable_baselines3:A2C"].write_text(yaml.safe_dump({env_id: shared}), encoding="utf-8")
