@@ -127,6 +127,7 @@ def curves(summaries: dict[str, list[Summary]], figure: "Figure") -> None:
     for panels, (env_id, of_task) in zip(rows, summaries.items(), strict=True):
         named = [replace(summary, algorithm=_ALGORITHMS[summary.algorithm]) for summary in of_task]
         draw_curves(panels, named, of_task[0].threshold)
+        panels[0].locator_params(axis="x", nbins=5)
         panels[0].set_title(env_id, loc="left", fontsize="medium")
         panels[0].set_ylabel("mean return")
     # The last is the first task's threshold.
@@ -162,7 +163,7 @@ def main() -> None:
     ]
     if left_out := set(args.tasks.split(",")) - set(tasks):
         notes.append(f"Left out, for what they need is not installed: {', '.join(sorted(left_out))}.")
-    report(args, "Results on eight tasks", header, rows, notes, lambda figure: curves(summaries, figure))
+    report(args, "Returns of A3C, A2C and PPO", header, rows, notes, lambda figure: curves(summaries, figure))
 
 
 def _n_timesteps(env_id: str, budget: float) -> int:
