@@ -111,7 +111,7 @@ _DECLARATIONS: dict[type[BaseCallback], _Declaration] = {
 
 
 def _declaration_of(callback: BaseCallback) -> _Declaration | None:
-    if isinstance(callback, ConvertCallback) and callback.callback is None:
+    if type(callback) is ConvertCallback and callback.callback is None:  # a subclass may do more
         return _Declaration(Attention.COUNT, _never)
     return _DECLARATIONS.get(type(callback))
 

@@ -36,6 +36,10 @@ class OwnEvalCallback(EvalCallback):
     """Somebody's own, too."""
 
 
+class OwnConvertCallback(ConvertCallback):
+    """Somebody's own, too."""
+
+
 def evaluation(*inside: BaseCallback, kind: type[EvalCallback] = EvalCallback, **kwargs: Any) -> EvalCallback:
     return kind(make_vec_env("CartPole-v1"), *inside, verbose=0, **kwargs)
 
@@ -54,6 +58,7 @@ CASES: list[tuple[BaseCallback, Attention]] = [
     (ConvertCallback(lambda locals_, globals_: True), Attention.STEPS),
     (StopTrainingOnMaxEpisodes(3), Attention.STEPS),
     (Own(), Attention.STEPS),
+    (OwnConvertCallback(None), Attention.STEPS),
     (evaluation(kind=OwnEvalCallback), Attention.STEPS),
     (evaluation(Own()), Attention.STEPS),
     (EveryNTimesteps(10, CallbackList([CHECKPOINT, Own()])), Attention.STEPS),
