@@ -12,6 +12,10 @@ from sb3_a3c.engines.protocol import Action, Losses
 from sb3_a3c.env_slices import LayerState
 from sb3_a3c.normalization import Course
 
+#: Arrays of a rollout buffer that are filled step by step, and those that are there when all steps are.
+ARRAYS_OF_STEPS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
+ARRAYS_IN_THE_END = ("advantages", "returns")
+
 
 @dataclass(frozen=True)
 class States:

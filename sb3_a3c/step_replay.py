@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from sb3_a3c.attention import Attention
 from sb3_a3c.env_slices import changes_with_episodes, state_at, write_state
 from sb3_a3c.normalization import running_statistics, set_moments
-from sb3_a3c.rollout import Ending, Rollout, beside
+from sb3_a3c.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Ending, Rollout, beside
 
 if TYPE_CHECKING:
     from sb3_a3c.a3c import A3C
@@ -77,7 +77,9 @@ def _show_states(model: "A3C", callback: BaseCallback, rollouts: Sequence[Rollou
 def _show_all(model: "A3C", callback: BaseCallback, rollouts: Sequence[Rollout]) -> bool:
     """Its local variables have the names that they have in SB3's."""
     buffers = [rollout.rollout_buffer for rollout in rollouts]
-    segment = {name: beside([getattr(buffer, name) for buffer in buffers], axis=1) for name in (*_AT_STEPS, *_IN_THE_END)}
+    segment = {
+        name: beside([getattr(buffer, name) for buffer in buffers], axis=1) for name in (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END)
+    }
     rollout_buffer = model.rollout_buffer
     rollout_buffer.reset()
     shown: dict[str, Any] = {
@@ -101,7 +103,7 @@ def _show_all(model: "A3C", callback: BaseCallback, rollouts: Sequence[Rollout])
         if not callback.on_step():
             return False
         model._update_info_buffer(shown["infos"], dones)
-        for name in _AT_STEPS:
+        for name in ARRAYS_OF_STEPS:
             _copy_row(segment[name], getattr(rollout_buffer, name), n_steps)
         rollout_buffer.pos = n_steps + 1
         model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
@@ -112,11 +114,6 @@ def _show_all(model: "A3C", callback: BaseCallback, rollouts: Sequence[Rollout])
     callback.update_locals(shown)
     callback.on_rollout_end()
     return True
-
-
-#: Arrays of a rollout buffer, filled step by step, and when all steps are there.
-_AT_STEPS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
-_IN_THE_END = ("advantages", "returns")
 
 
 def _endings(rollouts: Sequence[Rollout]) -> list[Ending]:

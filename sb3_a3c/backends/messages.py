@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.backends.failures import Failure
 from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.rollout import Rollout
+from sb3_a3c.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Rollout
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def lighten(rollout: Rollout) -> Rollout:
     """
     buffer = rollout.rollout_buffer
     light = object.__new__(RolloutBuffer)  # arrays alone: its spaces and all else the main process has itself
-    names = _LOGGED_ARRAYS if rollout.steps is None else _ALL_ARRAYS
+    names = _LOGGED_ARRAYS if rollout.steps is None else (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END)
     light.__dict__.update({name: getattr(buffer, name) for name in names})
     if rollout.steps is not None:
         return replace(rollout, rollout_buffer=light)
@@ -133,7 +133,6 @@ def lighten(rollout: Rollout) -> Rollout:
     return replace(rollout, rollout_buffer=light, endings=endings, last_values=_NOTHING)
 
 
-_ALL_ARRAYS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns")
 #: The explained variance is computed from these.
 _LOGGED_ARRAYS = ("values", "returns")
 #: What ``_update_info_buffer`` reads.
