@@ -14,7 +14,15 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_a3c.arguments import FORMAT, check_arguments, check_n_workers, check_origin, check_std_scale, resolve_n_workers
+from sb3_a3c.arguments import (
+    FORMAT,
+    check_arguments,
+    check_budget,
+    check_hyperparameters,
+    check_n_workers,
+    check_origin,
+    resolve_n_workers,
+)
 from sb3_a3c.backends import RolloutOrder, prepare_backend
 from sb3_a3c.cores import usable_cores
 from sb3_a3c.engines import choose_engine
@@ -188,7 +196,7 @@ class A3C(OnPolicyAlgorithm):
         check_origin(self)
         check_arguments(self)
         super()._setup_model()
-        check_std_scale(self)
+        check_hyperparameters(self)
         choose_engine(self.engine, self.policy)
 
     def _excluded_save_params(self) -> list[str]:
@@ -217,9 +225,10 @@ class A3C(OnPolicyAlgorithm):
         :param reset_num_timesteps: Whether to begin at 0 steps, with reset environments, or to go on
         :param progress_bar: Whether to show a progress bar
         :return: The model itself
-        :raises ValueError: if another ``learn()`` is using the environments
+        :raises ValueError: if another ``learn()`` is using the environments, or an argument is not of the allowed values
         :raises BaseException: what a worker or a callback raised, itself; the model can be used and can learn on
         """
+        check_budget(total_timesteps, log_interval)
         with claim(self.env):
             total_timesteps, callback = self._setup_learn(
                 total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar

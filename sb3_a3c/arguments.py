@@ -55,7 +55,7 @@ def resolve_n_workers(model: "A3C", n_envs: int) -> int:
     :param model: The model that is to learn
     :param n_envs: How many environments it has
     :return: How many workers it will have
-    :raises ValueError: if it was to have more than there are environments, or one argument has another number of values
+    :raises ValueError: if it was to have more than there are environments, or an argument does not fit so many
     """
     n_workers = n_envs if model.n_workers is None else int(model.n_workers)
     if n_workers > n_envs:
@@ -64,6 +64,9 @@ def resolve_n_workers(model: "A3C", n_envs: int) -> int:
         value = getattr(model, name)
         if isinstance(value, Sequence):
             _check(len(value) == n_workers, name, value, f"a number, or {n_workers} of them: one a worker")
+    one_step = model.n_steps * (n_envs // n_workers) == 1
+    allowed = "False where a worker's rollout is a single step: n_steps is 1, and it has one environment"
+    _check(not (model.normalize_advantage and one_step), "normalize_advantage", True, allowed)
     return n_workers
 
 
@@ -80,25 +83,47 @@ def check_arguments(model: "A3C") -> None:
     _check(_is_whole(model.max_lead) and model.max_lead >= 0, "max_lead", model.max_lead, "a whole number of at least 0")
     _check(isinstance(model.use_locking, bool), "use_locking", model.use_locking, "True or False")
     _check_backend_kwargs(model.backend, model.backend_kwargs)
-    for name in _OF_WORKERS:
-        value = getattr(model, name)
-        _check(all(_is_finite(number) for number in _each(value)), name, value, "a number, or one a worker")
+    _check(_is_whole(model.n_steps) and model.n_steps >= 1, "n_steps", model.n_steps, "a whole number of at least 1")
+    _check_numbers(model)
     for name in ("learning_rate", "vf_learning_rate"):
         _check_learning_rate(name, getattr(model, name))
 
 
-def check_std_scale(model: "A3C") -> None:
+def check_budget(total_timesteps: Any, log_interval: Any) -> None:
     """
-    :param model: A model with its policy
-    :raises ValueError: if a scale is not positive, or the policy has nothing to scale
+    :param total_timesteps: How many steps to learn from
+    :param log_interval: Rollouts between two logs, None: no logs
+    :raises ValueError: if one is not a number to count to
     """
-    scales = _each(model.std_scale)
-    _check(all(scale > 0 for scale in scales), "std_scale", model.std_scale, "above 0")
-    if any(scale != 1 for scale in scales):
+    _check(_is_finite(total_timesteps), "total_timesteps", total_timesteps, "a number")
+    counts = log_interval is None or (_is_whole(log_interval) and log_interval >= 1)
+    _check(counts, "log_interval", log_interval, "None or a whole number of at least 1")
+
+
+def check_hyperparameters(model: "A3C") -> None:
+    """
+    :param model: A model with its policy, in the midst of learning too: callbacks may change what workers compute with
+    :raises ValueError: if a number is not one to compute with, or the policy has nothing to scale
+    """
+    _check_numbers(model)
+    if any(scale != 1 for scale in _each(model.std_scale)):
         log_std = getattr(model.policy, "log_std", None)
         has_own = isinstance(log_std, th.nn.Parameter) and log_std.requires_grad
         kind = f"{type(model.policy).__name__} for {model.action_space}"
         _check(has_own, "std_scale", model.std_scale, f"1.0 for a policy without a log_std to learn, as is this {kind}")
+
+
+def _check_numbers(model: "A3C") -> None:
+    for name in ("gamma", "gae_lambda"):
+        value = getattr(model, name)
+        _check(_is_finite(value) and 0 <= value <= 1, name, value, "a number from 0 to 1")
+    _check(_is_finite(model.vf_coef), "vf_coef", model.vf_coef, "a number")
+    norm, allowed = model.max_grad_norm, "a number above 0, or inf for gradients that are not clipped"
+    _check(isinstance(norm, Real) and norm > 0, "max_grad_norm", norm, allowed)
+    for name in _OF_WORKERS:
+        value = getattr(model, name)
+        _check(all(_is_finite(number) for number in _each(value)), name, value, "a number, or one a worker")
+    _check(all(scale > 0 for scale in _each(model.std_scale)), "std_scale", model.std_scale, "above 0")
 
 
 def _check_backend_kwargs(backend: str, backend_kwargs: Any) -> None:

@@ -62,11 +62,12 @@ class Hyperparameters:
         """
         :param progress_remaining: From 1 (start) to 0 (end)
         :return: The learning rates of the actor and of the critic
+        :raises ValueError: if one is not a number to multiply a gradient by
         """
-        learning_rate = self.lr_schedule(progress_remaining)
+        learning_rate = _finite("learning_rate", self.lr_schedule, progress_remaining)
         if self.vf_lr_schedule is None:
             return learning_rate, learning_rate
-        return learning_rate, self.vf_lr_schedule(progress_remaining)
+        return learning_rate, _finite("vf_learning_rate", self.vf_lr_schedule, progress_remaining)
 
 
 def of_worker(values: float | Sequence[float], worker: int) -> float:
@@ -76,3 +77,11 @@ def of_worker(values: float | Sequence[float], worker: int) -> float:
     :return: That worker's
     """
     return values[worker] if isinstance(values, Sequence) else values
+
+
+def _finite(name: str, schedule: Schedule, progress_remaining: float) -> float:
+    """Below 0 as in A2C: a schedule that falls to 0 does so in the last rollout, which goes beyond the end."""
+    rate = schedule(progress_remaining)
+    if not math.isfinite(rate):
+        raise ValueError(f"{name} must be finite, but it is {rate} when the progress remaining is {progress_remaining:g}")
+    return rate

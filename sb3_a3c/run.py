@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from sb3_a3c.arguments import check_std_scale, resolve_n_workers
+from sb3_a3c.arguments import check_hyperparameters, resolve_n_workers
 from sb3_a3c.attention import Attention, attention_of
 from sb3_a3c.backends import Backend, SeenWorker, make_backend
 from sb3_a3c.backends.scheduled import ScheduledBackend
@@ -193,7 +193,8 @@ def _seeds(model: "A3C", n_workers: int) -> Sequence[np.random.SeedSequence | No
 
 def _follow_hyperparameters(model: "A3C", workers: Sequence[SeenWorker]) -> None:
     """A callback may have changed them; workers learn with the new ones from their next rollout on."""
-    check_std_scale(model)
+    check_hyperparameters(model)
+    resolve_n_workers(model, model.n_envs)  # so many values of those that may differ by worker
     for worker in workers:
         worker.hyperparameters = Hyperparameters.of(model, worker.index)
 

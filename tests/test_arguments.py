@@ -76,6 +76,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"learning_rate": lambda _: -1.0}, "learning_rate must be .*, but it is -1.0"),
     ({"vf_learning_rate": float("inf")}, "vf_learning_rate must be .*, but it is inf"),
     ({"vf_learning_rate": "fast"}, "vf_learning_rate must be .*, but it is 'fast'"),
+    ({"n_steps": 0}, "n_steps must be a whole number of at least 1, but it is 0"),
+    ({"n_steps": 2.5}, "n_steps must be .*, but it is 2.5"),
+    ({"gamma": 1.1}, "gamma must be a number from 0 to 1, but it is 1.1"),
+    ({"gamma": "high"}, "gamma must be .*, but it is 'high'"),
+    ({"gae_lambda": None}, "gae_lambda must be a number from 0 to 1, but it is None"),
+    ({"vf_coef": float("nan")}, "vf_coef must be a number, but it is nan"),
+    ({"max_grad_norm": float("nan")}, "max_grad_norm must be a number above 0, or inf .*, but it is nan"),
+    ({"max_grad_norm": 0}, "max_grad_norm must be .*, but it is 0"),
+    ({"max_grad_norm": None}, "max_grad_norm must be .*, but it is None"),
+    ({"n_steps": 1, "normalize_advantage": True}, "normalize_advantage must be False where .* a single step"),
 ]
 
 
@@ -84,6 +94,70 @@ def test_bad_arguments(kwargs: dict[str, Any], message: str) -> None:
     env = make_vec_env("CartPole-v1", n_envs=2)
     with pytest.raises(ValueError, match=message):
         A3C("MlpPolicy", env, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"total_timesteps": float("nan")}, "total_timesteps must be a number, but it is nan"),
+        ({"total_timesteps": "many"}, "total_timesteps must be a number, but it is 'many'"),
+        ({"total_timesteps": 20, "log_interval": 0}, "log_interval must be None or a whole number of at least 1, but it is 0"),
+    ],
+)
+def test_bad_arguments_of_learn(kwargs: dict[str, Any], message: str) -> None:
+    model = A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2))
+    with pytest.raises(ValueError, match=message):
+        model.learn(**kwargs)
+    assert model.num_timesteps == 0 and model.learn(20).num_timesteps == 20
+
+
+class _Changes(BaseCallback):
+    def __init__(self, name: str, value: Any) -> None:
+        super().__init__()
+        self.name, self.value = name, value
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps == 100:
+            setattr(self.model, self.name, self.value)
+        return True
+
+
+@pytest.mark.parametrize(("n_workers", "engine"), [(1, "torch"), (2, "torch"), (2, "fused")])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("gamma", float("nan"), "gamma must be a number from 0 to 1, but it is nan"),
+        ("max_grad_norm", float("nan"), "max_grad_norm must be a number above 0, or inf .*, but it is nan"),
+        ("ent_coef", [0.0, 0.1, 0.2], "ent_coef must be a number, or . of them: one a worker, but it is"),
+    ],
+)
+def test_bad_values_from_callbacks(n_workers: int, engine: str, name: str, value: Any, message: str) -> None:
+    model = A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2), n_workers=n_workers, engine=engine)
+    before = getattr(model, name)
+    with pytest.raises(ValueError, match=message):
+        model.learn(1_000, _Changes(name, value))
+    assert 100 <= model.num_timesteps < 1_000
+    assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
+    setattr(model, name, before)
+    assert model.learn(20).num_timesteps == 20
+
+
+@pytest.mark.parametrize(
+    ("n_workers", "backend", "engine"), [(1, "thread", "torch"), (2, "thread", "fused"), (2, "process", "fused")]
+)
+@pytest.mark.parametrize("name", ["learning_rate", "vf_learning_rate"])
+def test_a_schedule_that_ends_in_nan(n_workers: int, backend: str, engine: str, name: str) -> None:
+    """No step is made with it: the parameters stay finite."""
+    rates: dict[str, Any] = {name: _nan_below_a_half}
+    env = make_vec_env("CartPole-v1", n_envs=2)
+    model = A3C("MlpPolicy", env, n_workers=n_workers, backend=backend, engine=engine, **rates)
+    with pytest.raises(ValueError, match=f"^{name} must be finite, but it is nan when the progress remaining is 0.4"):
+        model.learn(1_000)
+    assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
+
+
+def _nan_below_a_half(progress_remaining: float) -> float:
+    return 1e-3 if progress_remaining >= 0.5 else float("nan")
 
 
 def test_bad_n_workers_with_an_environment_id() -> None:
