@@ -153,13 +153,14 @@ def main() -> None:
     rows = [cells(env_id, summary, of_task[0]) for env_id, of_task in summaries.items() for summary in of_task]
     thresholds = ", ".join(f"{of_task[0].threshold:g} ({env_id})" for env_id, of_task in summaries.items())
     steps = ", ".join(f"{_n_timesteps(env_id, args.budget):,} ({env_id})" for env_id in tasks)
+    episodes = ", ".join(f"{TASKS[env_id].n_eval_episodes} ({env_id})" for env_id in tasks)
     notes = [
         f"{args.repetitions} seed(s), the same steps for all algorithms: {steps}. Returns and steps/s: interquartile means, "
         "in brackets 95 % bootstrap intervals. In A3C's time: the return when as many seconds had gone by as A3C took for all "
         "its steps.",
-        f"Reached: how many seeds reached, in the mean of an evaluation (10 episodes, 50 of Pendulum), {thresholds}. After: "
-        "medians of the seeds, in brackets the least and the greatest; a seed that never got there counts as later than all "
-        "others.",
+        f"Reached: how many seeds reached, in the mean of an evaluation, {thresholds}. An evaluation's episodes: {episodes}. "
+        "After: medians of the seeds, in brackets the least and the greatest; a seed that never got there counts as later "
+        "than all others.",
     ]
     if left_out := set(args.tasks.split(",")) - set(tasks):
         notes.append(f"Left out, for what they need is not installed: {', '.join(sorted(left_out))}.")

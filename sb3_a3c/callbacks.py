@@ -93,8 +93,7 @@ class WorkerReturnsCallback(BaseCallback):
 
     def __init__(self, window_size: int = 100) -> None:
         super().__init__()
-        if window_size < 1:
-            raise ValueError(f"window_size must be at least 1, but it is {window_size!r}")
+        _check_window_size(window_size)
         #: The last returns of each worker.
         self.returns: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=window_size))
 
@@ -118,8 +117,7 @@ class StalenessCallback(BaseCallback):
 
     def __init__(self, window_size: int = 1_000) -> None:
         super().__init__()
-        if window_size < 1:
-            raise ValueError(f"window_size must be at least 1, but it is {window_size!r}")
+        _check_window_size(window_size)
         #: The staleness of each of the last rollouts.
         self.staleness: deque[int] = deque(maxlen=window_size)
 
@@ -130,6 +128,11 @@ class StalenessCallback(BaseCallback):
         self.staleness.extend(self.locals.get("staleness", [0]))  # another algorithm's gradients are never stale
         histogram = th.tensor(self.staleness, dtype=th.float32)
         self.logger.record("async/staleness", histogram, exclude=("stdout", "log", "json", "csv"))
+
+
+def _check_window_size(window_size: int) -> None:
+    if window_size < 1:
+        raise ValueError(f"window_size must be at least 1, but it is {window_size!r}")
 
 
 def _episode_returns(callback: BaseCallback) -> Iterator[tuple[int, float]]:

@@ -175,9 +175,10 @@ class FlatOptimizer(ABC):
 class RMSprop(FlatOptimizer):
     """``v <- alpha v + (1 - alpha) g^2; x <- x - lr g / (sqrt(v) + eps)`` (:class:`torch.optim.RMSprop`)."""
 
-    torch_class = th.optim.RMSprop
+    torch_class: ClassVar[type[th.optim.Optimizer]] = th.optim.RMSprop
     free_options = frozenset({"alpha", "eps"})
     initial = {"square_avg": 0.0}
+    kernel = staticmethod(kernels.rmsprop_step)
 
     def _update(
         self,
@@ -190,8 +191,10 @@ class RMSprop(FlatOptimizer):
         (params, square_avg), (new_params, new_square_avg) = tensors, new_tensors
         alpha = self.options["alpha"]
         th.mul(square_avg, alpha, out=new_square_avg).addcmul_(grad, grad, value=1 - alpha)
-        denominator = new_square_avg.sqrt().add_(self.options["eps"])
-        th.addcdiv(params, grad, denominator, value=-learning_rate, out=new_params)
+        th.addcdiv(params, grad, self._denominator(new_square_avg), value=-learning_rate, out=new_params)
+
+    def _denominator(self, square_avg: th.Tensor) -> th.Tensor:
+        return square_avg.sqrt().add_(self.options["eps"])
 
     def _update_compiled(
         self,
@@ -202,42 +205,18 @@ class RMSprop(FlatOptimizer):
         n_steps: int,
     ) -> None:
         params, square_avg = arrays
-        alpha, eps = self.options["alpha"], self.options["eps"]
-        kernels.rmsprop_step(params, grad, square_avg, learning_rate, alpha, eps, *new_arrays)
+        self.kernel(params, grad, square_avg, learning_rate, self.options["alpha"], self.options["eps"], *new_arrays)
 
 
-class RMSpropTensorFlow(FlatOptimizer):
+class RMSpropTensorFlow(RMSprop):
     """``v <- alpha v + (1 - alpha) g^2; x <- x - lr g / sqrt(v + eps)``, v from 1 (SB3's ``RMSpropTFLike``)."""
 
     torch_class = RMSpropTFLike
-    free_options = frozenset({"alpha", "eps"})
     initial = {"square_avg": 1.0}
+    kernel = staticmethod(kernels.rmsprop_tf_step)
 
-    def _update(
-        self,
-        grad: th.Tensor,
-        tensors: Sequence[th.Tensor],
-        new_tensors: Sequence[th.Tensor],
-        learning_rate: float,
-        n_steps: int,
-    ) -> None:
-        (params, square_avg), (new_params, new_square_avg) = tensors, new_tensors
-        alpha = self.options["alpha"]
-        th.mul(square_avg, alpha, out=new_square_avg).addcmul_(grad, grad, value=1 - alpha)
-        denominator = new_square_avg.add(self.options["eps"]).sqrt_()
-        th.addcdiv(params, grad, denominator, value=-learning_rate, out=new_params)
-
-    def _update_compiled(
-        self,
-        grad: np.ndarray,
-        arrays: Sequence[np.ndarray],
-        new_arrays: Sequence[np.ndarray],
-        learning_rate: float,
-        n_steps: int,
-    ) -> None:
-        params, square_avg = arrays
-        alpha, eps = self.options["alpha"], self.options["eps"]
-        kernels.rmsprop_tf_step(params, grad, square_avg, learning_rate, alpha, eps, *new_arrays)
+    def _denominator(self, square_avg: th.Tensor) -> th.Tensor:
+        return square_avg.add(self.options["eps"]).sqrt_()
 
     def step_entry(self, n_steps: int) -> int:
         """As :meth:`FlatOptimizer.step_entry`; here it is a number."""
