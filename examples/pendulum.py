@@ -11,8 +11,6 @@ import argparse
 from pathlib import Path
 
 import gymnasium as gym
-from matplotlib.figure import Figure
-from pandas import DataFrame
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
@@ -25,11 +23,13 @@ N_ENVS = 8
 GAMMA = 0.9
 
 
-def draw_learning_curve(episodes: DataFrame, path: Path) -> None:
+def draw_learning_curve(out: Path) -> None:
     """
-    :param episodes: What VecMonitor wrote: return ``r``, length ``l`` and time of the end ``t`` of each episode
-    :param path: The picture to write
+    :param out: The folder where VecMonitor wrote, of each episode, return ``r``, length ``l`` and time of the end ``t``
     """
+    from matplotlib.figure import Figure  # here, for worker processes import this script too, and have no time
+
+    episodes = load_results(str(out))
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     average = episodes.r.rolling(100, min_periods=1).mean()
@@ -44,7 +44,7 @@ def draw_learning_curve(episodes: DataFrame, path: Path) -> None:
     axes[0].set_ylabel("episode return")
     axes[0].legend(loc="lower right")
     figure.suptitle(f"A3C on {ENV_ID}")
-    figure.savefig(path, dpi=120)
+    figure.savefig(out / "learning_curve.png", dpi=120)
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
     model.save(args.out / "model.zip")
     env.save(str(args.out / "vecnormalize.pkl"))
     env.close()
-    draw_learning_curve(load_results(str(args.out)), args.out / "learning_curve.png")
+    draw_learning_curve(args.out)
 
     eval_env = VecNormalize.load(str(args.out / "vecnormalize.pkl"), VecMonitor(DummyVecEnv([lambda: gym.make(ENV_ID)] * 50)))
     eval_env.training = eval_env.norm_reward = False
