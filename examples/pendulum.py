@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A3C learns Pendulum.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/pendulum"), help="the folder to write to")
-    parser.add_argument("--timesteps", type=int, default=300_000)
+    parser.add_argument("--timesteps", type=int, default=200_000)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
