@@ -99,6 +99,23 @@ def test_a_script_without_a_guard_is_told(start_method: str, tmp_path: Path) -> 
     assert "ended by itself (exit code 1) before it was ready" in last and 'if __name__ == "__main__":' in last
 
 
+def _learn_twice(_: int) -> tuple[str, int]:
+    env = make_vec_env("CartPole-v1", n_envs=2)
+    model = A3C("MlpPolicy", env, n_workers=2, backend="process")
+    try:
+        model.learn(20)
+    except ValueError as error:
+        model.backend = "thread"
+        return str(error), model.learn(20).num_timesteps
+    return "", model.num_timesteps
+
+
+def test_a_process_that_may_have_no_children_is_told() -> None:
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        message, num_timesteps = pool.map(_learn_twice, [0])[0]
+    assert message.startswith("backend must be 'thread' or 'serial' in a daemonic process") and num_timesteps == 20
+
+
 def test_a_script_with_a_guard_and_its_own_classes(tmp_path: Path) -> None:
     """Environments, errors and schedules are defined in the script itself."""
     process = run_script(

@@ -57,6 +57,7 @@ class ProcessBackend:
     :param max_restarts: How often, in all, a worker that has died is replaced. One that dies before it was ever ready is not
     :param worker_timeout: Seconds after which a worker that has not finished a rollout is killed and replaced, None: it never
         is, and there is but a warning after a minute
+    :raises ValueError: if this process may not start any
     """
 
     elsewhere: ClassVar[bool] = True
@@ -79,6 +80,11 @@ class ProcessBackend:
         max_restarts: int = 10,
         worker_timeout: float | None = None,
     ) -> None:
+        if multiprocessing.current_process().daemon:
+            raise ValueError(
+                "backend must be 'thread' or 'serial' in a daemonic process, as those of multiprocessing.Pool are, for it may "
+                "have no processes of its own, but it is 'process'"
+            )
         self._max_lead = max_lead
         self._quota = Quota(specs, n_rollouts, rollout_order)
         self._quota.share_memory()
