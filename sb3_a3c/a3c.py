@@ -17,8 +17,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_a3c.arguments import (
     FORMAT,
     check_arguments,
-    check_budget,
     check_hyperparameters,
+    check_learn,
     check_n_workers,
     check_origin,
     resolve_n_workers,
@@ -225,10 +225,11 @@ class A3C(OnPolicyAlgorithm):
         :param reset_num_timesteps: Whether to begin at 0 steps, with reset environments, or to go on
         :param progress_bar: Whether to show a progress bar
         :return: The model itself
-        :raises ValueError: if another ``learn()`` is using the environments, or an argument is not of the allowed values
+        :raises ValueError: if there are no environments, if another ``learn()`` is using them, or if an argument is not of
+            the allowed values
         :raises BaseException: what a worker or a callback raised, itself; the model can be used and can learn on
         """
-        check_budget(total_timesteps, log_interval)
+        check_learn(self, total_timesteps, log_interval)
         with claim(self.env):
             total_timesteps, callback = self._setup_learn(
                 total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar

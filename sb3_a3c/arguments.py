@@ -89,12 +89,14 @@ def check_arguments(model: "A3C") -> None:
         _check_learning_rate(name, getattr(model, name))
 
 
-def check_budget(total_timesteps: Any, log_interval: Any) -> None:
+def check_learn(model: "A3C", total_timesteps: Any, log_interval: Any) -> None:
     """
+    :param model: A model that is to learn
     :param total_timesteps: How many steps to learn from
     :param log_interval: Rollouts between two logs, None: no logs
-    :raises ValueError: if one is not a number to count to
+    :raises ValueError: if it has no environment, or one of these is not a number to count to
     """
+    _check(model.env is not None, "env", model.env, "given to load(), or with set_env(), before the model learns")
     _check(_is_finite(total_timesteps), "total_timesteps", total_timesteps, "a number")
     counts = log_interval is None or (_is_whole(log_interval) and log_interval >= 1)
     _check(counts, "log_interval", log_interval, "None or a whole number of at least 1")

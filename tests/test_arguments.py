@@ -111,6 +111,15 @@ def test_bad_arguments_of_learn(kwargs: dict[str, Any], message: str) -> None:
     assert model.num_timesteps == 0 and model.learn(20).num_timesteps == 20
 
 
+def test_learning_without_an_environment(tmp_path: Path) -> None:
+    A3C("MlpPolicy", "CartPole-v1").save(tmp_path / "model")
+    model = A3C.load(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"env must be given to load\(\), or with set_env\(\), .* but it is None"):
+        model.learn(20)
+    model.set_env(make_vec_env("CartPole-v1", n_envs=model.n_envs))
+    assert model.learn(20).num_timesteps == 20
+
+
 class _Changes(BaseCallback):
     def __init__(self, name: str, value: Any) -> None:
         super().__init__()
