@@ -100,8 +100,7 @@ def test_a_script_without_a_guard_is_told(start_method: str, tmp_path: Path) -> 
 
 
 def _learn_twice(_: int) -> tuple[str, int]:
-    env = make_vec_env("CartPole-v1", n_envs=2)
-    model = A3C("MlpPolicy", env, n_workers=2, backend="process")
+    model = make_model(make_vec_env("CartPole-v1", n_envs=2))
     try:
         model.learn(20)
     except ValueError as error:
