@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import cloudpickle
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -11,17 +10,6 @@ from torch import nn
 #: Each parameter starts at a multiple of so many elements (64 bytes of float32), where torch would have put a tensor of
 #: its own: the last bits of a matrix product depend on it.
 _ALIGNMENT = 16
-
-
-def clone_policy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
-    """
-    A policy of its own with equal parameters, buffers and optimizer. (``copy.deepcopy`` fails once a policy has
-    learned or with gSDE, for it then holds tensors of a graph; building a new one would draw random numbers.)
-
-    :param policy: The policy to clone
-    :return: The clone, which shares nothing with the original
-    """
-    return cloudpickle.loads(cloudpickle.dumps(policy))
 
 
 #: Parameters, or their gradient, of shape ``(size,)``; an array where compiled code is all that computes with it.

@@ -20,8 +20,9 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import update_learning_rate
 
 import sb3_a3c.engines.kernels as kernels
-from sb3_a3c.layout import Layout, Vector, clone_policy
+from sb3_a3c.layout import Layout, Vector
 from sb3_a3c.memory import Memory
+from sb3_a3c.policy_copies import clone_policy
 
 
 class FlatOptimizer(ABC):

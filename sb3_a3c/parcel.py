@@ -19,9 +19,11 @@ from typing import Any
 import cloudpickle
 import torch as th
 from stable_baselines3.common.monitor import ResultsWriter
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_a3c.file_lock import FileLock
+from sb3_a3c.policy_copies import reduce_policy
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class _Pickler(cloudpickle.Pickler):
         if isinstance(obj, VecEnvWrapper):
             state = {name: value for name, value in vars(obj).items() if name != "class_attributes"}
             return object.__new__, (type(obj),), state, None, None, _set_state
+        if isinstance(obj, ActorCriticPolicy):
+            return reduce_policy(obj)
         if isinstance(obj, SubprocVecEnv):
             return object.__new__, (type(obj),), {**vars(obj), "processes": [], "work_remotes": []}
         return super().reducer_override(obj)

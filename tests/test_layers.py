@@ -41,7 +41,7 @@ ROWS = [
     ["optimizers", "hyperparameters", "file_lock"],
     ["lean_vec_envs"],
     ["normalization"],
-    ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores", "attention"],
+    ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores", "attention", "policy_copies"],
     ["bounded_policy"],
 ]
 

@@ -16,6 +16,7 @@ from sb3_a3c.env_slices import begins_anew_elsewhere, discard_answers
 from sb3_a3c.faults import name_environments
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.parcel import Parcel, pack, reclaim_files, unpack
+from sb3_a3c.policy_copies import CannotCopyPolicy
 
 #: What to do about a process that can't be started, because the script that it imports starts another.
 GUARD = """\
@@ -256,6 +257,8 @@ class RemoteWorker:
 def _pack(assignment: Assignment) -> Parcel:
     try:
         return pack(assignment)
+    except CannotCopyPolicy:
+        raise
     except Exception as error:
         raise TypeError(
             f"{name_environments(assignment.spec.env_indices)}, or something else that worker {assignment.spec.index} needs, "

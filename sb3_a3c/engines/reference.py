@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer
 from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.layout import Layout, Vector, clone_policy
+from sb3_a3c.layout import Layout, Vector
+from sb3_a3c.policy_copies import clone_policy
 
 
 class ReferenceEngine:
