@@ -12,25 +12,14 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from multiprocessing.reduction import DupFd
-from typing import Any, Protocol
+from typing import Any
 
-
-class Lock(Protocol):
-    """What this and ``threading.Lock`` have in common."""
-
-    def acquire(self, blocking: bool = True) -> bool:
-        """
-        :param blocking: Whether to wait for it
-        :return: Whether it is now held
-        """
-
-    def release(self) -> None:
-        """Let go of it."""
+from sb3_a3c.locks import take
 
 
 class FileLock:
     """
-    See :class:`Lock`. It can be handed to a process that is being started.
+    See :class:`~sb3_a3c.locks.Lock`. It can be handed to a process that is being started.
 
     :param descriptor: Of the file that is locked; None: a new one, without a name, so nothing is ever left behind
     """
@@ -42,8 +31,21 @@ class FileLock:
         self._descriptor = descriptor
         weakref.finalize(self, os.close, descriptor)  # as shared memory, it is there as long as somebody has it
 
+    def __enter__(self) -> float:
+        try:
+            return take(self.acquire)
+        except BaseException:
+            self.free()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
     def acquire(self, blocking: bool = True) -> bool:
-        """See :meth:`Lock.acquire`."""
+        """
+        :param blocking: Whether to wait for it
+        :return: Whether it is now held
+        """
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -51,8 +53,12 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """See :meth:`Lock.release`."""
+        """Release it; this has no effect on what another process holds."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+    def free(self) -> None:
+        """See :meth:`~sb3_a3c.locks.Lock.free`."""
+        self.release()
 
     def __reduce__(self) -> tuple[Callable[[Any], "FileLock"], tuple[Any]]:
         return _received, (DupFd(self._descriptor),)

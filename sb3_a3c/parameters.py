@@ -10,8 +10,6 @@ stays from a process that was killed. Counters and normalization statistics are 
 the GIL. No caller holds a lock of its own while it pulls or pushes.
 """
 
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,16 +20,12 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 import sb3_a3c.engines.kernels as kernels
-from sb3_a3c.file_lock import FileLock, Lock
+from sb3_a3c.file_lock import FileLock
 from sb3_a3c.layout import Layout, Vector
+from sb3_a3c.locks import Lock, ThreadLock
 from sb3_a3c.memory import Memory
 from sb3_a3c.normalization import JournaledMeanStd, SharedMeanStd, moments_of, set_moments
 from sb3_a3c.optimizers import TorchOptimizer, make_optimizer
-
-#: How often a worker that finds the lock taken lets others run and tries again, before it queues for the lock. An update
-#: of a small network takes less time than to be woken up. In threads, moreover, who was handed the lock would have to wait
-#: for the GIL while holding it, and all others for the lock: once begun, such a convoy goes on for ever. Out of the air.
-_YIELDS = 20
 
 
 class Access(NamedTuple):
@@ -122,7 +116,7 @@ class SharedParameters:
         ]
         #: The index of the place that holds.
         self._holding = Memory(th.zeros(1, dtype=th.int64))
-        self._lock: Lock = threading.Lock()
+        self._lock: Lock = ThreadLock()
 
     def share_memory(self) -> None:
         """
@@ -178,8 +172,7 @@ class SharedParameters:
         :param statistics: The worker's normalization statistics, to be set
         :return: The version that was pulled
         """
-        waited = self._acquire()
-        try:
+        with self._lock as waited:
             place = self._place()
             if self.use_locking:
                 _copy(place.vectors[0], vector)
@@ -188,8 +181,6 @@ class SharedParameters:
             for rms, shared_rms in zip(statistics, place.statistics, strict=True):
                 set_moments(rms, moments_of(shared_rms))
             n_updates, num_timesteps, _ = place.counts.array.tolist()
-        finally:
-            self._lock.release()
         if not self.use_locking:
             _copy(place.vectors[0], vector)
         return Access(n_updates, num_timesteps, waited)
@@ -212,8 +203,7 @@ class SharedParameters:
         :param statistics: The worker's normalization statistics, whose journals are applied
         :return: The version that this update makes
         """
-        waited = self._acquire()
-        try:
+        with self._lock as waited:
             old, new = self._old_and_new()
             n_updates, num_timesteps, first_step = old.counts.array.tolist()
             n_updates, num_timesteps = n_updates + 1, num_timesteps + n_timesteps
@@ -225,8 +215,6 @@ class SharedParameters:
             if self.use_locking:
                 self.optimizer.step(old.vectors, new.vectors, gradient, learning_rates, first_step + n_updates)
             self._hold(new)
-        finally:
-            self._lock.release()
         if not self.use_locking:
             self.optimizer.step(old.vectors, new.vectors, gradient, learning_rates, first_step + n_updates)
         return Access(n_updates, num_timesteps, waited)
@@ -237,8 +225,7 @@ class SharedParameters:
 
         :param policy: The policy that was laid out
         """
-        self._acquire()
-        try:
+        with self._lock:
             old, new = self._old_and_new()
             n_steps = self.optimizer.load(policy, new.vectors)
             n_updates, num_timesteps, _ = old.counts.array.tolist()
@@ -248,8 +235,6 @@ class SharedParameters:
             for old_rms, new_rms in zip(old.statistics, new.statistics, strict=True):
                 set_moments(new_rms, moments_of(old_rms))
             self._hold(new)
-        finally:
-            self._lock.release()
 
     def save(self, policy: ActorCriticPolicy) -> None:
         """
@@ -257,14 +242,11 @@ class SharedParameters:
 
         :param policy: The policy that was laid out
         """
-        self._acquire()
-        try:
+        with self._lock:
             place = self._place()
             self.optimizer.save(policy, place.vectors, place.n_steps())
             for buffer, shared_buffer in zip(policy.buffers(), place.buffers, strict=True):
                 buffer.copy_(shared_buffer)
-        finally:
-            self._lock.release()
 
     def read(self, vector: th.Tensor, buffers: Sequence[th.Tensor], statistics: Sequence[th.Tensor]) -> int:
         """
@@ -275,8 +257,7 @@ class SharedParameters:
         :param statistics: Where the optimizer's statistics are copied to, each of shape ``(size,)``
         :return: How many gradients the optimizer has applied
         """
-        self._acquire()
-        try:
+        with self._lock:
             place = self._place()
             _copy(place.vectors[0], vector)
             for buffer, shared_buffer in zip(buffers, place.buffers, strict=True):
@@ -284,8 +265,10 @@ class SharedParameters:
             for statistic, shared_statistic in zip(statistics, place.vectors[1:], strict=True):
                 _copy(shared_statistic, statistic)
             return place.n_steps()
-        finally:
-            self._lock.release()
+
+    def free(self) -> None:
+        """Release the lock if the caller still holds it, see :meth:`~sb3_a3c.locks.Lock.free`."""
+        self._lock.free()
 
     def _place(self) -> _Place:
         return self._places[self._holding.array.item()]
@@ -298,19 +281,6 @@ class SharedParameters:
     def _hold(self, place: _Place) -> None:
         """A process that is killed has made this store or has not, for the eight bytes are stored at once."""
         self._holding.array[0] = place.index
-
-    def _acquire(self) -> float:
-        """Take the lock; the value is how many seconds that took."""
-        if self._lock.acquire(blocking=False):
-            return 0.0
-        started = time.monotonic()
-        for _ in range(_YIELDS):
-            time.sleep(0)
-            if self._lock.acquire(blocking=False):
-                break
-        else:
-            self._lock.acquire()
-        return time.monotonic() - started
 
 
 def _copy(memory: Memory, vector: Vector) -> None:

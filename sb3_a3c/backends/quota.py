@@ -1,12 +1,12 @@
 """Who may begin how many rollouts, so that a run's length is a count and not a race."""
 
-import threading
 from collections.abc import Sequence
 from typing import Literal
 
 import torch as th
 
-from sb3_a3c.file_lock import FileLock, Lock
+from sb3_a3c.file_lock import FileLock
+from sb3_a3c.locks import Lock, ThreadLock
 from sb3_a3c.memory import Memory
 from sb3_a3c.worker_spec import WorkerSpec
 
@@ -29,7 +29,7 @@ class Quota:
         self._mates = [[mate for mate, other in enumerate(self._keys) if other == key] for key in self._keys]
         self._n_rollouts = n_rollouts
         self._taken = Memory(th.zeros(len(specs), dtype=th.int64))
-        self._lock: Lock = threading.Lock()
+        self._lock: Lock = ThreadLock()
 
     def share_memory(self) -> None:
         """Move it to memory that worker processes see too. To be called before there are any."""
@@ -49,14 +49,11 @@ class Quota:
         :return: Whether it may, and if so, it has been counted
         """
         mates, taken = self._mates[worker], self._taken.array
-        self._lock.acquire()
-        try:
+        with self._lock:
             if sum(taken[mates].tolist()) >= self._n_rollouts * len(mates):
                 return False
             taken[worker] += 1  # one store, so whoever is killed has taken one or has not
             return True
-        finally:
-            self._lock.release()
 
     def taken(self, worker: int) -> int:
         """
@@ -72,8 +69,9 @@ class Quota:
         :param worker: Index of a worker that has no process now
         :param n_rollouts: Rollouts that have come from it
         """
-        self._lock.acquire()
-        try:
+        with self._lock:
             self._taken.array[worker] = n_rollouts
-        finally:
-            self._lock.release()
+
+    def free(self) -> None:
+        """Release the lock if the caller still holds it, see :meth:`~sb3_a3c.locks.Lock.free`."""
+        self._lock.free()
