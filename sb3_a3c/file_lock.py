@@ -6,15 +6,25 @@ that ended; a semaphore would stay taken, and whoever waits for it would wait fo
 of each process uses it, for the system tells processes apart and not threads.
 """
 
-import fcntl
 import os
 import tempfile
 import weakref
 from collections.abc import Callable
-from multiprocessing.reduction import DupFd
 from typing import Any
 
 from sb3_a3c.locks import take
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such module; see unsupported()
+    fcntl = None  # type: ignore[assignment]
+
+
+def unsupported() -> str | None:
+    """
+    :return: Why there is no :class:`FileLock` on this platform, None: there is
+    """
+    return "this platform has no fcntl module" if fcntl is None else None
 
 
 class FileLock:
@@ -61,6 +71,8 @@ class FileLock:
         self.release()
 
     def __reduce__(self) -> tuple[Callable[[Any], "FileLock"], tuple[Any]]:
+        from multiprocessing.reduction import DupFd  # Windows does not have it
+
         return _received, (DupFd(self._descriptor),)
 
 

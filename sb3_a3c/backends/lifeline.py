@@ -7,10 +7,14 @@ process holds its other end. Elsewhere, and if a process that was forked from th
 that reads the main process's messages finds that it is gone (:func:`watch`).
 """
 
-import fcntl
 import os
 import signal
 from multiprocessing.connection import Connection
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such module, and no worker processes
+    fcntl = None  # type: ignore[assignment]
 
 
 def tie(lifeline: Connection) -> None:

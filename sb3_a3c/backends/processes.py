@@ -11,13 +11,13 @@ semaphore is left, for none of it has a name; a worker waits for nobody but the 
 import inspect
 import math
 import multiprocessing
+import platform
 import time
 import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
-from multiprocessing import forkserver
 from queue import Empty
 from typing import Any, ClassVar, Self
 
@@ -31,6 +31,7 @@ from sb3_a3c.backends.restarts import Restarts
 from sb3_a3c.backends.watchdog import Watchdog
 from sb3_a3c.backends.worker_process import Assignment
 from sb3_a3c.faults import WorkerDied
+from sb3_a3c.file_lock import unsupported
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.rollout import Rollout
 from sb3_a3c.worker_spec import WorkerSpec
@@ -80,6 +81,7 @@ class ProcessBackend:
         max_restarts: int = 10,
         worker_timeout: float | None = None,
     ) -> None:
+        _check_platform()
         if multiprocessing.current_process().daemon:
             raise ValueError(
                 "backend must be 'thread' or 'serial' in a daemonic process, as those of multiprocessing.Pool are, for it may "
@@ -297,13 +299,23 @@ def prepare(start_method: str = "forkserver", **_: Any) -> None:
     Begin what the start of workers would wait for, if it is not there yet: the fork server loads modules for some seconds.
 
     :param start_method: How processes are to be started
+    :raises ValueError: if this platform can't have worker processes
     """
+    _check_platform()
     if start_method == "forkserver" and not getattr(multiprocessing.current_process(), "_inheriting", False):
+        from multiprocessing import forkserver  # here, for Windows has no fork server
+
         # It loads what the user wants it to, too; of no consequence if it already runs.
         wanted = getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", [])
         multiprocessing.get_context("forkserver").set_forkserver_preload([*dict.fromkeys([*wanted, *_PRELOAD])])
         with suppress(OSError):  # it is tried again when there is a worker to start
             forkserver.ensure_running()
+
+
+def _check_platform() -> None:
+    reason = unsupported()
+    if reason is not None:
+        raise ValueError(f"backend must be 'thread' or 'serial' on {platform.system()}, but it is 'process': {reason}")
 
 
 def _is_positive(value: Any) -> bool:

@@ -61,7 +61,8 @@ class ScheduledBackend:
         with one_torch_thread(len(self.workers)):
             for index in islice(self._shown, len(self.workers)):
                 while not self._arrived[index]:
-                    assert self._take_turn(), "a schedule has turns for all that is shown"
+                    if not self._take_turn():
+                        raise ValueError("schedule must have a turn for each rollout that callbacks saw, but one is missing")
                 collected.append(self._arrived[index].popleft())
             if not collected:
                 self._take_all_turns()

@@ -6,7 +6,6 @@ folder, and the system takes it back from a program that has ended, however that
 """
 
 import csv
-import fcntl
 import json
 import os
 import re
@@ -14,6 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such module; see Store.taken
+    fcntl = None  # type: ignore[assignment]
 
 from sb3_a3c.comparison.faults import BadArgument
 from sb3_a3c.comparison.run import RunResult, RunSpec
@@ -32,8 +36,10 @@ class Store:
         """
         Keep the folder to ourselves.
 
-        :raises BadArgument: if another comparison is at work there, or it can't be written to
+        :raises BadArgument: if another comparison is at work there, it can't be written to, or the platform can't lock it
         """
+        if fcntl is None:
+            raise BadArgument("a comparison needs Linux or macOS: it locks its folder with fcntl, which this platform lacks")
         try:
             (self.out / "runs").mkdir(parents=True, exist_ok=True)
             lock = open(self.out / "runs" / ".lock", "w", encoding="utf-8")
