@@ -24,9 +24,10 @@ from sb3_a3c.arguments import (
     resolve_n_workers,
 )
 from sb3_a3c.backends import RolloutOrder, prepare_backend
+from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.cores import usable_cores
 from sb3_a3c.engines import choose_engine
-from sb3_a3c.env_gate import claim
+from sb3_a3c.env_gate import Claim
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.run import run
 from sb3_a3c.schedule import Recording, Replaying
@@ -230,7 +231,9 @@ class A3C(OnPolicyAlgorithm):
         :raises BaseException: what a worker or a callback raised, itself; the model can be used and can learn on
         """
         check_learn(self, total_timesteps, log_interval)
-        with claim(self.env):
+        stack = CleanupStack()
+        with stack, stack:
+            stack.enter(Claim(self.env))
             total_timesteps, callback = self._setup_learn(
                 total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
             )

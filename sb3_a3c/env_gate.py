@@ -6,8 +6,8 @@ wait until no step is under way and keep the workers from beginning one: an envi
 and the answers in a SubprocVecEnv's pipes reach who asked. Stepping or resetting it there is refused.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import wraps
 from typing import Any
 
@@ -18,47 +18,56 @@ _REFUSED = ("reset", "step_async", "step_wait")
 _CLAIMED = "_a3c_is_learning"
 
 
-@contextmanager
-def claim(venv: VecEnv | None) -> Iterator[None]:
+class Claim:
     """
-    Keep a VecEnv to one ``learn()`` at a time.
+    Keeps a VecEnv to one ``learn()`` at a time, while it is entered.
 
     :param venv: The VecEnv; whatever wraps the same environments is the same
-    :raises ValueError: if another ``learn()`` has it, in this thread or in another
     """
-    if venv is None:  # which SB3 has its own words for
-        yield
-        return
-    attributes, token = vars(venv.unwrapped), object()
-    if attributes.setdefault(_CLAIMED, token) is not token:
-        raise ValueError(
-            f"env must not be one that another learn() is using, but this {type(venv.unwrapped).__name__} is: a learn() "
-            "within learn(), or beside it in another thread, needs environments of its own"
-        )
-    try:
-        yield
-    finally:
-        del attributes[_CLAIMED]
+
+    def __init__(self, venv: VecEnv | None) -> None:
+        self._base = None if venv is None else venv.unwrapped  # SB3 has its own words for None
+        self._token = object()
+
+    def __enter__(self) -> None:
+        """
+        :raises ValueError: if another ``learn()`` has the VecEnv, in this thread or in another
+        """
+        if self._base is not None and vars(self._base).setdefault(_CLAIMED, self._token) is not self._token:
+            raise ValueError(
+                f"env must not be one that another learn() is using, but this {type(self._base).__name__} is: a learn() "
+                "within learn(), or beside it in another thread, needs environments of its own"
+            )
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._base is not None and vars(self._base).get(_CLAIMED) is self._token:
+            del vars(self._base)[_CLAIMED]
 
 
-@contextmanager
-def gate(venv: VecEnv, reach: Callable[[Callable], Callable]) -> Iterator[None]:
+class Gate:
     """
-    Keep calls on a VecEnv apart from the steps of its slices.
+    Keeps calls on a VecEnv apart from the steps of its slices, while it is entered.
 
     :param venv: The VecEnv that was sliced, which its slices do not call
     :param reach: Makes of a method of the VecEnv one that waits, and does it where the environments live
     """
-    base = venv.unwrapped
-    for name in _WAITING:
-        setattr(base, name, reach(getattr(base, name)))
-    for name in _REFUSED:
-        setattr(base, name, _refuse(name))
-    try:
-        yield
-    finally:
+
+    def __init__(self, venv: VecEnv, reach: Callable[[Callable], Callable]) -> None:
+        self._base = venv.unwrapped
+        self._reach = reach
+        #: Methods that the user has replaced in this VecEnv. The others are the class's.
+        self._own = {name: vars(self._base)[name] for name in _WAITING + _REFUSED if name in vars(self._base)}
+
+    def __enter__(self) -> None:
+        for name in _WAITING:
+            setattr(self._base, name, self._reach(getattr(self._base, name)))
+        for name in _REFUSED:
+            setattr(self._base, name, _refuse(name))
+
+    def __exit__(self, *exc_info: object) -> None:
         for name in _WAITING + _REFUSED:
-            delattr(base, name)  # the class's own method shows again
+            vars(self._base).pop(name, None)
+        vars(self._base).update(self._own)
 
 
 def between_steps(method: Callable, env_locks: Sequence[AbstractContextManager]) -> Callable:

@@ -167,14 +167,15 @@ def state_at(stacked: list[LayerState], n_steps: int) -> list[LayerState]:
 
 def merge_counters(venv: VecEnv, slices: Sequence[VecEnv]) -> None:
     """
-    Add to a VecEnv what its slices have counted for all their environments together. To be called once.
+    Move to a VecEnv what its slices have counted for all their environments together.
 
     :param venv: The VecEnv that was sliced
     :param slices: Its slices, when they are done
     """
     for layer, *parts in zip(_layers(venv), *map(_layers, slices), strict=True):
         if isinstance(layer, VecMonitor):
-            layer.episode_count += sum(part.episode_count for part in parts)
+            for part in parts:  # both at once, so that nothing counts twice if this is interrupted and repeated
+                layer.episode_count, part.episode_count = layer.episode_count + part.episode_count, 0
         elif isinstance(layer, VecCheckNan):
             layer._user_warned = any(part._user_warned for part in parts)
 

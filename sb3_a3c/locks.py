@@ -38,7 +38,7 @@ class ThreadLock:
 
     def __enter__(self) -> float:
         try:
-            return take(self._lock.acquire)
+            return 0.0 if self._lock.acquire(False) else take(self._lock.acquire)
         except BaseException:
             self.free()
             raise

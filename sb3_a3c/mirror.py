@@ -23,6 +23,10 @@ class Mirror:
         self._policy = policy
         self._parameters = parameters
         self._params = parameters.layout.parameters(policy)
+        self._states: list[dict[str, Any]] = []
+
+    def open(self) -> None:
+        """Make the policy's parameters views. If that is interrupted, :meth:`close` undoes what was done."""
         self._bind()
 
     def refresh(self, learning_rate: float | None) -> None:
@@ -60,7 +64,7 @@ class Mirror:
         self._buffers = list(self._policy.buffers())
         self._pointers = [param.data_ptr() for param in self._params]
         self._statistics = [th.empty_like(self._vector) for _ in getattr(self._parameters.optimizer, "initial", ())]
-        self._states: list[dict[str, Any]] = []
+        self._states = []
 
     def _is_bound(self) -> bool:
         return [param.data_ptr() for param in self._params] == self._pointers

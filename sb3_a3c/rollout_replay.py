@@ -55,6 +55,12 @@ class Replay:
         #: What the callback looks at within the next rollout.
         self.attention = self._attention_to_next()
 
+    def __enter__(self) -> None:
+        self._mirror.open()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
     def show(self, rollouts: Sequence[Rollout]) -> bool:
         """
         Replay rollouts that are together of all environments, one beside the other.
@@ -90,11 +96,8 @@ class Replay:
             self._unrecorded = ()
 
     def close(self) -> None:
-        """Bring them up to date for the last time."""
-        try:
-            self.refresh()
-        finally:
-            self._mirror.close()
+        """Let go of the model's policy."""
+        self._mirror.close()
 
     def _attention_to_next(self) -> Attention:
         if self._attention == Attention.MODEL and not looks_within(self._callback, self._model.n_steps):

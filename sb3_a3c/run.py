@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from sb3_a3c.arguments import check_hyperparameters, resolve_n_workers
 from sb3_a3c.attention import Attention, attention_of
 from sb3_a3c.backends import Backend, SeenWorker, make_backend
 from sb3_a3c.backends.scheduled import ScheduledBackend
+from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.engines import choose_engine
 from sb3_a3c.engines.compilation import compile_kernels, is_compiled
-from sb3_a3c.env_gate import gate
+from sb3_a3c.env_gate import Gate
 from sb3_a3c.env_slices import CannotSlice, merge_counters, read_state, slice_vec_env, take_envs_back, write_state
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout
@@ -60,26 +61,29 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     backend = _make_backend(model, specs, parameters, n_rollouts, terms)
     replay = Replay(model, callback, attention, parameters, log_interval)
     model.logger.info(f"Learning with {len(specs)} worker(s), backend {model.backend}, engine {engine} ({why})")
-    try:
-        # A single worker rests while callbacks run, so they may do with the environments what they like.
-        with gate(venv, backend.reach) if len(specs) > 1 else nullcontext(), backend:
-            for _ in range(n_rollouts):
-                rollouts = backend.collect()
-                if recording is not None:
-                    recording.show([rollout.worker for rollout in rollouts])
-                looked_at = replay.attention >= Attention.MODEL
-                if not replay.show(rollouts):
-                    break
-                if backend.n_restarts:
-                    model.logger.record("async/restarts", backend.n_restarts)
-                if looked_at:
-                    _follow_hyperparameters(model, backend.workers)
-    finally:
-        replay.close()
-        model.policy.set_training_mode(True)
+    stack = CleanupStack()
+    with stack, stack:
+        stack.callback(lambda: _take_back(model, backend.workers, parameters))
         if recording is not None and terms is not None:
-            recording.end(terms, backend, parameters.n_updates)
-        _take_back(model, backend.workers, parameters)
+            stack.callback(lambda: recording.end(terms, backend, parameters.n_updates))
+        stack.callback(partial(model.policy.set_training_mode, True))
+        stack.enter(replay)
+        stack.callback(replay.refresh)
+        if len(specs) > 1:  # a single worker rests while callbacks run, so they may do with the environments what they like
+            stack.enter(Gate(venv, backend.reach))
+        stack.enter(backend)
+        stack.callback(parameters.free)
+        for _ in range(n_rollouts):
+            rollouts = backend.collect()
+            if recording is not None:
+                recording.show([rollout.worker for rollout in rollouts])
+            looked_at = replay.attention >= Attention.MODEL
+            if not replay.show(rollouts):
+                break
+            if backend.n_restarts:
+                model.logger.record("async/restarts", backend.n_restarts)
+            if looked_at:
+                _follow_hyperparameters(model, backend.workers)
 
 
 def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv]]:

@@ -39,7 +39,7 @@ ROWS = [
     ["engines.compilation", "engines.network"],
     ["engines.protocol", "engines.turns", "parameters", "env_slices", "parcel"],
     ["optimizers", "hyperparameters", "file_lock"],
-    ["locks"],
+    ["cleanup", "locks"],
     ["lean_vec_envs"],
     ["normalization"],
     ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores", "attention", "policy_copies"],
