@@ -114,6 +114,50 @@ def test_environments_in_their_own_processes() -> None:
         assert th.equal(mine, theirs)
 
 
+class Floats(gym.Env):
+    """Observations of eleven float32 values: those of the second environment are not aligned to 16 bytes."""
+
+    observation_space: gym.Space = gym.spaces.Box(-5, 5, (11,), np.float32)
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return self._observe(), float(action == 1), bool(self.np_random.random() < 0.1), False, {}
+
+    def _observe(self) -> np.ndarray:
+        return self.np_random.standard_normal(11).astype(np.float32)
+
+
+class Images(Floats):
+    """Images of one channel, which is moved to the front."""
+
+    observation_space = gym.spaces.Box(0, 255, (36, 36, 1), np.uint8)
+
+    def _observe(self) -> np.ndarray:
+        return self.np_random.integers(0, 256, (36, 36, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("env", [Floats, Images])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_observations_lie_elsewhere_in_memory(backend: str, env: type[Floats]) -> None:
+    """In another process they have other strides and another alignment, on which the last bits of a product depend."""
+
+    def make(backend: str) -> A3C:
+        policy = "CnnPolicy" if env is Images else "MlpPolicy"
+        return A3C(policy, make_env(env, 5), n_workers=2, backend=backend, engine="torch", seed=3, ent_coef=0.01)
+
+    recorded = make(backend)
+    with record(recorded) as schedule:
+        recorded.learn(100)
+    replayed = make("serial")
+    with replay(replayed, schedule):
+        replayed.learn(100)
+    assert_equal_to_the_last_bit(recorded, replayed)
+
+
 class BeginsAnew(gym.Wrapper, EzPickle):
     """In another process it is a new one, as those of Box2D and MuJoCo are."""
 

@@ -51,6 +51,8 @@ class ReferenceEngine:
         self._action_space = action_space
         self._turn = turn
         self._permutation: Callable[[int], np.ndarray] = np.random.permutation
+        #: One of several workers copies observations: memory of its own is laid out the same way in every backend.
+        self._copies_obs = seed is not None
         if seed is not None:
             numpy_seed, torch_seed = seed.spawn(2)
             self._permutation = np.random.default_rng(numpy_seed).permutation
@@ -145,7 +147,13 @@ class ReferenceEngine:
         return Losses(policy_loss.item(), value_loss.item(), entropy_loss.item(), finite)
 
     def _to_tensor(self, obs: VecEnvObs) -> th.Tensor | dict[str, th.Tensor]:
-        return obs_as_tensor(obs, self._policy.device)  # type: ignore[arg-type]
+        tensors = obs_as_tensor(obs, self._policy.device)  # type: ignore[arg-type]
+        if not self._copies_obs:
+            return tensors
+        # The last bits of a product depend on strides and on alignment, and an array that was pickled has others.
+        if isinstance(tensors, dict):
+            return {key: tensor.clone(memory_format=th.contiguous_format) for key, tensor in tensors.items()}
+        return tensors.clone(memory_format=th.contiguous_format)
 
     def _samples(self, rollout_buffer: RolloutBuffer) -> RolloutBufferSamples:
         """``rollout_buffer.get()`` with a generator of our own, and on a copy: the buffer itself goes to the callbacks."""
