@@ -1,6 +1,5 @@
 """A3C as an algorithm of Stable-Baselines3: its arguments, how it is set up, and ``learn()``."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch as th
@@ -14,20 +13,12 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_a3c.arguments import (
-    FORMAT,
-    check_arguments,
-    check_hyperparameters,
-    check_learn,
-    check_n_workers,
-    check_origin,
-    resolve_n_workers,
-)
+from sb3_a3c.arguments import FORMAT, check_arguments, check_learn, check_n_workers, check_policy, resolve_n_workers
 from sb3_a3c.backends import RolloutOrder, prepare_backend
 from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.cores import usable_cores
-from sb3_a3c.engines import choose_engine
 from sb3_a3c.env_gate import Claim
+from sb3_a3c.hyperparameters import PerWorker
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.run import run
 from sb3_a3c.schedule import Recording, Replaying
@@ -51,7 +42,7 @@ class A3C(OnPolicyAlgorithm):
     :param gamma: Discount factor
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator.
         Equivalent to classic advantage when set to 1.
-    :param ent_coef: Entropy coefficient for the loss calculation, or a sequence of them, one a worker
+    :param ent_coef: Entropy coefficient for the loss calculation, or one per worker (a sequence, an array or a tensor)
     :param vf_coef: Value function coefficient for the loss calculation
     :param max_grad_norm: The maximum value for the gradient clipping
     :param rms_prop_eps: RMSProp epsilon. It stabilizes square root computation in denominator of RMSProp update
@@ -89,11 +80,12 @@ class A3C(OnPolicyAlgorithm):
     :param rollout_order: ``"env"``: callbacks see one step of every environment, in order, as in SB3. ``"arrival"``:
         whoever is first, for environments of lastingly different speed; the local variable ``env_indices`` says which
     :param max_lead: Rollouts that a worker may be ahead of what callbacks have seen
-    :param std_scale: What a worker multiplies the policy's standard deviation by, or a sequence of that, one a worker, so that
-        they explore differently. It acts and learns with its own policy, and all share the rest. For a policy with a
+    :param std_scale: What a worker multiplies the policy's standard deviation by, or one number per worker, so that they
+        explore differently. It acts and learns with its own policy, and all share the rest. For a policy with a
         ``log_std`` (Box actions, gSDE too); what ``predict()`` samples is not scaled
     :param vf_learning_rate: A learning rate (or schedule) of the critic's own. ``None``: ``learning_rate``
     :raises ValueError: if an argument is not of the allowed values
+    :raises TypeError: if a subclass overrides a method that A3C does not call, such as ``train()``
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -102,7 +94,7 @@ class A3C(OnPolicyAlgorithm):
         "MultiInputPolicy": MultiInputPolicy,
         "BoundedMlpPolicy": BoundedMlpPolicy,
     }
-    ent_coef: float | Sequence[float]  # type: ignore[assignment]
+    ent_coef: PerWorker  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -112,7 +104,7 @@ class A3C(OnPolicyAlgorithm):
         n_steps: int = 5,
         gamma: float = 0.99,
         gae_lambda: float = 1.0,
-        ent_coef: float | Sequence[float] = 0.0,
+        ent_coef: PerWorker = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
         rms_prop_eps: float = 1e-5,
@@ -137,7 +129,7 @@ class A3C(OnPolicyAlgorithm):
         use_locking: bool = True,
         rollout_order: RolloutOrder = "env",
         max_lead: int = 64,
-        std_scale: float | Sequence[float] = 1.0,
+        std_scale: PerWorker = 1.0,
         vf_learning_rate: float | Schedule | None = None,
     ) -> None:
         if isinstance(env, str):
@@ -188,17 +180,14 @@ class A3C(OnPolicyAlgorithm):
             self.policy_kwargs["optimizer_kwargs"] = dict(alpha=0.99, eps=rms_prop_eps, weight_decay=0)
 
         if _init_setup_model:
-            check_arguments(self)
             if self.env is not None and resolve_n_workers(self, self.n_envs) > 1:
-                prepare_backend(backend, **(backend_kwargs or {}))  # while torch loads what the policy's optimizer needs
+                prepare_backend(backend, backend_kwargs)  # while torch loads what the policy's optimizer needs
             self._setup_model()
 
     def _setup_model(self) -> None:
-        check_origin(self)
         check_arguments(self)
         super()._setup_model()
-        check_hyperparameters(self)
-        choose_engine(self.engine, self.policy)
+        check_policy(self)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_scheduling"]

@@ -1,16 +1,18 @@
 """Checks of what a user passes to A3C: a bad argument is told at once, by name, with its value and what is allowed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch as th
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_a3c.backends import BACKENDS, RolloutOrder
-from sb3_a3c.engines import ENGINES
+from sb3_a3c.engines import ENGINES, choose_engine
+from sb3_a3c.hyperparameters import as_numbers
 
 if TYPE_CHECKING:
     from sb3_a3c.a3c import A3C
@@ -22,13 +24,54 @@ FORMAT = 1
 _OF_WORKERS = ("ent_coef", "std_scale")
 #: What the zips of other on-policy algorithms have and A2C's have not.
 _FOREIGN = ("batch_size", "n_epochs", "clip_range")
+#: Methods that SB3's on-policy algorithms call and A3C does not: what to do instead of overriding them.
+_NEVER_CALLED = {
+    "train": "a policy class with its own evaluate_actions(), an optimizer_class in policy_kwargs, or a callback",
+    "collect_rollouts": "a callback, a wrapper around the environments, or a rollout_buffer_class",
+    "_update_learning_rate": "a function of the progress remaining for learning_rate",
+}
 
 
-def check_origin(model: "A3C") -> None:
+def check_arguments(model: "A3C") -> None:
     """
-    :param model: A model that may have been loaded
-    :raises ValueError: if it is not for this A3C to go on with
+    :param model: A model with its arguments, new, loaded or about to learn; it may have no policy yet
+    :raises ValueError: if an argument is not allowed, or the model is a loaded one that this A3C can't go on with
+    :raises TypeError: if a method is overridden that is never called
     """
+    _check_origin(model)
+    _check_overrides(model)
+    check_n_workers(model.n_workers)
+    _check_one_of("backend", model.backend, BACKENDS)
+    _check_one_of("engine", model.engine, ENGINES)
+    _check_one_of("rollout_order", model.rollout_order, get_args(RolloutOrder))
+    _check(_is_whole(model.max_lead) and model.max_lead >= 0, "max_lead", model.max_lead, "a whole number of at least 0")
+    _check(isinstance(model.use_locking, bool), "use_locking", model.use_locking, "True or False")
+    _check_backend_kwargs(model.backend, model.backend_kwargs)
+    _check(_is_whole(model.n_steps) and model.n_steps >= 1, "n_steps", model.n_steps, "a whole number of at least 1")
+    _check_numbers(model)
+    for name in ("learning_rate", "vf_learning_rate"):
+        _check_learning_rate(name, getattr(model, name))
+
+
+def check_policy(model: "A3C") -> None:
+    """
+    :param model: A model with its policy
+    :raises ValueError: if the engine can't compute the policy, or the policy has nothing to scale
+    """
+    choose_engine(model.engine, model.policy)
+    _check_std_scale(model)
+
+
+def _check_overrides(model: "A3C") -> None:
+    for name, instead in _NEVER_CALLED.items():
+        if name in vars(model) or getattr(type(model), name) is not getattr(OnPolicyAlgorithm, name):
+            raise TypeError(
+                f"{name}() must not be overridden, but {type(model).__name__} overrides it: A3C never calls it, because its "
+                f"workers collect rollouts and learn from them by themselves. Use {instead} instead"
+            )
+
+
+def _check_origin(model: "A3C") -> None:
     policy_class = model.policy_class
     is_policy = isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)
     allowed = "a name, or a class of actor-critic policies; a zip is to be A3C's or A2C's"
@@ -57,36 +100,19 @@ def resolve_n_workers(model: "A3C", n_envs: int) -> int:
     :return: How many workers it will have
     :raises ValueError: if it was to have more than there are environments, or an argument does not fit so many
     """
+    check_n_workers(model.n_workers)
     n_workers = n_envs if model.n_workers is None else int(model.n_workers)
     if n_workers > n_envs:
         _check(False, "n_workers", n_workers, f"at most the number of environments, {n_envs}")
     for name in _OF_WORKERS:
         value = getattr(model, name)
-        if isinstance(value, Sequence):
-            _check(len(value) == n_workers, name, value, f"a number, or {n_workers} of them: one a worker")
-    one_step = model.n_steps * (n_envs // n_workers) == 1
+        numbers = as_numbers(value)
+        if isinstance(numbers, list):
+            _check(len(numbers) == n_workers, name, value, f"a number, or {n_workers} of them: one per worker")
+    one_step = model.n_steps == 1 and n_envs // n_workers == 1
     allowed = "False where a worker's rollout is a single step: n_steps is 1, and it has one environment"
     _check(not (model.normalize_advantage and one_step), "normalize_advantage", True, allowed)
     return n_workers
-
-
-def check_arguments(model: "A3C") -> None:
-    """
-    :param model: A model with the arguments that are A3C's own
-    :raises ValueError: if one of them is of a kind or value that is not allowed
-    """
-    check_n_workers(model.n_workers)
-    _check(model.backend in BACKENDS, "backend", model.backend, f"one of {sorted(BACKENDS)}")
-    _check(model.engine in ENGINES, "engine", model.engine, f"one of {sorted(ENGINES)}")
-    orders = get_args(RolloutOrder)
-    _check(model.rollout_order in orders, "rollout_order", model.rollout_order, f"one of {sorted(orders)}")
-    _check(_is_whole(model.max_lead) and model.max_lead >= 0, "max_lead", model.max_lead, "a whole number of at least 0")
-    _check(isinstance(model.use_locking, bool), "use_locking", model.use_locking, "True or False")
-    _check_backend_kwargs(model.backend, model.backend_kwargs)
-    _check(_is_whole(model.n_steps) and model.n_steps >= 1, "n_steps", model.n_steps, "a whole number of at least 1")
-    _check_numbers(model)
-    for name in ("learning_rate", "vf_learning_rate"):
-        _check_learning_rate(name, getattr(model, name))
 
 
 def check_learn(model: "A3C", total_timesteps: Any, log_interval: Any) -> None:
@@ -94,12 +120,19 @@ def check_learn(model: "A3C", total_timesteps: Any, log_interval: Any) -> None:
     :param model: A model that is to learn
     :param total_timesteps: How many steps to learn from
     :param log_interval: Rollouts between two logs, None: no logs
-    :raises ValueError: if it has no environment, or one of these is not a number to count to
+    :raises ValueError: if it has no environment, one of these is not a number to count to, or an argument that was allowed
+        when the model was made has been changed to a value that is not
     """
+    check_arguments(model)
+    buffer_size = model.rollout_buffer.buffer_size
+    allowed = f"what it was when the model was made, {buffer_size}: the rollout buffer has so many steps"
+    _check(model.n_steps == buffer_size, "n_steps", model.n_steps, allowed)
     _check(model.env is not None, "env", model.env, "given to load(), or with set_env(), before the model learns")
     _check(_is_finite(total_timesteps), "total_timesteps", total_timesteps, "a number")
     counts = log_interval is None or (_is_whole(log_interval) and log_interval >= 1)
     _check(counts, "log_interval", log_interval, "None or a whole number of at least 1")
+    resolve_n_workers(model, model.n_envs)
+    check_policy(model)
 
 
 def check_hyperparameters(model: "A3C") -> None:
@@ -108,6 +141,10 @@ def check_hyperparameters(model: "A3C") -> None:
     :raises ValueError: if a number is not one to compute with, or the policy has nothing to scale
     """
     _check_numbers(model)
+    _check_std_scale(model)
+
+
+def _check_std_scale(model: "A3C") -> None:
     if any(scale != 1 for scale in _each(model.std_scale)):
         log_std = getattr(model.policy, "log_std", None)
         has_own = isinstance(log_std, th.nn.Parameter) and log_std.requires_grad
@@ -124,7 +161,7 @@ def _check_numbers(model: "A3C") -> None:
     _check(isinstance(norm, Real) and norm > 0, "max_grad_norm", norm, allowed)
     for name in _OF_WORKERS:
         value = getattr(model, name)
-        _check(all(_is_finite(number) for number in _each(value)), name, value, "a number, or one a worker")
+        _check(all(_is_finite(number) for number in _each(value)), name, value, "a number, or one per worker")
     _check(all(scale > 0 for scale in _each(model.std_scale)), "std_scale", model.std_scale, "above 0")
 
 
@@ -149,9 +186,14 @@ def _check_learning_rate(name: str, value: Any) -> None:
     _check(_is_finite(first) and first >= 0, name, value if isinstance(value, Real) else first, allowed)
 
 
-def _each(value: Any) -> Sequence[Any]:
-    """The values of an argument that may be one for all workers, or one a worker."""
-    return value if isinstance(value, Sequence) else [value]
+def _each(value: Any) -> list[Any]:
+    """The numbers of an argument that has one for all workers, or one per worker."""
+    numbers = as_numbers(value)
+    return numbers if isinstance(numbers, list) else [numbers]
+
+
+def _check_one_of(name: str, value: Any, names: Iterable[str]) -> None:
+    _check(value in list(names), name, value, f"one of {sorted(names)}")
 
 
 def _is_whole(value: Any) -> bool:

@@ -30,8 +30,9 @@ class Asynchrony:
             self._n_rollouts += 1
             self._staleness += rollout.staleness
             self._staleness_max = max(self._staleness_max, rollout.staleness)
-            self._lock_fractions += rollout.lock_seconds / seconds
-            self._idle_fractions += rollout.idle_seconds / seconds
+            if seconds > 0:  # it is 0 where the clock is frozen
+                self._lock_fractions += rollout.lock_seconds / seconds
+                self._idle_fractions += rollout.idle_seconds / seconds
 
     def record(self, logger: Logger) -> None:
         """

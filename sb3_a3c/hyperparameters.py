@@ -3,12 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch as th
 from stable_baselines3.common.type_aliases import Schedule
 
 if TYPE_CHECKING:
     from sb3_a3c.a3c import A3C
+
+#: A number for all workers, or one per worker.
+PerWorker = float | Sequence[float] | np.ndarray | th.Tensor
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,28 @@ class Hyperparameters:
         return learning_rate, _finite("vf_learning_rate", self.vf_lr_schedule, progress_remaining)
 
 
-def of_worker(values: float | Sequence[float], worker: int) -> float:
+def of_worker(value: PerWorker, worker: int) -> float:
     """
-    :param values: A number, or a sequence of them, one a worker
+    :param value: A number, or one per worker
     :param worker: Index of a worker
-    :return: That worker's
+    :return: That worker's number
     """
-    return values[worker] if isinstance(values, Sequence) else values
+    numbers = as_numbers(value)
+    return float(numbers[worker] if isinstance(numbers, list) else numbers)
+
+
+def as_numbers(value: Any) -> Any:
+    """
+    :param value: A number, or a sequence, an array or a tensor of them
+    :return: A list if there is one number per worker, else the number. An array or a tensor of one element is a number
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+        while isinstance(value, list) and len(value) == 1:
+            value = value[0]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [as_numbers(number) for number in value]
+    return value
 
 
 def _finite(name: str, schedule: Schedule, progress_remaining: float) -> float:

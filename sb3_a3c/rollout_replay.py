@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import explained_variance
 
 from sb3_a3c.asynchrony import Asynchrony
 from sb3_a3c.attention import Attention, looks_within
-from sb3_a3c.hyperparameters import of_worker
+from sb3_a3c.hyperparameters import as_numbers, of_worker
 from sb3_a3c.mirror import Mirror
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.rollout import Rollout
@@ -127,7 +127,7 @@ class Replay:
         std = th.exp(model.policy.log_std).mean().item() if hasattr(model.policy, "log_std") else None
         if std is not None:
             logger.record("train/std", std)
-        if isinstance(model.ent_coef, Sequence) or isinstance(model.std_scale, Sequence):
+        if isinstance(as_numbers(model.ent_coef), list) or isinstance(as_numbers(model.std_scale), list):
             self._record_exploration(rollouts, std)
 
     def _record_exploration(self, rollouts: Sequence[Rollout], std: float | None) -> None:

@@ -1,10 +1,13 @@
 """A bad argument is a ValueError at once, which names the argument, its value and what is allowed."""
 
 import inspect
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch as th
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -65,12 +68,18 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"max_lead": -1}, "max_lead must be a whole number of at least 0, but it is -1"),
     ({"max_lead": None}, "max_lead must be a whole number of at least 0, but it is None"),
     ({"use_locking": "yes"}, "use_locking must be True or False, but it is 'yes'"),
-    ({"ent_coef": [0.1]}, "ent_coef must be a number, or 2 of them: one a worker, but it is"),
-    ({"ent_coef": [0.1, "0.2"]}, "ent_coef must be a number, or one a worker"),
-    ({"std_scale": [2.0]}, "std_scale must be a number, or 2 of them: one a worker, but it is"),
-    ({"std_scale": [1.0, None]}, "std_scale must be a number, or one a worker"),
+    ({"ent_coef": [0.1]}, "ent_coef must be a number, or 2 of them: one per worker, but it is"),
+    ({"ent_coef": [0.1, "0.2"]}, "ent_coef must be a number, or one per worker"),
+    ({"std_scale": [2.0]}, "std_scale must be a number, or 2 of them: one per worker, but it is"),
+    ({"std_scale": [1.0, None]}, "std_scale must be a number, or one per worker"),
     ({"std_scale": [1.0, 0.0]}, r"std_scale must be above 0, but it is \[1.0, 0.0\]"),
     ({"ent_coef": float("nan")}, "ent_coef must be .*, but it is nan"),
+    ({"ent_coef": "0.1"}, "ent_coef must be a number, or one per worker, but it is '0.1'"),
+    ({"ent_coef": np.array([0.1, 0.2, 0.3])}, "ent_coef must be a number, or 2 of them: one per worker, but it is array"),
+    ({"ent_coef": np.array([[0.1, 0.2]] * 2)}, "ent_coef must be a number, or one per worker, but it is array"),
+    ({"ent_coef": th.tensor([0.1, float("nan")])}, r"ent_coef must be a number, or one per worker, but it is tensor"),
+    ({"std_scale": np.array([1.0, 0.0])}, r"std_scale must be above 0, but it is array"),
+    ({"std_scale": (1.0, 2.0, 3.0)}, r"std_scale must be a number, or 2 of them: one per worker, but it is \(1.0, 2.0, 3.0\)"),
     ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, .*, but it is nan"),
     ({"learning_rate": -1e-3}, "learning_rate must be .*, but it is -0.001"),
     ({"learning_rate": lambda _: -1.0}, "learning_rate must be .*, but it is -1.0"),
@@ -120,6 +129,133 @@ def test_learning_without_an_environment(tmp_path: Path) -> None:
     assert model.learn(20).num_timesteps == 20
 
 
+def _model(**kwargs: Any) -> A3C:
+    return A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2), **kwargs)
+
+
+CHANGED: list[tuple[dict[str, Any], str]] = [
+    ({"backend": "proces"}, r"backend must be one of \['process', 'serial', 'thread'\], but it is 'proces'"),
+    ({"engine": "fast"}, r"engine must be one of \['auto', 'fused', 'torch'\], but it is 'fast'"),
+    ({"rollout_order": "arival"}, r"rollout_order must be one of \['arrival', 'env'\], but it is 'arival'"),
+    ({"backend_kwargs": {"start_method": "spawn"}}, "backend_kwargs must be None: backend 'thread' has no options"),
+    (
+        {"backend": "process", "backend_kwargs": {"startmethod": "spawn"}},
+        "backend_kwargs must be None, or a dict with some of .* for backend 'process', but it is {'startm",
+    ),
+    ({"backend": "process", "backend_kwargs": ["spawn"]}, r"backend_kwargs must be .*, but it is \['spawn'\]"),
+    ({"n_workers": 3}, "n_workers must be at most the number of environments, 2, but it is 3"),
+    ({"max_lead": -1}, "max_lead must be a whole number of at least 0, but it is -1"),
+    ({"use_locking": None}, "use_locking must be True or False, but it is None"),
+    ({"ent_coef": [0.1]}, "ent_coef must be a number, or 2 of them: one per worker"),
+    ({"std_scale": 2.0}, "std_scale must be 1.0 for a policy without a log_std"),
+    ({"gamma": 2}, "gamma must be a number from 0 to 1, but it is 2"),
+    ({"n_steps": 8}, "n_steps must be what it was when the model was made, 5: .*, but it is 8"),
+    ({"learning_rate": "fast"}, "learning_rate must be .*, but it is 'fast'"),
+]
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(("changed", "message"), CHANGED, ids=[str(changed) for changed, _ in CHANGED])
+def test_arguments_that_are_changed_later(changed: dict[str, Any], message: str, loaded: bool) -> None:
+    model = _model()
+    if loaded:
+        zipped = io.BytesIO()
+        model.save(zipped)
+        model = A3C.load(zipped, env=model.env)
+    before = {name: getattr(model, name) for name in changed}
+    vars(model).update(changed)
+    with pytest.raises(ValueError, match=message):
+        model.learn(20)
+    vars(model).update(before)
+    assert model.learn(20).num_timesteps == 20
+
+
+@pytest.mark.parametrize(
+    "value",
+    [(0.25, 0.5), [0.25, 0.5], np.array([0.25, 0.5]), th.tensor([0.25, 0.5]), [np.float32(0.25), th.tensor(0.5)]],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["ent_coef", "std_scale"])
+def test_one_number_per_worker(name: str, value: Any, tmp_path: Path) -> None:
+    model = _learned(name, value)
+    logged = [model.logger.name_to_value[f"worker_{worker}/{name.removesuffix('_scale')}"] for worker in range(2)]
+    assert logged[1] / logged[0] == pytest.approx(2.0)
+    model.save(tmp_path / "model")
+    loaded = A3C.load(tmp_path / "model", env=model.env)
+    assert [float(number) for number in getattr(loaded, name)] == [0.25, 0.5]
+    loaded.learn(100, lambda *_: setattr(loaded, name, value) is None)
+    mine, theirs = _learned(name, value), _learned(name, [0.25, 0.5])
+    assert all(th.equal(a, b) for a, b in zip(mine.policy.parameters(), theirs.policy.parameters(), strict=True))
+
+
+def _learned(name: str, value: Any) -> A3C:
+    env = make_vec_env("Pendulum-v1", n_envs=2, seed=1)
+    return A3C("MlpPolicy", env, seed=0, backend="serial", **{name: value}).learn(100)
+
+
+@pytest.mark.parametrize(
+    "value", [np.array(0.5), np.array([0.5]), th.tensor(0.5), th.tensor([0.5]), np.float32(0.5)], ids=repr
+)
+@pytest.mark.parametrize("name", ["ent_coef", "std_scale"])
+def test_an_array_of_one_number_is_a_number(name: str, value: Any) -> None:
+    mine, theirs = _learned(name, value), _learned(name, 0.5)
+    assert all(th.equal(a, b) for a, b in zip(mine.policy.parameters(), theirs.policy.parameters(), strict=True))
+
+
+NEVER_CALLED = ["train", "collect_rollouts", "_update_learning_rate"]
+
+
+@pytest.mark.parametrize("name", NEVER_CALLED)
+def test_subclasses_that_override_what_is_never_called(name: str, tmp_path: Path) -> None:
+    subclass: Any = type("MyA3C", (A3C,), {name: lambda self, *args: None})
+    message = rf"{name}\(\) must not be overridden, but MyA3C overrides it: A3C never calls it, .* Use .* instead"
+    with pytest.raises(TypeError, match=message):
+        subclass("MlpPolicy", "CartPole-v1")
+    _model().save(tmp_path / "model")
+    with pytest.raises(TypeError, match=message):
+        subclass.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", NEVER_CALLED)
+def test_methods_that_are_replaced_and_never_called(name: str) -> None:
+    model = _model()
+    setattr(model, name, lambda *args: None)
+    with pytest.raises(TypeError, match=rf"{name}\(\) must not be overridden, but A3C overrides it"):
+        model.learn(20)
+    delattr(model, name)
+    model.learn(20)
+
+
+def test_subclasses_that_override_what_is_called() -> None:
+    called = []
+
+    class Mine(A3C):
+        def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+            called.append("_setup_learn")
+            return super()._setup_learn(*args, **kwargs)
+
+        def _setup_model(self) -> None:
+            called.append("_setup_model")
+            super()._setup_model()
+
+        def dump_logs(self, iteration: int = 0) -> None:
+            called.append("dump_logs")
+            super().dump_logs(iteration)
+
+        def _update_info_buffer(self, *args: Any, **kwargs: Any) -> None:
+            called.append("_update_info_buffer")
+            super()._update_info_buffer(*args, **kwargs)
+
+        def predict(self, *args: Any, **kwargs: Any) -> Any:
+            called.append("predict")
+            return super().predict(*args, **kwargs)
+
+    model = Mine("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2))
+    model.learn(400, log_interval=10)
+    model.predict(np.zeros((1, 4), np.float32))
+    assert set(called) == {"_setup_learn", "_setup_model", "dump_logs", "_update_info_buffer", "predict"}
+
+
 class _Changes(BaseCallback):
     def __init__(self, name: str, value: Any) -> None:
         super().__init__()
@@ -137,7 +273,7 @@ class _Changes(BaseCallback):
     [
         ("gamma", float("nan"), "gamma must be a number from 0 to 1, but it is nan"),
         ("max_grad_norm", float("nan"), "max_grad_norm must be a number above 0, or inf .*, but it is nan"),
-        ("ent_coef", [0.0, 0.1, 0.2], "ent_coef must be a number, or . of them: one a worker, but it is"),
+        ("ent_coef", [0.0, 0.1, 0.2], "ent_coef must be a number, or . of them: one per worker, but it is"),
     ],
 )
 def test_bad_values_from_callbacks(n_workers: int, engine: str, name: str, value: Any, message: str) -> None:

@@ -19,15 +19,15 @@ BACKENDS: dict[str, type[SerialBackend | ThreadBackend | ProcessBackend]] = {
 }
 
 
-def prepare_backend(name: str, **options: Any) -> None:
+def prepare_backend(name: str, options: dict[str, Any] | None) -> None:
     """
     Begin what a first run would wait for, beside whatever else is done before it.
 
-    :param name: A key of ``BACKENDS``
-    :param options: The backend's own
+    :param name: A key of ``BACKENDS``. Another name is ignored: it is reported where arguments are checked
+    :param options: The backend's own (``backend_kwargs``)
     """
-    if BACKENDS[name] is ProcessBackend:
-        prepare(**options)
+    if name == "process":
+        prepare(options.get("start_method", "forkserver") if isinstance(options, dict) else "forkserver")
 
 
 def make_backend(

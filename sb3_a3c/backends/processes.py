@@ -294,7 +294,7 @@ class ProcessBackend:
                 worker.close()
 
 
-def prepare(start_method: str = "forkserver", **_: Any) -> None:
+def prepare(start_method: str = "forkserver") -> None:
     """
     Begin what the start of workers would wait for, if it is not there yet: the fork server loads modules for some seconds.
 

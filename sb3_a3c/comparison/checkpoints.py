@@ -8,6 +8,7 @@ the environments, for callbacks see A3C's steps later than its workers make them
 to have learned from fewer steps than it has.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -72,7 +73,8 @@ class Checkpoints(BaseCallback):
         self._take(model, seconds=0.0)
         self._started = self._reported = time.perf_counter()
         model.learn(timesteps, callback=self)
-        self._take(model, seconds=time.perf_counter() - self._started)
+        # Above 0 with a frozen clock too: there are steps per second.
+        self._take(model, seconds=max(time.perf_counter() - self._started, sys.float_info.epsilon))
 
     def looks(self, n_steps: int) -> bool:
         """
