@@ -48,7 +48,7 @@ def save(model: A3C, out: Path) -> Path:
     assert env is not None
     out.mkdir(parents=True, exist_ok=True)
     write_whole(env.save, statistics_of(path))
-    write_whole(model.save, path)
+    model.save(path)  # as a whole, too
     return path
 
 

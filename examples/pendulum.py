@@ -8,6 +8,7 @@ folder; and prints at last how the policy does without noise, in 50 episodes tha
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import gymnasium as gym
@@ -75,7 +76,8 @@ def main() -> None:
     model.learn(args.timesteps, progress_bar=True)
 
     model.save(args.out / "model.zip")
-    env.save(str(args.out / "vecnormalize.pkl"))
+    env.save(str(args.out / "vecnormalize.partial"))
+    os.replace(args.out / "vecnormalize.partial", args.out / "vecnormalize.pkl")  # an old file is never left half overwritten
     env.close()
     draw_learning_curve(args.out)
 

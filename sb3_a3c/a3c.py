@@ -1,5 +1,8 @@
 """A3C as an algorithm of Stable-Baselines3: its arguments, how it is set up, and ``learn()``."""
 
+import io
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch as th
@@ -14,6 +17,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_a3c.arguments import FORMAT, check_arguments, check_learn, check_n_workers, check_policy, resolve_n_workers
+from sb3_a3c.atomic_write import atomic_write, sb3_path
 from sb3_a3c.backends import RolloutOrder, prepare_backend
 from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.cores import usable_cores
@@ -191,6 +195,26 @@ class A3C(OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_scheduling"]
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        Save the model to a zip file. An old file is replaced only when the new one is complete.
+
+        :param path: The file, or where to write the zip; ``.zip`` is added to a path without a suffix
+        :param exclude: Names of attributes to leave out in addition to the default ones
+        :param include: Names of attributes to save though they are among those left out by default
+        :raises OSError: if the file can't be written
+        """
+        if not isinstance(path, str | Path):
+            super().save(path, exclude, include)
+            return
+        with atomic_write(sb3_path(path, "zip")) as file:
+            super().save(file, exclude, include)  # type: ignore[arg-type]
 
     def _setup_lr_schedule(self) -> None:
         super()._setup_lr_schedule()

@@ -7,7 +7,6 @@ parameters that worker had pulled before. :func:`replay` lets the workers take t
 """
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
+from sb3_a3c.atomic_write import atomic_write
 from sb3_a3c.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -110,12 +110,9 @@ class Schedule:
         """
         if self.terms is None:
             raise ValueError("the schedule is empty, for no run has been recorded in it: call learn() within record(model)")
-        path = Path(path)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         header = json.dumps(dict(terms=asdict(self.terms), moved=self.moved, n_restarts=self.n_restarts), default=int)
-        with open(unfinished, "wb") as file:
+        with atomic_write(path) as file:
             np.savez_compressed(file, header=np.array(header), **{name: getattr(self, name) for name in _ARRAYS})
-        os.replace(unfinished, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -1,6 +1,8 @@
 """Saving and loading: the zip is SB3's, with all that a learner needs and nothing of the runtime, in mid-run too."""
 
 import io
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,3 +130,90 @@ def test_policy_saves_alone(tmp_path: Any) -> None:
     assert all(th.equal(a, b) for a, b in zip(policy.parameters(), model.policy.parameters(), strict=True))
     # A policy that has learned shares no memory with the run that it learned in: each parameter owns its own.
     assert len({param.untyped_storage().data_ptr() for param in model.policy.parameters()}) == len(list(policy.parameters()))
+
+
+# Files: SB3's names, and the old file until the new one is complete.
+
+
+@pytest.mark.parametrize("algorithm", [A2C, A3C])
+@pytest.mark.parametrize(
+    ("path", "saved", "warning"),
+    [
+        ("model", "model.zip", None),
+        ("model.zip", "model.zip", None),
+        ("model.tar", "model.tar", None),
+        ("folder.zip", "folder.zip_2", "is a folder"),
+        ("folder", "folder.zip", None),
+        ("a/b/model", "a/b/model.zip", "exist"),
+    ],
+)
+def test_paths_are_sb3s(algorithm: Any, path: str, saved: str, warning: str | None, tmp_path: Path) -> None:
+    model = algorithm("MlpPolicy", "CartPole-v1")
+    (tmp_path / "folder.zip").mkdir() if saved.startswith("folder.zip_") else (tmp_path / "folder").mkdir()
+    for kind in (str, Path):
+        with nullcontext() if warning is None or (tmp_path / "a").exists() else pytest.warns(UserWarning, match=warning):
+            model.save(kind(tmp_path / path))
+        files = [file for file in tmp_path.rglob("*") if file.is_file()]
+        assert files == [tmp_path / saved]
+        algorithm.load(files[0])
+
+
+def test_what_is_saved_can_be_chosen(tmp_path: Path) -> None:
+    model = make_model()
+    for path in (tmp_path / "model.zip", io.BytesIO()):
+        model.save(path, exclude=["gamma"], include=["_last_obs"])
+        data, _, _ = load_from_zip_file(path)
+        assert data is not None and "gamma" not in data and "_last_obs" in data
+
+
+class _Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [_Broken, KeyboardInterrupt])
+def test_an_old_file_stays_until_the_new_one_is_complete(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a program that is killed in the middle leaves a whole file, and an error leaves nothing else."""
+    path, model = tmp_path / "model.zip", make_model()
+    model.save(path)
+    old, meanwhile, write = path.read_bytes(), [], th.save
+
+    def watched(*args: Any) -> None:
+        write(*args)
+        meanwhile.append(path.read_bytes())
+        if len(meanwhile) == 2:
+            raise error
+
+    monkeypatch.setattr(th, "save", watched)
+    model.learn(100)
+    with pytest.raises(error):
+        model.save(path)
+    assert meanwhile == [old, old] and path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+    model.save(path)
+    assert A3C.load(path).num_timesteps == 100
+
+
+def test_a_link_and_permissions_stay(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    path, link, model = tmp_path / "models" / "model.zip", tmp_path / "latest.zip", make_model()
+    model.save(path)
+    path.chmod(0o640)
+    link.symlink_to(path)
+    model.learn(10)
+    model.save(link)
+    assert link.is_symlink() and path.stat().st_mode & 0o777 == 0o640
+    assert A3C.load(path).num_timesteps == 10
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can write")
+@pytest.mark.filterwarnings("ignore:Path .* was created:UserWarning")
+def test_a_place_that_can_not_be_written_to(tmp_path: Path) -> None:
+    """With A2C it ends in a RecursionError."""
+    model = make_model()
+    (tmp_path / "file").write_text("")
+    for path in ("/proc/model", "/proc/nowhere/model.zip", tmp_path / "file" / "model.zip"):
+        with pytest.raises(OSError, match=r"path must be in a folder that can be written to, but it is not: .*model.zip'"):
+            model.save(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]

@@ -7,7 +7,6 @@ folder, and the system takes it back from a program that has ended, however that
 
 import csv
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ try:
 except ImportError:  # Windows has no such module; see Store.taken
     fcntl = None  # type: ignore[assignment]
 
+from sb3_a3c.atomic_write import atomic_write
 from sb3_a3c.comparison.faults import BadArgument
 from sb3_a3c.comparison.run import RunResult, RunSpec
 
@@ -79,10 +79,8 @@ class Store:
         """
         :param result: Of a finished run
         """
-        path = self._path(result.spec)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(result.as_dict(), indent=1), encoding="utf-8")
-        os.replace(partial, path)
+        with atomic_write(self._path(result.spec)) as file:
+            file.write(json.dumps(result.as_dict(), indent=1).encode())
 
     def write_table(self, name: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """
