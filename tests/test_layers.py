@@ -29,7 +29,7 @@ ROWS = [
     ["backends.life"],
     ["backends.worker_process"],
     ["backends.messages", "backends.protocol"],
-    ["backends.failures", "backends.quota", "backends.lifeline", "backends.torch_threads"],
+    ["backends.failures", "backends.quota", "backends.lifeline", "backends.thread_group", "backends.torch_threads"],
     ["worker_spec"],
     ["worker", "schedule"],
     ["recorder", "rollout"],

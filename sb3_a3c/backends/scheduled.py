@@ -6,7 +6,7 @@ from itertools import islice
 from typing import ClassVar, Self
 
 from sb3_a3c.backends.protocol import Option
-from sb3_a3c.backends.torch_threads import one_torch_thread
+from sb3_a3c.backends.torch_threads import OneTorchThread
 from sb3_a3c.env_gate import between_steps
 from sb3_a3c.env_slices import begins_anew_elsewhere
 from sb3_a3c.parameters import SharedParameters
@@ -36,6 +36,7 @@ class ScheduledBackend:
         schedule: Schedule,
     ) -> None:
         self.workers = make_workers(specs, parameters)
+        self._one_torch_thread = OneTorchThread(len(specs))
         self._seeds = [spec.seed for spec in specs]
         self._moved = schedule.moved
         self._turns = schedule.turns()
@@ -51,14 +52,15 @@ class ScheduledBackend:
         return self
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        self._one_torch_thread.__exit__()  # an exception may have come before it was
         if exc_type is None:  # what the workers had done when a callback stopped them
-            with one_torch_thread(len(self.workers)):
+            with self._one_torch_thread:
                 self._take_all_turns()
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
         collected = []
-        with one_torch_thread(len(self.workers)):
+        with self._one_torch_thread:
             for index in islice(self._shown, len(self.workers)):
                 while not self._arrived[index]:
                     if not self._take_turn():

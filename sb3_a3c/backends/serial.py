@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import RolloutOrder
-from sb3_a3c.backends.torch_threads import one_torch_thread
+from sb3_a3c.backends.torch_threads import OneTorchThread
 from sb3_a3c.env_gate import between_steps
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.rollout import Rollout
@@ -36,16 +36,17 @@ class SerialBackend:
         max_lead: int,
     ) -> None:
         self.workers = make_workers(specs, parameters)
+        self._one_torch_thread = OneTorchThread(len(specs))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
-        pass
+        self._one_torch_thread.__exit__()  # an exception may have come before it was
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
-        with one_torch_thread(len(self.workers)):
+        with self._one_torch_thread:
             return [worker.step() for worker in self.workers]
 
     def reach(self, method: Callable) -> Callable:

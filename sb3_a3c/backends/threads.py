@@ -2,17 +2,18 @@
 Workers in a thread each.
 
 What is guaranteed: an exception in a worker wakes the main thread at once, whatever it waits for; after ``__exit__`` no
-worker's thread is alive; a worker waits for nobody but the main thread, and for that only when it is ``max_lead``
-rollouts ahead. What is assumed: that a step of an environment ends, for a thread can't be ended from outside; and
-nothing of the GIL.
+worker's thread is alive, however often Ctrl-C was pressed meanwhile; a worker waits for nobody but the main thread, and
+for that only when it is ``max_lead`` rollouts ahead. What is assumed: that a step of an environment ends, for a thread
+can't be ended from outside; and nothing of the GIL.
 """
 
-import threading
+import os
 import time
 import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import ClassVar, Self
 
@@ -20,8 +21,10 @@ import torch as th
 
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import Quota, RolloutOrder
+from sb3_a3c.backends.thread_group import ThreadGroup
 from sb3_a3c.env_gate import between_steps
 from sb3_a3c.faults import WorkerStopped
+from sb3_a3c.locks import free
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.rollout import Rollout
 from sb3_a3c.worker import Worker
@@ -61,29 +64,29 @@ class ThreadBackend:
     ) -> None:
         self.workers = make_workers(specs, parameters)
         self._quota = Quota(specs, n_rollouts, rollout_order)
-        self._permits = [threading.Semaphore(1 + max_lead) for _ in specs]
+        #: How many more rollouts each worker may make. (An interrupted Semaphore would stay locked.)
+        self._permits: list[SimpleQueue[int]] = [SimpleQueue() for _ in specs]
+        for permits in self._permits:
+            permits.put(1 + max_lead)
         self._messages: SimpleQueue[tuple[Worker, Rollout | _Failure]] = SimpleQueue()
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
         self._collected: list[Rollout] = []
         self._stopping = False
-        self._threads = [
-            threading.Thread(target=self._run, args=(worker, permit), name=f"A3C worker {worker.index}", daemon=True)
-            for worker, permit in zip(self.workers, self._permits, strict=True)
-        ]
+        self._threads = ThreadGroup(
+            {
+                f"A3C worker {worker.index}": partial(self._run, worker, permits)
+                for worker, permits in zip(self.workers, self._permits, strict=True)
+            }
+        )
 
     def __enter__(self) -> Self:
-        try:
-            for thread in self._threads:
-                thread.start()
-        except BaseException:
-            self._stop()
-            raise
+        self._threads.start()
         return self
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
         for rollout in self._collected:
-            self._permits[rollout.worker].release()
+            self._permits[rollout.worker].put(1)
         self._collected = []
         for worker in self.workers:
             arrived = self._arrived[self._quota.key(worker.index)]
@@ -97,16 +100,16 @@ class ThreadBackend:
         return between_steps(method, [worker.env_lock for worker in self.workers])
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
-        self._stop()
-        while not self._messages.empty():  # no worker is left to send another
-            _, message = self._messages.get()
-            if isinstance(message, _Failure):
-                if error is None:
-                    error = message.error
-                else:
-                    error.add_note(f"another worker failed too: {message.error!r}")
-        if exc_type is None and error is not None:
-            raise error
+        self._stopping = True
+        for worker, permits in zip(self.workers, self._permits, strict=True):
+            worker.stop()
+            permits.put(0)  # a worker that waits for permits finds that it is to stop
+            free(worker.env_lock)  # a callback's call may have been interrupted
+        try:
+            self._join()
+        finally:
+            th.set_num_threads(th.get_num_threads())  # what later threads begin with, which the workers have changed
+        self._raise_failures(error)
 
     def _receive(self) -> None:
         worker, message = self._messages.get()
@@ -114,35 +117,70 @@ class ThreadBackend:
             raise message.error
         self._arrived[self._quota.key(worker.index)].append(message)
 
-    def _stop(self) -> None:
-        self._stopping = True
-        for worker, permit in zip(self.workers, self._permits, strict=True):
-            worker.stop()
-            permit.release()  # whoever waits for it finds that it is to stop
-        for thread in self._threads:
-            if thread.ident is not None:
-                _join(thread)
-        th.set_num_threads(th.get_num_threads())  # what later threads begin with, which the workers have changed
+    def _join(self) -> None:
+        """Wait for the threads. An exception does not end the wait: a worker would go on in the user's environments."""
+        started = time.monotonic()
+        patience: float | None = _PATIENCE
+        raised: BaseException | None = None
+        while True:
+            try:
+                late = self._threads.join(patience)
+                if not late:
+                    break
+                patience = None
+                self._tell_of(late, time.monotonic() - started)
+            except Warning as error:  # the user wants warnings to be errors
+                raised = raised or error
+            except BaseException as error:  # whoever presses Ctrl-C again is told at once what there is to wait for
+                raised, patience = error, 0.0
+        if raised is not None:
+            try:
+                raise raised
+            finally:
+                del raised  # it knows this frame
 
-    def _run(self, worker: Worker, permit: threading.Semaphore) -> None:
+    def _tell_of(self, late: Sequence[str], seconds: float) -> None:
+        warnings.warn(
+            f"{' and '.join(f'{name} is still in a step of its environment' for name in late)}, {seconds:.0f} s after learn() "
+            "was to end. A thread can't be ended from outside, so learn() ends when that step does. To end the whole program "
+            f"now, press Ctrl-\\ or kill its process ({os.getpid()})",
+            stacklevel=2,
+        )
+
+    def _raise_failures(self, error: BaseException | None) -> None:
+        """
+        Raise what workers failed with.
+
+        :param error: What is being raised already; then failures become notes of it
+        """
+        first = error
+        while not self._messages.empty():  # no worker is left to send another
+            _, message = self._messages.get()
+            if isinstance(message, _Failure) and first is None:
+                first = message.error
+            elif isinstance(message, _Failure) and first is not None:
+                first.add_note(f"another worker failed too: {message.error!r}")
+        if error is None and first is not None:
+            try:
+                raise first
+            finally:
+                del first  # it knows this frame
+
+    def _run(self, worker: Worker, permits: "SimpleQueue[int]") -> None:
         """The life of a worker, in its thread."""
+        n_permits = 0
         try:
             th.set_num_threads(1)  # of this thread; many workers leave nothing to divide
             while True:
                 started = time.monotonic()
-                permit.acquire()
+                while n_permits == 0 and not self._stopping:
+                    n_permits += permits.get()
                 idle_seconds = time.monotonic() - started
                 if self._stopping or not self._quota.take(worker.index):
                     return
+                n_permits -= 1
                 self._messages.put((worker, worker.step(idle_seconds)))
         except WorkerStopped:
             return
         except BaseException as error:  # SystemExit too: it is the caller's, not a thread's
             self._messages.put((worker, _Failure(error)))
-
-
-def _join(thread: threading.Thread) -> None:
-    thread.join(_PATIENCE)
-    if thread.is_alive():
-        warnings.warn(f"{thread.name} is still in a step of its environment; learn() ends when that step does", stacklevel=2)
-        thread.join()

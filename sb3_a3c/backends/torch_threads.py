@@ -1,23 +1,27 @@
-"""torch's own threads, while many workers compute in the caller's thread."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""torch's own threads, while several workers compute in the caller's thread."""
 
 import torch as th
 
 
-@contextmanager
-def one_torch_thread(n_workers: int) -> Iterator[None]:
+class OneTorchThread:
     """
-    As in the workers' own threads: the last bits of a sum depend on it. One worker is A2C, which leaves them as they are.
+    While it is entered, torch computes with one thread, as it does in the workers' own threads: the last bits of a sum depend
+    on it. A single worker is A2C, which leaves torch's threads as they are.
 
     :param n_workers: How many workers there are
     """
-    n_threads = th.get_num_threads()
-    if n_workers > 1:
-        th.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if n_workers > 1:
-            th.set_num_threads(n_threads)
+
+    def __init__(self, n_workers: int) -> None:
+        self._several = n_workers > 1
+        self._n_threads = 0
+
+    def __enter__(self) -> None:
+        if self._several:
+            self._n_threads = th.get_num_threads()
+            th.set_num_threads(1)
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Put the user's number of threads back. May be called again, if it was interrupted."""
+        if self._n_threads > 0:
+            th.set_num_threads(self._n_threads)
+            self._n_threads = 0

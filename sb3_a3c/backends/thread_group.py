@@ -1,0 +1,85 @@
+"""
+Threads that an exception in the main thread can't lose.
+
+``KeyboardInterrupt`` can come between any two instructions of the main thread, those of the standard library included. In
+``Thread.start()`` it leaves a thread that can be neither joined nor forgotten. In ``Thread.join()`` it makes a thread that
+still runs count as ended (Python 3.11). In a semaphore, an event or a condition it leaves their lock taken, and other threads
+wait for that lock forever. So threads are started in a thread of their own, where no signal comes, and the main thread waits
+with functions that are written in C.
+"""
+
+import threading
+import time
+from _thread import start_new_thread
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
+
+
+class ThreadGroup:
+    """
+    Threads that are started and joined together.
+
+    :param targets: What each of them does, by its name
+    """
+
+    def __init__(self, targets: Mapping[str, Callable[[], None]]) -> None:
+        self._threads = [
+            threading.Thread(target=self._run, args=(name, target), name=name, daemon=True) for name, target in targets.items()
+        ]
+        self._starters: list[int] = []
+        self._started: list[str] = []
+        self._all_started = False
+        self._ended: list[str] = []
+        self._error: BaseException | None = None
+        #: Wakes up the main thread. What has changed is above, so it does not matter if an interrupt drops one of these.
+        self._changes: SimpleQueue[None] = SimpleQueue()
+
+    def start(self) -> None:
+        """
+        Start all of them. If that is interrupted, they are started all the same.
+
+        :raises RuntimeError: if the system has no more threads
+        """
+        # A single call of functions written in C: an interrupt comes before or after it, and the list knows which.
+        self._starters.extend(map(start_new_thread, [self._start], [()]))
+        while not self._all_started:
+            self._changes.get()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def join(self, timeout: float | None = None) -> list[str]:
+        """
+        Wait until all of them have ended. If that is interrupted, it can be repeated.
+
+        :param timeout: Seconds to wait, None: as long as it takes
+        :return: The names of those that have not ended
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._starters and not (self._all_started and len(self._ended) == len(self._started)):
+            try:
+                self._changes.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except Empty:
+                return [name for name in self._started if name not in self._ended]
+        for thread in self._threads:
+            if thread.name in self._started:
+                thread.join()  # it is past its target
+        return []
+
+    def _start(self) -> None:
+        """In a thread that is known to nobody. (``threading.current_thread()`` would register it, and keep it.)"""
+        try:
+            for thread in self._threads:
+                thread.start()
+                self._started.append(thread.name)
+        except BaseException as error:
+            self._error = error
+        self._all_started = True
+        self._changes.put(None)
+
+    def _run(self, name: str, target: Callable[[], None]) -> None:
+        try:
+            target()
+        finally:
+            self._ended.append(name)
+            self._changes.put(None)
