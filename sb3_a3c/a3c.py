@@ -26,6 +26,7 @@ from sb3_a3c.hyperparameters import PerWorker
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.run import run
 from sb3_a3c.schedule import Recording, Replaying
+from sb3_a3c.space_warnings import warn_of_spaces
 
 
 class A3C(OnPolicyAlgorithm):
@@ -190,6 +191,7 @@ class A3C(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         check_arguments(self)
+        warn_of_spaces(self.observation_space, self.action_space)
         super()._setup_model()
         check_policy(self)
 

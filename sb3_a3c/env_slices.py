@@ -35,7 +35,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from sb3_a3c.lean_vec_envs import LeanDummyVecEnv, LeanVecNormalize, lean_class
+from sb3_a3c.lean_vec_envs import lean_class
 
 #: What one VecEnv, wrapped or wrapper, holds for each of its environments: attribute name -> value.
 LayerState = dict[str, Any]
@@ -52,6 +52,9 @@ class _Declaration:
 
 
 _DECLARATIONS: dict[type[VecEnv], _Declaration] = {}
+#: Where a slice keeps its class's declaration. It travels with the slice: in a worker process the class may be another copy
+#: (of a class in ``__main__``), or nobody may have declared it there.
+_DECLARED = "_a3c_declaration"
 
 
 def register_vec_env(vec_env_class: type[VecEnv], state: Sequence[str] = (), handles: Sequence[str] = ()) -> None:
@@ -71,10 +74,8 @@ def register_vec_env(vec_env_class: type[VecEnv], state: Sequence[str] = (), han
 
 
 register_vec_env(DummyVecEnv, ["reset_infos"], ["envs", "buf_obs", "buf_dones", "buf_rews", "buf_infos"])
-register_vec_env(LeanDummyVecEnv, _DECLARATIONS[DummyVecEnv].state, _DECLARATIONS[DummyVecEnv].handles)
 register_vec_env(SubprocVecEnv, ["reset_infos"], ["remotes", "work_remotes", "processes"])
 register_vec_env(VecNormalize, ["returns", "old_obs", "old_reward"])
-register_vec_env(LeanVecNormalize, _DECLARATIONS[VecNormalize].state)
 register_vec_env(VecFrameStack, ["stacked_obs"])
 register_vec_env(VecMonitor, ["episode_returns", "episode_lengths"])
 register_vec_env(VecCheckNan, ["_observations", "_actions"])
@@ -100,6 +101,7 @@ def slice_vec_env(venv: VecEnv, slices: Sequence[np.ndarray]) -> list[VecEnv]:
         part: VecEnv = object.__new__(lean_class(venv))  # their constructors would wrap, reset or start anew
         part.__dict__.update(vars(venv))
         part.num_envs = len(indices)
+        vars(part)[_DECLARED] = declaration
         for name in ("reset_infos", "_seeds", "_options", *declaration.handles, *declaration.state):
             if name in vars(venv):
                 setattr(part, name, _take(vars(venv)[name], indices, venv.num_envs))
@@ -118,7 +120,7 @@ def read_state(venv: VecEnv) -> list[LayerState]:
     """
     layers = []
     for layer in _layers(venv):
-        names = _DECLARATIONS[type(layer)].state if type(layer) in _DECLARATIONS else ()
+        names = _declaration_of(layer).state
         values = {name: vars(layer)[name] for name in names if name in vars(layer)}
         layers.append({name: _keep(value) for name, value in values.items() if _is_each(value, layer.num_envs)})
     return layers
@@ -129,7 +131,7 @@ def changes_with_episodes(venv: VecEnv) -> bool:
     :param venv: A slice
     :return: Whether :func:`read_state` gives something else only after a step that has ended an episode
     """
-    states = (_DECLARATIONS[type(layer)].state for layer in _layers(venv) if type(layer) in _DECLARATIONS)
+    states = (_declaration_of(layer).state for layer in _layers(venv))
     return set(chain.from_iterable(states)) <= {"reset_infos"}
 
 
@@ -188,7 +190,7 @@ def take_envs_back(venv: VecEnv, slices: Sequence[VecEnv]) -> None:
     :param slices: Its slices, when they are done
     """
     for layer, *parts in zip(_layers(venv), *map(_layers, slices), strict=True):
-        for name in _DECLARATIONS[type(layer)].handles:
+        for name in _declaration_of(layer).handles:
             whole, values = vars(layer)[name], [vars(part)[name] for part in parts]
             if isinstance(whole, list | tuple) and sum(map(len, values)) == len(whole):
                 setattr(layer, name, type(whole)(chain.from_iterable(values)))
@@ -242,6 +244,11 @@ def _skip_to(remote: Connection, expected: bytes, patience: float | None) -> Non
         if not content:
             raise EOFError("the process of an environment has ended")
         read = (read + content)[-len(expected) :]
+
+
+def _declaration_of(layer: VecEnv) -> _Declaration:
+    """What is declared of a slice's layer, or of a whole VecEnv's; nothing if that isn't declared."""
+    return vars(layer).get(_DECLARED) or _DECLARATIONS.get(type(layer)) or _Declaration((), ())
 
 
 def _layers(venv: VecEnv) -> list[VecEnv]:

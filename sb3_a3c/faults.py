@@ -19,8 +19,11 @@ class WorkerDied(RuntimeError):
     """A worker's process has ended, or was killed, without a word."""
 
 
-class NonFiniteError(ArithmeticError):
-    """A reward or a gradient with NaN or infinity in it. No such gradient is ever applied."""
+class NonFiniteError(ArithmeticError, ValueError):
+    """
+    An observation, a reward or a gradient with NaN or infinity in it. No such gradient is ever applied. (It is a ValueError,
+    too: A2C raises one when its policy meets NaN.)
+    """
 
 
 def blame(error: BaseException, worker: int, env_indices: np.ndarray, env: VecEnv, last_obs: VecEnvObs) -> None:
@@ -54,11 +57,29 @@ def check_rewards(rewards: np.ndarray, env: VecEnv, env_indices: np.ndarray) -> 
     :param env_indices: Which environments they are of
     :raises NonFiniteError: if one is NaN or infinite
     """
-    if not all(map(math.isfinite, rewards.tolist())):  # of few rewards NumPy would take five times as long
+    numbers = rewards.tolist() if rewards.ndim == 1 else rewards.ravel().tolist()  # a SubprocVecEnv may give a column
+    if not all(map(math.isfinite, numbers)):  # of few rewards NumPy would take five times as long
         given = np.asarray(_raw(env, "old_reward", rewards))
         slot = _non_finite_slot(given)
         slot = int(np.argmin(np.isfinite(rewards))) if slot is None else slot
         raise NonFiniteError(f"{name_environments(env_indices[[slot]])} gave a reward of {given[slot]}")
+
+
+def non_finite_observation(obs: VecEnvObs, env: VecEnv, env_indices: np.ndarray) -> NonFiniteError | None:
+    """
+    Say that an observation is why a policy has failed.
+
+    :param obs: What the policy was given, each of shape ``(n_envs, ...)``
+    :param env: The slice that gave it
+    :param env_indices: Which environments it is of
+    :return: The error; None if the observation is finite
+    """
+    given = _raw(env, "old_obs", obs)
+    slot = _non_finite_slot(given)
+    if slot is None:
+        return None
+    given = {key: array[slot] for key, array in given.items()} if isinstance(given, dict) else given[slot]
+    return NonFiniteError(f"{name_environments(env_indices[[slot]])} gave an observation of {given}")
 
 
 def non_finite_parts(rollout_buffer: RolloutBuffer, env_indices: np.ndarray, losses: Losses) -> str:

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from stable_baselines3.common.vec_env.util import dict_to_obs
 
 from sb3_a3c.normalization import JournaledMeanStd
 from sb3_a3c.normalization_kernels import normalize, step_obs, step_rewards
@@ -23,12 +24,19 @@ _IMMUTABLE = frozenset({bool, int, float, str, bytes, type(None), np.bool_, np.f
 
 
 class LeanDummyVecEnv(DummyVecEnv):
-    """A DummyVecEnv whose observations are arrays (not dicts or tuples of them)."""
+    """
+    A DummyVecEnv without its copies. Infos are copied before the next episode begins, so that an environment may return the
+    same array at each step.
+    """
 
     def step_wait(self) -> VecEnvStepReturn:
         """As ``DummyVecEnv.step_wait``."""
-        buffer = self.buf_obs[None]  # type: ignore[index]
-        observations = np.empty(buffer.shape, buffer.dtype)
+        buffers, array = self.buf_obs, None
+        if None in buffers:
+            buffer = buffers[None]  # type: ignore[index]
+            array = np.empty(buffer.shape, buffer.dtype)
+        else:
+            observations = {key: np.empty(buffer.shape, buffer.dtype) for key, buffer in buffers.items()}
         rewards = np.empty(self.num_envs, np.float32)
         dones = np.empty(self.num_envs, bool)
         infos = []
@@ -38,12 +46,17 @@ class LeanDummyVecEnv(DummyVecEnv):
             info["TimeLimit.truncated"] = truncated and not terminated
             if done:
                 info["terminal_observation"] = obs
+            infos.append(_copied(info))
+            if done:
                 obs, self.reset_infos[env_idx] = env.reset()
-            observations[env_idx] = obs
+            if array is not None:
+                array[env_idx] = obs
+            else:
+                for key, values in observations.items():
+                    values[env_idx] = obs[key]
             rewards[env_idx] = reward
             dones[env_idx] = done
-            infos.append(_copied(info))
-        return observations, rewards, dones, infos
+        return dict_to_obs(self.observation_space, observations) if array is None else array, rewards, dones, infos
 
 
 class LeanVecNormalize(VecNormalize):
@@ -116,6 +129,8 @@ class LeanVecNormalize(VecNormalize):
 
     def normalize_obs(self, obs: Any) -> Any:
         """As ``VecNormalize.normalize_obs``."""
+        if not isinstance(obs, np.ndarray):  # lists or numbers, as an environment may return them
+            return super().normalize_obs(obs)
         if not self.norm_obs:
             return obs.copy()
         mean, var = self.obs_rms.mean, self.obs_rms.var
@@ -135,7 +150,7 @@ def lean_class(venv: VecEnv) -> type[VecEnv]:
     :param venv: A VecEnv that is to be sliced
     :return: The class of its slices: one that does the same in less time, if there is one
     """
-    if type(venv) is DummyVecEnv and venv.keys == [None]:
+    if type(venv) is DummyVecEnv:
         return LeanDummyVecEnv
     if type(venv) is VecNormalize and isinstance(venv.observation_space, spaces.Box):
         return LeanVecNormalize
@@ -144,4 +159,6 @@ def lean_class(venv: VecEnv) -> type[VecEnv]:
 
 def _copied(info: dict[str, Any]) -> dict[str, Any]:
     """A copy that stays as it is, whatever the environment does with its own."""
+    if type(info) is not dict:
+        return deepcopy(info)
     return {key: value if type(value) in _IMMUTABLE else deepcopy(value) for key, value in info.items()}

@@ -52,7 +52,7 @@ class Steps:
 
 class Ending(NamedTuple):
     """
-    A step at which one of a worker's episodes has ended.
+    A step at which one of a worker's episodes has ended, or an environment has told of an episode (``info["episode"]``).
 
     :param n_steps: Steps of the rollout before this one
     :param infos: One a environment
@@ -74,7 +74,7 @@ class Rollout:
     :param rollout_buffer: The segment, full, with returns and advantages; arrays of shape ``(n_steps, n_envs, ...)``
     :param states: What the model shows after each step; None where no callback looks at it
     :param steps: The steps themselves; None where no callback looks at them
-    :param endings: The steps at which episodes ended
+    :param endings: The steps at which episodes ended, or environments told of one
     :param last_values: Values of the observations after the last step, of shape ``(n_envs, 1)``
     :param losses: What its gradient was computed from
     :param learning_rates: Of the actor and of the critic

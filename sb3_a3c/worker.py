@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from sb3_a3c.attention import Attention
 from sb3_a3c.engines import Engine, Losses, stack
 from sb3_a3c.env_slices import LayerState, changes_with_episodes, read_state, stack_states
-from sb3_a3c.faults import NonFiniteError, WorkerStopped, blame, check_rewards, non_finite_parts
+from sb3_a3c.faults import NonFiniteError, WorkerStopped, blame, check_rewards, non_finite_observation, non_finite_parts
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.normalization import Course, JournaledMeanStd, Moments, moments_of
 from sb3_a3c.parameters import Access, SharedParameters
@@ -93,7 +93,7 @@ class Worker:
         :param idle_seconds: How long the worker has waited for this
         :return: The rollout
         :raises WorkerStopped: if :meth:`stop` has been called
-        :raises NonFiniteError: if a reward is not finite, or the gradient, which is then not applied
+        :raises NonFiniteError: if an observation or a reward is not finite, or the gradient, which is then not applied
         """
         self.collect(idle_seconds)
         return self.push()
@@ -113,6 +113,7 @@ class Worker:
             ran = self._run_envs(hyperparameters)
             losses = self._engine.gradient(self._rollout_buffer, self._gradient)
             if not losses.finite:
+                self._check_observation(None)
                 raise NonFiniteError(non_finite_parts(self._rollout_buffer, self.env_indices, losses))
         except WorkerStopped:
             raise
@@ -183,7 +184,11 @@ class Worker:
         for n_steps in range(self._rollout_buffer.buffer_size):
             if self._stopping:
                 raise WorkerStopped
-            clipped_actions = engine.act(self.last_obs, n_steps)
+            try:
+                clipped_actions = engine.act(self.last_obs, n_steps)
+            except ValueError as error:
+                self._check_observation(error)
+                raise
             with env_lock:
                 new_obs, rewards, dones, infos = env.step(clipped_actions)
             check_rewards(rewards, env, self.env_indices)
@@ -191,8 +196,10 @@ class Worker:
                 states.add(new_obs, dones)
             if steps is not None:
                 steps.add(rewards, infos)
-            if True in dones.tolist():
+            ended = True in dones.tolist()
+            if ended or _has_statistics(infos):
                 endings.append(Ending(n_steps, infos, dones))
+            if ended:
                 self._bootstrap_truncated(rewards, dones, infos, hyperparameters.gamma)
             engine.add(rewards, self.last_episode_starts)
             self.last_obs = new_obs
@@ -211,6 +218,12 @@ class Worker:
             if done and infos[i].get("terminal_observation") is not None and infos[i].get("TimeLimit.truncated", False):
                 terminal_value = self._engine.predict_terminal_value(infos[i]["terminal_observation"])
                 rewards[i] += gamma * terminal_value
+
+    def _check_observation(self, error: Exception | None) -> None:
+        """If the last observation is not finite, that is the cause of an error, or of a gradient that isn't."""
+        cause = non_finite_observation(self.last_obs, self.env, self.env_indices)
+        if cause is not None:
+            raise cause from error
 
     def _learning_rates(self, hyperparameters: Hyperparameters, pulled: Access) -> tuple[float, float]:
         """Those of the global step count T at which the rollout ends."""
@@ -279,6 +292,14 @@ class _Steps:
 
     def joined(self, engine: Engine) -> Steps:
         return Steps(engine.actions(), stack(self._rewards), self._infos)
+
+
+def _has_statistics(infos: Sequence[dict]) -> bool:
+    """Whether an environment tells of an episode. It may do so at any step, and at several of one episode."""
+    for info in infos:  # a generator would take three times as long
+        if "episode" in info:
+            return True
+    return False
 
 
 def _as_it_is(rollout_buffer: RolloutBuffer) -> RolloutBuffer:

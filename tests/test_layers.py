@@ -43,7 +43,7 @@ ROWS = [
     ["lean_vec_envs"],
     ["normalization"],
     ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores", "attention", "policy_copies"],
-    ["atomic_write", "bounded_policy"],
+    ["atomic_write", "bounded_policy", "space_warnings"],
 ]
 
 

@@ -128,8 +128,8 @@ def _why_not_spaces(policy: ActorCriticPolicy) -> str | None:
         return "observations look like images"
     if isinstance(obs_space, spaces.MultiDiscrete) and obs_space.nvec.ndim != 1:
         return "observations are of a MultiDiscrete space with more than one axis"
-    if isinstance(obs_space, spaces.Discrete) and obs_space.start != 0:
-        return "Discrete observations do not start at 0"
+    if isinstance(obs_space, spaces.Discrete | spaces.MultiDiscrete) and np.any(obs_space.start != 0):
+        return f"{type(obs_space).__name__} observations do not start at 0"
     if type(policy.action_dist) not in _DISTRIBUTIONS:
         return f"actions are drawn from a {type(policy.action_dist).__name__}"
     if isinstance(policy.action_dist, StateDependentNoiseDistribution):

@@ -1,0 +1,40 @@
+"""Warnings about spaces that SB3's policies do not treat as they are declared."""
+
+import warnings
+
+import numpy as np
+from gymnasium import spaces
+
+
+def warn_of_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    """
+    Warn where a policy reads or chooses other values than a space has. A2C does the same without a word.
+
+    :param observation_space: What the policy observes
+    :param action_space: What the policy chooses from
+    """
+    parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+    for space in parts:
+        if _starts_elsewhere(space):
+            _warn(
+                f"observation_space has {space}, but SB3's policies read its values as whole numbers from 0 to n-1, and an "
+                "observation outside of these is an error: subtract 'start' in a wrapper"
+            )
+    if _starts_elsewhere(action_space):
+        _warn(
+            f"action_space is {action_space}, but SB3's policies choose whole numbers from 0 to n-1, and the environment gets "
+            "these: add 'start' in a wrapper"
+        )
+    if isinstance(action_space, spaces.Box) and np.issubdtype(action_space.dtype, np.integer):
+        _warn(
+            f"action_space is {action_space}, but SB3's policies choose real numbers for a Box, and the environment gets "
+            "these: round them in a wrapper, or use a MultiDiscrete space"
+        )
+
+
+def _starts_elsewhere(space: spaces.Space) -> bool:
+    return isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and bool(np.any(space.start != 0))
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=5)  # where the model is made
