@@ -3,11 +3,15 @@ A lock between processes, which is free again when its holder dies.
 
 What is guaranteed: one process at a time holds it, and the system takes it back from a process that has ended, however
 that ended; a semaphore would stay taken, and whoever waits for it would wait for ever. What is assumed: that one thread
-of each process uses it, for the system tells processes apart and not threads.
+of each process uses it, for the system tells processes apart and not threads. A holder that is frozen is neither: whoever
+must not wait for it for ever sets :attr:`FileLock.while_waiting`, and may kill it there.
 """
 
 import os
+import struct
+import sys
 import tempfile
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +22,12 @@ try:
     import fcntl
 except ImportError:  # Windows has no such module; see unsupported()
     fcntl = None  # type: ignore[assignment]
+
+#: Seconds between two attempts of a process that does something else while it waits: less than an update of a large network
+#: takes, and much longer than an attempt.
+_RETRY_EVERY = 0.0005
+#: C's ``struct flock`` on 64-bit Linux: type, whence, start, length, process. Other systems order it otherwise.
+_FLOCK = struct.Struct("hhqqi") if sys.platform == "linux" and sys.maxsize > 2**32 else None
 
 
 def unsupported() -> str | None:
@@ -39,6 +49,8 @@ class FileLock:
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
         self._descriptor = descriptor
+        #: What this process does again and again while it waits; None: it waits until the lock is free.
+        self.while_waiting: Callable[[], None] | None = None
         weakref.finalize(self, os.close, descriptor)  # as shared memory, it is there as long as somebody has it
 
     def __enter__(self) -> float:
@@ -56,6 +68,11 @@ class FileLock:
         :param blocking: Whether to wait for it
         :return: Whether it is now held
         """
+        if blocking and self.while_waiting is not None:
+            while not self.acquire(blocking=False):
+                self.while_waiting()
+                time.sleep(_RETRY_EVERY)
+            return True
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -65,6 +82,16 @@ class FileLock:
     def release(self) -> None:
         """Release it; this has no effect on what another process holds."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+    def holder(self) -> int | None:
+        """
+        :return: Id of the other process that holds it now; None if there is none, and where the system can't be asked
+        """
+        if _FLOCK is None:
+            return None
+        wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(self._descriptor, fcntl.F_GETLK, wanted))
+        return None if kind == fcntl.F_UNLCK else pid
 
     def free(self) -> None:
         """See :meth:`~sb3_a3c.locks.Lock.free`."""

@@ -118,11 +118,12 @@ class SharedParameters:
         self._holding = Memory(th.zeros(1, dtype=th.int64))
         self._lock: Lock = ThreadLock()
 
-    def share_memory(self) -> None:
+    def share_memory(self) -> FileLock:
         """
         Move all of it to memory that worker processes see too, with a lock between processes. To be called before
         there are any, and used in this process by one thread from then on.
 
+        :return: The lock that they take
         :raises ValueError: if the optimizer keeps statistics of its own, which can't be shared
         """
         if isinstance(self.optimizer, TorchOptimizer):
@@ -134,7 +135,8 @@ class SharedParameters:
         self._holding.share()
         for place in self._places:
             place.share()
-        self._lock = FileLock()
+        self._lock = lock = FileLock()
+        return lock
 
     @property
     def vector(self) -> th.Tensor:

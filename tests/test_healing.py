@@ -344,7 +344,7 @@ def test_a_worker_that_does_not_answer_is_replaced(holds_the_gil: bool, tmp_path
         DummyVecEnv([Counting, lambda: Hanging(tmp_path / "flag", holds_the_gil)]), backend_kwargs=dict(worker_timeout=1.0)
     )
     watching = Watching()
-    where = "does not answer, as code that holds" if holds_the_gil else r"in the middle of:(.|\n)*time\.sleep\(1000\)"
+    where = r"does not answer" if holds_the_gil else r"in the middle of:(.|\n)*time\.sleep\(1000\)"
     message = rf"worker 1, .* was killed, for it had not finished a rollout for worker_timeout=1 s\. (.|\n)*{where}"
     with pytest.warns(UserWarning, match=message):
         model.learn(200, callback=watching)

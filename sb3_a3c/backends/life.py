@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -10,10 +11,13 @@ from sb3_a3c.backends.lifeline import watch
 from sb3_a3c.backends.worker_process import live
 from sb3_a3c.parcel import Parcel
 
+#: Seconds that the fork server is given to tell how a process of it has ended. Chosen arbitrarily.
+_TELL_WITHIN = 2.0
+
 
 class Life:
     """
-    A process, and the pipes to it. It is started at once.
+    A process, and the connections to it. It is started at once.
 
     :param context: Of multiprocessing, with the start method
     :param name: What the process is called
@@ -31,10 +35,12 @@ class Life:
         self.parted = False
         #: Whether it has ended.
         self.ended = False
+        #: How it has ended, None: this is not known.
         self.exit_code: int | None = None
-        self.connection, theirs = context.Pipe()
+        self.connection, theirs = socket.socketpair()
         their_lifeline, self._lifeline = context.Pipe(duplex=False)
         self._pidfd: int | None = None
+        self._has_server = context.get_start_method() == "forkserver"
         forks = context.get_start_method() == "fork"
         not_ours = [end for life in (*others, self) for end in (life.connection, life._lifeline)] if forks else []
         arguments = theirs, their_lifeline, os.getpid(), parcel, number, not_ours
@@ -47,8 +53,9 @@ class Life:
         finally:
             theirs.close()
             their_lifeline.close()
+        self.pid: int = self._process.pid
         # The process's own sentinel would be another process's, the fork server's, which may end before it.
-        self._pidfd = watch(self._process.pid)
+        self._pidfd = watch(self.pid)
         self.sentinel: int = self._process.sentinel if self._pidfd is None else self._pidfd
 
     def kill(self) -> None:
@@ -60,13 +67,18 @@ class Life:
             self._process.kill()
 
     def join(self) -> None:
-        """Wait until it has ended."""
-        self._process.join()
+        """Find out how it has ended. To be called when it has."""
+        # A fork server that is frozen tells nothing. Without one, this can't last.
+        self._process.join(_TELL_WITHIN if self._has_server else None)
 
     def end(self) -> None:
         """Note that it has ended, and close what led to it; nobody listens to it any more."""
         self.ended = True
         self.exit_code = self._process.exitcode
+        if self.exit_code is None:
+            # SIGCHLD is ignored, or another part of the program has waited for it, so nobody can say how it has ended.
+            # multiprocessing would take it for one that runs, and would end whatever has its number when the program ends.
+            self._process._popen.returncode = 255
         self._close()
         self._process.close()
 

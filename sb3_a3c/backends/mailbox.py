@@ -1,17 +1,23 @@
 """
-All that worker processes send, in one queue.
+All that worker processes send, in one queue, and all that they are sent.
 
 What is guaranteed: the messages of a process come in their order and whole, and last of all that it has ended; one that
-was cut in two by its end does not come. They are read in a thread, where Ctrl-C can't cut one in two.
+was cut in two by its end does not come. A thread reads and writes them, where Ctrl-C can't cut one in two. It never waits
+for a single process, and neither does who sends a message: a process that is frozen in the middle of a message, or does
+not read what it is sent, delays no other's.
 """
 
 import os
 import selectors
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
+from sb3_a3c.backends.channel import Line
 from sb3_a3c.backends.failures import Failure
 from sb3_a3c.backends.life import Life
 from sb3_a3c.backends.messages import decode
@@ -22,14 +28,27 @@ class Ended:
     """Instead of a message: the process has ended, and all that it had sent was read."""
 
 
+@dataclass
+class _Sender:
+    worker: int
+    life: Life
+    line: Line
+    #: Whether more may come.
+    is_open: bool = True
+
+
 class Mailbox:
     """It is open from its making until it is closed."""
 
     def __init__(self) -> None:
         self._mail: SimpleQueue[tuple[int, Any]] = SimpleQueue()
-        self._newcomers: SimpleQueue[tuple[int, Life] | None] = SimpleQueue()
+        self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._senders: dict[Life, _Sender] = {}
+        self._closing = False
         self._woken, self._wake = os.pipe()
-        self._thread = threading.Thread(target=self._read, name="A3C workers' mail", daemon=True)
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._wake, False)
+        self._thread = threading.Thread(target=self._serve, name="A3C workers' mail", daemon=True)
         self._thread.start()
 
     def listen(self, worker: int, life: Life) -> None:
@@ -37,8 +56,16 @@ class Mailbox:
         :param worker: Index of a worker
         :param life: A process of it, to be listened to until it has ended
         """
-        self._newcomers.put((worker, life))
-        os.write(self._wake, b"!")
+        self._order(partial(self._welcome, worker, life))
+
+    def send(self, life: Life, content: bytes) -> None:
+        """
+        Send a message, and do not wait until it is sent.
+
+        :param life: A process that is listened to. If it has ended, the message is dropped
+        :param content: The message
+        """
+        self._order(partial(self._send, life, content))
 
     def empty(self) -> bool:
         """Whether nothing has come."""
@@ -54,53 +81,85 @@ class Mailbox:
 
     def close(self) -> None:
         """Stop listening; to be called when all processes have ended."""
-        self._newcomers.put(None)
-        os.write(self._wake, b"!")
+        self._order(self._end)
         self._thread.join()
         os.close(self._woken)
         os.close(self._wake)
 
-    def _read(self) -> None:
-        """In a thread of its own."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._woken, selectors.EVENT_READ)
-            while True:
-                ready = [key for key, _ in selector.select()]
-                with_mail = {id(key.data) for key in ready if key.data is not None and key.fileobj is key.data[1].connection}
-                for key in ready:
+    def _order(self, order: Callable[[], None]) -> None:
+        """Let the thread do something."""
+        self._orders.put(order)
+        with suppress(BlockingIOError):  # the pipe is full, so the thread will wake up
+            os.write(self._wake, b"!")
+
+    def _serve(self) -> None:
+        """In a thread of its own, as all that follows."""
+        with selectors.DefaultSelector() as self._selector:
+            self._selector.register(self._woken, selectors.EVENT_READ)
+            while not self._closing:
+                for key, events in self._selector.select():
                     if key.data is None:
-                        if not self._welcome(selector):
-                            return
-                    elif (is_mail := key.fileobj is key.data[1].connection) or id(key.data) not in with_mail:
-                        self._read_one(selector, key.data, is_mail)
+                        self._follow_orders()
+                    elif key.fd == key.data.life.sentinel:
+                        self._finish(key.data)
+                    elif key.data.life in self._senders:  # and has not been finished just now
+                        self._exchange(key.data, events)
 
-    def _welcome(self, selector: selectors.BaseSelector) -> bool:
-        """Listen to a newcomer, too; False: it is time to stop."""
-        os.read(self._woken, 1)
-        newcomer = self._newcomers.get()
-        if newcomer is None:
+    def _follow_orders(self) -> None:
+        os.read(self._woken, 1 << 16)
+        with suppress(Empty):
+            while True:
+                self._orders.get_nowait()()
+
+    def _end(self) -> None:
+        self._closing = True
+
+    def _welcome(self, worker: int, life: Life) -> None:
+        sender = self._senders[life] = _Sender(worker, life, Line(life.connection))
+        self._selector.register(life.connection, selectors.EVENT_READ, sender)
+        self._selector.register(life.sentinel, selectors.EVENT_READ, sender)
+
+    def _send(self, life: Life, content: bytes) -> None:
+        sender = self._senders.get(life)
+        if sender is not None and sender.is_open:
+            sender.line.put(content)
+            self._exchange(sender, selectors.EVENT_WRITE)
+
+    def _exchange(self, sender: _Sender, events: int) -> None:
+        """Send what a process takes now, and read a message of it if there is one."""
+        if events & selectors.EVENT_WRITE:
+            more = 0 if sender.line.flush() else selectors.EVENT_WRITE
+            self._selector.modify(sender.life.connection, selectors.EVENT_READ | more, sender)
+        if events & selectors.EVENT_READ:
+            self._read_one(sender)
+
+    def _read_one(self, sender: _Sender) -> bool:
+        """Put one message into the queue; False: there is none now."""
+        try:
+            content = sender.line.receive()
+        except Exception as error:
+            sender.is_open = False
+            self._selector.unregister(sender.life.connection)
+            if not isinstance(error, EOFError):  # memory is short
+                self._mail.put((sender.worker, Failure.of(error)))
             return False
-        _, life = newcomer
-        selector.register(life.connection, selectors.EVENT_READ, newcomer)
-        selector.register(life.sentinel, selectors.EVENT_READ, newcomer)
-        return True
+        if content is not None:
+            self._mail.put((sender.worker, _decoded(content)))
+        return content is not None
 
-    def _read_one(self, selector: selectors.BaseSelector, sender: tuple[int, Life], is_mail: bool) -> None:
-        """Of a process that has sent something, or that has ended: since it was looked at it may have done both."""
-        worker, life = sender
-        message = _next_message(life) if is_mail or life.connection.poll() else Ended()
-        if isinstance(message, Ended):
-            selector.unregister(life.connection)
-            selector.unregister(life.sentinel)
-            life.join()
-        self._mail.put((worker, message))
+    def _finish(self, sender: _Sender) -> None:
+        """A process has ended. Since its messages were last looked at it may have sent more."""
+        while sender.is_open and self._read_one(sender):
+            pass
+        if sender.is_open:
+            self._selector.unregister(sender.life.connection)
+        self._selector.unregister(sender.life.sentinel)
+        del self._senders[sender.life]
+        sender.life.join()
+        self._mail.put((sender.worker, Ended()))
 
 
-def _next_message(life: Life) -> Any:
-    try:
-        content = life.connection.recv_bytes()
-    except (EOFError, OSError):
-        return Ended()
+def _decoded(content: bytearray) -> Any:
     try:
         return decode(content)
     except Exception as error:

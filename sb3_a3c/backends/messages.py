@@ -33,8 +33,13 @@ class Learn:
 
 @dataclass(frozen=True)
 class EnvCall:
-    """To a worker: call a method of the VecEnv inside its slice, between two steps, and answer."""
+    """
+    To a worker: call a method of the VecEnv inside its slice, between two steps, and answer.
 
+    :param number: Which call of the run this is. The same for all workers that are asked
+    """
+
+    number: int
     method: str
     args: tuple
     kwargs: dict[str, Any]
@@ -64,8 +69,13 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Answer:
-    """From a worker: what a call gave, or the error that it ended with."""
+    """
+    From a worker: what a call gave, or the error that it ended with.
 
+    :param number: The call's. Nobody may be waiting for it any more: the user may have interrupted the call
+    """
+
+    number: int
     value: Any
     failure: Failure | None = None
 
@@ -105,7 +115,7 @@ def encode(message: Any) -> bytes:
         return _dump(_CloudPickler, message)
 
 
-def decode(content: bytes) -> Any:
+def decode(content: bytes | bytearray) -> Any:
     """
     :param content: An encoded message
     :return: The message

@@ -5,13 +5,15 @@ What is guaranteed: an exception in a worker, and a worker's death, wake the mai
 worker that has died is replaced, as often as is allowed, and each of its rollouts comes once: one that it had begun and
 not sent is made again, by whoever is first; after ``__exit__`` no worker's process is alive, and no shared memory, file or
 semaphore is left, for none of it has a name; a worker waits for nobody but the main process, and for that only when it is
-``max_lead`` rollouts ahead. What is assumed: that one thread uses this object, the one that learns.
+``max_lead`` rollouts ahead. One thread uses this object, the one that learns: calls of the environments from other threads
+are refused.
 """
 
 import inspect
 import math
 import multiprocessing
 import platform
+import threading
 import time
 import warnings
 from collections import defaultdict, deque
@@ -87,19 +89,20 @@ class ProcessBackend:
                 "backend must be 'thread' or 'serial' in a daemonic process, as those of multiprocessing.Pool are, for it may "
                 "have no processes of its own, but it is 'process'"
             )
+        self._thread = threading.get_ident()
         self._max_lead = max_lead
         self._quota = Quota(specs, n_rollouts, rollout_order)
-        self._quota.share_memory()
-        parameters.share_memory()
+        self._locks = [self._quota.share_memory(), parameters.share_memory()]
         context = multiprocessing.get_context(start_method)
         prepare(start_method)
         self.workers = [RemoteWorker(context, Assignment(spec, parameters, self._quota)) for spec in specs]
         self._restarts = Restarts(max_restarts)
-        self._watchdog = Watchdog(self.workers, self._quota, worker_timeout)
+        self._watchdog = Watchdog(self.workers, self._quota, self._locks, worker_timeout)
         #: When workers that have died are to be replaced.
         self._due: dict[int, float] = {}
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
         self._collected: list[Rollout] = []
+        self._n_calls = 0
         self._answers: dict[int, Answer] = {}
         self._failures: list[BaseException] = []
         self._begun = False
@@ -115,6 +118,8 @@ class ProcessBackend:
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise RuntimeError(GUARD)  # this process is itself being started
         self._mailbox = Mailbox()
+        for lock in self._locks:  # a worker that is frozen while it holds one can be killed, then
+            lock.while_waiting = self._watchdog.look
         try:
             for worker in self.workers:
                 self._start(worker)
@@ -170,15 +175,26 @@ class ProcessBackend:
 
     def _call(self, method: str, bound: inspect.BoundArguments, indices: list[int]) -> list[Any]:
         """Call a method in each process that has some of the environments; the values come in the order of ``indices``."""
+        if threading.get_ident() != self._thread:
+            raise RuntimeError(
+                f"{method}() must be called in the thread that learns (in a callback, for instance), but it was called in "
+                f"{threading.current_thread().name}: while A3C learns with backend='process', no other thread reaches the "
+                "environments"
+            )
+        self._n_calls += 1
         slots = {worker.index: [i for i in indices if i in worker.env_indices] for worker in self.workers}
         asked = [worker for worker in self.workers if slots[worker.index]]
         self._answers = {}
-        for worker in asked:
-            local = [i - int(worker.env_indices[0]) for i in slots[worker.index]]
-            by_index = {"indices": local} if "indices" in bound.signature.parameters else {}
-            worker.ask(EnvCall(method, bound.args, {**bound.kwargs, **by_index}))
-        while len(self._answers) < len(asked):
-            self._receive()
+        try:
+            for worker in asked:
+                local = [i - int(worker.env_indices[0]) for i in slots[worker.index]]
+                by_index = {"indices": local} if "indices" in bound.signature.parameters else {}
+                worker.ask(EnvCall(self._n_calls, method, bound.args, {**bound.kwargs, **by_index}))
+            while len(self._answers) < len(asked):
+                self._receive()
+        finally:  # if it was interrupted, nobody waits for the rest
+            for worker in asked:
+                worker.call = None
         values: dict[int, Any] = {}
         for worker in asked:
             answer = self._answers[worker.index]
@@ -212,8 +228,7 @@ class ProcessBackend:
                 self._restarts.bore_fruit(index)
                 self._arrived[self._quota.key(index)].extend(rollouts)
             case Answer():
-                worker.call = None
-                self._answers[index] = message
+                self._note(worker, message)
             case Ready():
                 worker.begin()
                 if not self._begun and all(other.ready for other in self.workers):  # together, and none if one can't
@@ -227,6 +242,12 @@ class ProcessBackend:
                 worker.fail()
             case Ended():
                 self._bury(worker)
+
+    def _note(self, worker: RemoteWorker, answer: Answer) -> None:
+        """Keep an answer, unless it is to a call that was interrupted."""
+        if worker.call is not None and worker.call.number == answer.number:
+            worker.call = None
+            self._answers[worker.index] = answer
 
     def _bury(self, worker: RemoteWorker) -> None:
         """Its process has ended. If it was not to, the worker is to have another."""
@@ -268,7 +289,7 @@ class ProcessBackend:
                 self._schedule(worker, f"no process could be started for worker {index} ({type(error).__name__}: {error})")
 
     def _start(self, worker: RemoteWorker) -> None:
-        self._mailbox.listen(worker.index, worker.start(self.workers))
+        worker.start(self.workers, self._mailbox)
         self._watchdog.heard(worker.index)
 
     def _stop(self) -> None:
@@ -290,6 +311,8 @@ class ProcessBackend:
                 while any(worker.alive for worker in self.workers):
                     self._take(*self._mailbox.get(_PATIENCE))
             self._mailbox.close()
+            for lock in self._locks:
+                lock.while_waiting = None
             for worker in self.workers:
                 worker.close()
 

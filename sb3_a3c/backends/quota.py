@@ -31,10 +31,15 @@ class Quota:
         self._taken = Memory(th.zeros(len(specs), dtype=th.int64))
         self._lock: Lock = ThreadLock()
 
-    def share_memory(self) -> None:
-        """Move it to memory that worker processes see too. To be called before there are any."""
+    def share_memory(self) -> FileLock:
+        """
+        Move it to memory that worker processes see too. To be called before there are any.
+
+        :return: The lock that they take
+        """
         self._taken.share()
-        self._lock = FileLock()
+        self._lock = lock = FileLock()
+        return lock
 
     def key(self, worker: int) -> int:
         """
@@ -48,12 +53,19 @@ class Quota:
         :param worker: Index of a worker that would begin a rollout
         :return: Whether it may, and if so, it has been counted
         """
-        mates, taken = self._mates[worker], self._taken.array
         with self._lock:
-            if sum(taken[mates].tolist()) >= self._n_rollouts * len(mates):
+            if self.is_exhausted(worker):
                 return False
-            taken[worker] += 1  # one store, so whoever is killed has taken one or has not
+            self._taken.array[worker] += 1  # one store, so whoever is killed has taken one or has not
             return True
+
+    def is_exhausted(self, worker: int) -> bool:
+        """
+        :param worker: Index of a worker
+        :return: Whether all rollouts that it may begin have been begun, by it or by others
+        """
+        mates = self._mates[worker]
+        return sum(self._taken.array[mates].tolist()) >= self._n_rollouts * len(mates)
 
     def taken(self, worker: int) -> int:
         """

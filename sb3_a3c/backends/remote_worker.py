@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from sb3_a3c.backends.life import Life
+from sb3_a3c.backends.mailbox import Mailbox
 from sb3_a3c.backends.messages import EnvCall, Farewell, Learn, Permits, Stop, encode
 from sb3_a3c.backends.worker_process import Assignment
 from sb3_a3c.env_slices import begins_anew_elsewhere, discard_answers
@@ -63,20 +64,22 @@ class RemoteWorker:
         self._said_farewell = False
         self._sentence = ""
         self._parcel = _pack(assignment)
+        self._mailbox: Mailbox
 
-    def start(self, workers: Sequence["RemoteWorker"]) -> Life:
+    def start(self, workers: Sequence["RemoteWorker"], mailbox: Mailbox) -> None:
         """
         Start a process.
 
         :param workers: All workers, some of which have a process
-        :return: The process
+        :param mailbox: Where its messages come, and through which it is sent some
         :raises OSError: if there can be none now
         :raises EOFError: if the fork server has ended in the middle of this
         """
         number, self.n_lives, self._sentence = self.n_lives, self.n_lives + 1, ""
         others = [worker.life for worker in workers if worker.life is not None and not worker.life.ended]
         self.life = Life(self._context, f"A3C worker {self.index}", self._parcel, number, others)
-        return self.life
+        self._mailbox = mailbox
+        mailbox.listen(self.index, self.life)
 
     @property
     def alive(self) -> bool:
@@ -99,7 +102,7 @@ class RemoteWorker:
         self.life.ready = True
         if self.n_lives > 1:
             self.send(Learn(self._hyperparameters))
-        if self._n_permits > self.n_rollouts:
+        if self.has_permit:
             self.send(Permits(self._n_permits - self.n_rollouts))
         if self.call is not None:
             self.send(self.call)
@@ -114,6 +117,11 @@ class RemoteWorker:
         if hyperparameters != self._hyperparameters:
             self._hyperparameters = hyperparameters
             self.send(Learn(hyperparameters))
+
+    @property
+    def has_permit(self) -> bool:
+        """Whether it may make a rollout that has not come."""
+        return self._n_permits > self.n_rollouts
 
     def permit(self, n_rollouts: int) -> None:
         """
@@ -142,13 +150,11 @@ class RemoteWorker:
 
     def send(self, message: Any) -> None:
         """
-        :param message: A message; that it can't be sent to a process that has ended is found by who reads
+        :param message: A message. If the process has ended, it is dropped
         """
         if self.ready:
             assert self.life is not None
-            content = encode(message)
-            with suppress(OSError):
-                self.life.connection.send_bytes(content)
+            self._mailbox.send(self.life, encode(message))
 
     def stop(self) -> None:
         """Ask it to end. If its process has done nothing yet, there is nothing to wait for."""
@@ -247,11 +253,22 @@ class RemoteWorker:
             return f"{who} {self._sentence}"
         assert self.life is not None
         code = self.life.exit_code
-        how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended by itself (exit code {code})"
+        how = _how(code)
         if self.life.ready or (code and code < 0):
             return f"{who} {how}"
         why = f" A likely reason:\n\n{GUARD}" if self.n_lives == 1 else ""
         return f"{who} {how} before it was ready; what it has written says why.{why}"
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is None:
+        return (
+            "has ended. Its exit code is not known, because this program ignores SIGCHLD, or waits for its child processes "
+            "elsewhere"
+        )
+    if exit_code == 255:  # which stands for what multiprocessing does not know, too
+        return "ended by itself (exit code 255), or was killed together with the fork server"
+    return f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended by itself (exit code {exit_code})"
 
 
 def _pack(assignment: Assignment) -> Parcel:

@@ -1,4 +1,9 @@
-"""Who watches for workers that do not answer: an environment may never return from a step."""
+"""
+Watches for workers that do not answer: an environment may never return from a step, or the process may be frozen.
+
+A worker is silent while it owes something: a rollout that it has begun or may begin, an answer, or word that it is ready. One
+that is frozen while it holds a lock makes all others wait. Their time does not count then, only its own.
+"""
 
 import time
 import warnings
@@ -9,6 +14,7 @@ from sb3_a3c.backends.messages import WhereAreYou
 from sb3_a3c.backends.quota import Quota
 from sb3_a3c.backends.remote_worker import RemoteWorker
 from sb3_a3c.faults import name_environments
+from sb3_a3c.file_lock import FileLock
 
 #: Seconds of silence after which a worker is told of, and a process's for its start. Out of the air: longer than nearly all
 #: rollouts.
@@ -32,12 +38,18 @@ class Watchdog:
     """
     :param workers: The workers
     :param quota: What they have begun
+    :param locks: What they take
     :param worker_timeout: Seconds of silence after which a worker's process is killed, None: it never is
     """
 
-    def __init__(self, workers: Sequence[RemoteWorker], quota: Quota, worker_timeout: float | None) -> None:
+    def __init__(
+        self, workers: Sequence[RemoteWorker], quota: Quota, locks: Sequence[FileLock], worker_timeout: float | None
+    ) -> None:
         self._workers = workers
         self._quota = quota
+        self._locks = locks
+        #: Processes that held a lock at the last look.
+        self._holders: set[int | None] = set()
         self._timeout = worker_timeout
         self._silences = [_Silence() for _ in workers]
         self.look_every = _LOOK_EVERY if worker_timeout is None else min(_LOOK_EVERY, worker_timeout / 4)
@@ -65,16 +77,27 @@ class Watchdog:
         if elapsed < self.look_every:
             return
         self._looked_at = now
+        blocking = self._blocking()
         for worker, silence in zip(self._workers, self._silences, strict=True):
-            if worker.alive and self._should_speak(worker):
+            if not worker.alive or not (worker.index in blocking or self._should_speak(worker)):
+                self.heard(worker.index)
+            elif not blocking or worker.index in blocking:
                 silence.seconds += min(elapsed, 2 * self.look_every)
                 self._judge(worker, silence)
-            else:
-                self.heard(worker.index)
+
+    def _blocking(self) -> set[int]:
+        """Indices of workers that have held a lock at two looks: nearly always because they are frozen."""
+        before, self._holders = self._holders, {lock.holder() for lock in self._locks}
+        held = before & self._holders
+        return {worker.index for worker in self._workers if worker.life is not None and worker.life.pid in held}
 
     def _should_speak(self, worker: RemoteWorker) -> bool:
-        """Whether it has begun a rollout that has not come, was asked something, or is to say that it is there."""
-        return not worker.ready or self._quota.taken(worker.index) > worker.n_rollouts or worker.call is not None
+        """Whether it owes a rollout, was asked something, or is to say that it is there."""
+        return not worker.ready or self._owes_rollout(worker) or worker.call is not None
+
+    def _owes_rollout(self, worker: RemoteWorker) -> bool:
+        has_begun = self._quota.taken(worker.index) > worker.n_rollouts
+        return has_begun or (worker.has_permit and not self._quota.is_exhausted(worker.index))
 
     def _judge(self, worker: RemoteWorker, silence: _Silence) -> None:
         timeout = float("inf") if self._timeout is None else self._timeout
@@ -87,9 +110,12 @@ class Watchdog:
             self._tell(worker, silence, silence.seconds >= timeout)
 
     def _tell(self, worker: RemoteWorker, silence: _Silence, is_over: bool) -> None:
-        what = "finished a rollout" if self._quota.taken(worker.index) > worker.n_rollouts else "answered a call"
+        what = "finished a rollout" if worker.call is None or self._owes_rollout(worker) else "answered a call"
         what = what if worker.ready else "become ready"
-        unknown = "What it is in the middle of is not known: it does not answer, as code that holds Python's lock does not."
+        unknown = (
+            "What it is in the middle of is not known: it does not answer. It may be stopped (SIGSTOP, a debugger), or run "
+            "code that does not release Python's global lock."
+        )
         stack = silence.stack or (unknown if worker.ready else "")
         if is_over:
             worker.condemn(f"was killed, for it had not {what} for worker_timeout={self._timeout:g} s. {stack}")

@@ -1,8 +1,8 @@
 """
 The life of a worker in a process of its own.
 
-The main thread steps the worker; another one obeys what the main process says: permits, calls to the environments (in a
-thread each), stop.
+The main thread steps the worker; another one obeys what the main process says: permits, stop; a third calls methods of the
+environments, one after another.
 What is guaranteed: if the main process is gone, this one ends at once, even in the middle of a step (``lifeline``); it
 ignores Ctrl-C, which is the main process's to handle; it sends a farewell, unless it is killed. What is assumed: that
 environments may be entered by two threads, one at a time (``env_lock``), and nothing of the GIL.
@@ -10,6 +10,7 @@ environments may be entered by two threads, one at a time (``env_lock``), and no
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,12 +20,14 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import current_process
 from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.utils import set_random_seed
 
+from sb3_a3c.backends.channel import Channel
 from sb3_a3c.backends.failures import Failure
 from sb3_a3c.backends.lifeline import tie, watch
 from sb3_a3c.backends.messages import (
@@ -74,12 +77,12 @@ class Assignment:
 
 
 def live(
-    connection: Connection,
+    connection: socket.socket,
     lifeline: Connection,
     main_process: int,
     parcel: Parcel,
     number: int,
-    not_ours: Sequence[Connection],
+    not_ours: Sequence[Connection | socket.socket],
 ) -> None:
     """
     What the process does.
@@ -99,11 +102,12 @@ def live(
     tie(lifeline)
     os.register_at_fork(after_in_child=connection.close)  # else an environment's own process would seem to be this one
     th.set_num_threads(1)  # many workers leave nothing to divide
+    channel = Channel(connection)
     try:
-        resident = _Resident(connection, main_end, parcel, number)
+        resident = _Resident(channel, main_end, parcel, number)
     except BaseException as error:
         error.add_note(f"raised while the process of {current_process().name} was starting")
-        connection.send_bytes(encode(Failure.of(error)))
+        channel.send(encode(Failure.of(error)))
         return
     resident.live()
 
@@ -117,14 +121,14 @@ def _seed_of(seed: np.random.SeedSequence | None, number: int) -> np.random.Seed
 
 
 class _Resident:
-    def __init__(self, connection: Connection, main_end: int | None, parcel: Parcel, number: int) -> None:
+    def __init__(self, channel: Channel, main_end: int | None, parcel: Parcel, number: int) -> None:
         assignment: Assignment = unpack(parcel.content, parcel.handles)
         spec = replace(assignment.spec, seed=_seed_of(assignment.spec.seed, number))
         if spec.seed is not None:
             # Processes that are forked from one server begin alike, and an environment may draw from NumPy itself.
             set_random_seed(int(spec.seed.generate_state(1)[0]))
-        self._connection = connection
-        self._sources: list[Any] = [connection] if main_end is None else [connection, main_end]
+        self._channel = channel
+        self._sources: list[Any] = [channel] if main_end is None else [channel, main_end]
         self._handles = parcel.handles
         self._quota = assignment.quota
         self._worker = spec.make(assignment.parameters, nullcontext())  # nobody else computes in this process
@@ -134,6 +138,7 @@ class _Resident:
             self._worker.begin_anew(env_seed(spec.seed))
         self._writing = threading.Lock()
         self._permits = threading.Semaphore(0)
+        self._calls: SimpleQueue[EnvCall] = SimpleQueue()
         self._stopping = threading.Event()
         self._gone = threading.Event()
         self._gathered: list[Rollout] = []
@@ -142,6 +147,7 @@ class _Resident:
     def live(self) -> None:
         self._send(Ready())
         threading.Thread(target=self._obey, daemon=True).start()
+        threading.Thread(target=self._answer, daemon=True).start()
         failure = None
         try:
             self._learn()
@@ -190,7 +196,7 @@ class _Resident:
     def _write(self, content: bytes) -> None:
         with self._writing:
             try:
-                self._connection.send_bytes(content)
+                self._channel.send(content)
             except OSError:  # the main process is gone, which the other thread finds too
                 self._gone.set()
                 os._exit(1)
@@ -208,9 +214,9 @@ class _Resident:
         """In a thread of its own."""
         while True:
             try:
-                if self._connection not in wait(self._sources):
+                if self._channel not in wait(self._sources):
                     raise EOFError
-                content = self._connection.recv_bytes()
+                content = self._channel.receive()
             except (EOFError, OSError):
                 self._end_with_the_main_process()
                 return
@@ -229,7 +235,7 @@ class _Resident:
             case Learn(hyperparameters):
                 self._worker.hyperparameters = hyperparameters
             case EnvCall():  # it waits for the environments, and this thread has to go on reading
-                threading.Thread(target=self._answer, args=(message,), daemon=True).start()
+                self._calls.put(message)
             case WhereAreYou():
                 self._send(Whereabouts(_stack()))
             case Stop():
@@ -245,15 +251,17 @@ class _Resident:
         if not self._gone.wait(_GRACE):
             os._exit(1)
 
-    def _answer(self, call: EnvCall) -> None:
-        """In a thread of its own."""
-        try:
-            with self._worker.env_lock:
-                value = getattr(self._worker.env.unwrapped, call.method)(*call.args, **call.kwargs)
-                content = encode(Answer(value))
-        except BaseException as error:
-            content = encode(Answer(None, Failure.of(error)))
-        self._write(content)
+    def _answer(self) -> None:
+        """In a thread of its own: calls in the order in which they were made, also one that nobody waits for any more."""
+        while True:
+            call = self._calls.get()
+            try:
+                with self._worker.env_lock:
+                    value = getattr(self._worker.env.unwrapped, call.method)(*call.args, **call.kwargs)
+                    content = encode(Answer(call.number, value))
+            except BaseException as error:
+                content = encode(Answer(call.number, None, Failure.of(error)))
+            self._write(content)
 
 
 def _stack() -> str:

@@ -1,0 +1,200 @@
+"""A worker process that is frozen (SIGSTOP, swapped out, a debugger), at any point, is replaced, and blocks nobody."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv
+from test_healing import Watching, assert_counted_once, make_env, make_model, processes
+
+from sb3_a3c.backends.channel import Channel, Line
+from sb3_a3c.backends.quota import Quota
+from sb3_a3c.file_lock import FileLock
+from sb3_a3c.parameters import SharedParameters
+
+#: Much longer than a rollout of these takes on a busy machine, for no other worker may be replaced.
+TIMEOUT = dict(worker_timeout=3.0)
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_a3c.backends.processes._PATIENCE", 0.5)
+
+
+def learn(n_envs: int, act: Callable[[int], None] | None, env: DummyVecEnv | None = None, **kwargs: Any) -> Watching:
+    """A run in which worker 1, and no other, is replaced once."""
+    model = make_model(make_env(n_envs) if env is None else env, backend_kwargs=TIMEOUT, **kwargs)
+    watching = Watching(10, act or (lambda n_calls: None))
+    with pytest.warns(UserWarning, match=r"worker 1, .* was killed, for it had not .* for worker_timeout=3 s") as told:
+        model.learn(40 * n_envs, callback=watching, log_interval=None)
+    assert len([one for one in told if "is replaced" in str(one.message)]) == 1
+    assert model.logger.name_to_value["async/restarts"] == 1
+    assert_counted_once(model, watching, 40 * n_envs)
+    return watching
+
+
+@pytest.mark.parametrize("rollout_order", ["env", "arrival"])
+def test_while_it_waits_for_permits(rollout_order: str) -> None:
+    """It has begun no rollout, but it may, so it owes one."""
+
+    def act(n_calls: int) -> None:
+        if n_calls == 1:
+            time.sleep(0.3)  # all wait for permits
+            os.kill(processes(1)[0].pid, signal.SIGSTOP)
+
+    model = make_model(make_env(3), backend_kwargs=TIMEOUT, rollout_order=rollout_order)
+    watching = Watching(5, act)
+    if rollout_order == "env":
+        with pytest.warns(UserWarning, match="worker 1, .* was killed, for it had not finished a rollout"):
+            model.learn(120, callback=watching, log_interval=None)
+        assert model.logger.name_to_value["async/restarts"] == 1
+    else:  # the others make its rollouts
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.learn(120, callback=watching, log_interval=None)
+    assert_counted_once(model, watching, 120, in_order=rollout_order == "env")
+
+
+def freeze_once(flag: Path) -> Callable[[], None]:
+    """Freeze the process of worker 1 the first time that it calls this after the main process has made the flag."""
+
+    def freeze() -> None:
+        if multiprocessing.current_process().name == "A3C worker 1" and flag.exists():
+            flag.unlink()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    return freeze
+
+
+@pytest.mark.parametrize(
+    ("holder", "method"), [(SharedParameters, "_hold"), (SharedParameters, "_place"), (Quota, "is_exhausted")]
+)
+def test_while_it_holds_a_lock(holder: type, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a push, a pull, or as it begins a rollout. Everyone else waits for the lock, the main thread too."""
+    flag = tmp_path / "flag"
+    flag.touch()
+    freeze, original = freeze_once(flag), getattr(holder, method)
+
+    def freezing(*args: Any) -> Any:
+        freeze()
+        return original(*args)
+
+    monkeypatch.setattr(holder, method, freezing)
+    learn(3, None, start_method="fork")
+    assert not flag.exists()
+
+
+def test_while_it_holds_a_lock_and_nobody_may_kill_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ``worker_timeout`` there is a warning that names it and not those that wait for it, and Ctrl-C works."""
+    monkeypatch.setattr("sb3_a3c.backends.watchdog._REPORT_AFTER", 1.0)
+    monkeypatch.setattr("sb3_a3c.backends.watchdog._LOOK_EVERY", 0.2)
+    (tmp_path / "flag").touch()
+    freeze, hold = freeze_once(tmp_path / "flag"), SharedParameters._hold
+    monkeypatch.setattr(SharedParameters, "_hold", lambda self, place: [freeze(), hold(self, place)])
+    model = make_model(make_env(3), start_method="fork")
+    told: list[str] = []
+
+    def tell(message: Any, *_: Any, **__: Any) -> None:
+        told.append(str(message))
+        if "has not finished a rollout" in told[-1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(warnings, "warn", tell)
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(1_000_000, callback=Watching())
+    reports = [text for text in told if "has not finished a rollout" in text]
+    assert reports and all(text.startswith("worker 1,") for text in reports)
+    assert not processes()
+    model.learn(30, reset_num_timesteps=False)
+
+
+def test_while_it_is_sent_a_large_message() -> None:
+    """One that does not fit into the socket's buffer."""
+
+    def act(n_calls: int) -> None:
+        assert model_env[0] is not None
+        if n_calls == 1:
+            os.kill(processes(1)[0].pid, signal.SIGSTOP)
+            model_env[0].set_attr("mark", b"x" * 5_000_000)
+            assert [len(mark) for mark in model_env[0].get_attr("mark")] == [5_000_000] * 3
+
+    model_env = [make_env(3)]
+    learn(3, act, model_env[0])
+
+
+def test_while_it_sends_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other workers' messages are read all the same."""
+    (tmp_path / "flag").touch()
+    freeze, send = freeze_once(tmp_path / "flag"), Channel.send
+
+    def half(channel: Channel, content: bytes) -> None:
+        if len(content) > 1000 and (tmp_path / "flag").exists():
+            channel._connection.sendall((len(content)).to_bytes(8, "big") + content[:500])
+            freeze()
+            os._exit(1)
+        send(channel, content)
+
+    def half_of_worker_1(channel: Channel, content: bytes) -> None:
+        (half if multiprocessing.current_process().name == "A3C worker 1" else send)(channel, content)
+
+    monkeypatch.setattr(Channel, "send", half_of_worker_1)
+    learn(3, None, start_method="fork", max_lead=3)
+
+
+def test_messages_in_pieces() -> None:
+    ours, theirs = socket.socketpair()
+    channel, line = Channel(theirs), Line(ours)
+    assert line.receive() is None
+    contents = [b"", b"short", os.urandom(3_000_000), b"last"]
+    thread = threading.Thread(target=lambda: [channel.send(channel.receive()) for _ in contents])
+    thread.start()
+    for content in contents:
+        line.put(content)
+    echoed: list[bytes] = []
+    while len(echoed) < len(contents):
+        line.flush()
+        if (message := line.receive()) is not None:
+            echoed.append(bytes(message))
+    thread.join()
+    assert echoed == contents
+    theirs.sendall(b"\0\0")  # a message that is cut in two
+    channel.close()
+    with pytest.raises(EOFError):
+        line.receive()
+    line.put(b"x")
+    assert line.flush()  # dropped
+    ours.close()
+
+
+def test_who_holds_a_lock() -> None:
+    lock = FileLock()
+    assert lock.holder() is None
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        lock.acquire()
+        os.write(tell, b"!")
+        time.sleep(1000)
+    os.read(told, 1)
+    looks: list[int | None] = []
+
+    def look() -> None:
+        looks.append(lock.holder())
+        if len(looks) == 3:
+            os.kill(child, signal.SIGKILL)
+
+    lock.while_waiting = look
+    with lock:
+        assert lock.holder() is None  # no other process
+        assert set(looks[:3]) == {child}
+    os.waitpid(child, 0)
+    os.close(told)
+    os.close(tell)
