@@ -55,7 +55,7 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
             model.logger.info("Compiling the fused engine: this takes some seconds, once on this machine")
         compile_kernels()
     recording = model._scheduling if isinstance(model._scheduling, Recording) else None
-    recorder = None if recording is None else recording.begin(len(slices), n_rollouts)
+    recorder = None if recording is None else recording.begin(len(slices), min(model.max_lead, n_rollouts * len(slices)))
     specs, parameters = _make_specs(model, engine, slices, envs, n_rollouts, attention, recorder)
     terms = None if model._scheduling is None else _terms(model, specs, parameters, n_rollouts)
     backend = _make_backend(model, specs, parameters, n_rollouts, terms)
@@ -65,7 +65,7 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     with stack, stack:
         stack.callback(lambda: _take_back(model, backend.workers, parameters))
         if recording is not None and terms is not None:
-            stack.callback(lambda: recording.end(terms, backend, parameters.n_updates))
+            stack.callback(lambda: recording.end(terms, backend))
         stack.callback(partial(model.policy.set_training_mode, True))
         stack.enter(replay)
         stack.callback(replay.refresh)

@@ -9,6 +9,7 @@ parameters that worker had pulled before. :func:`replay` lets the workers take t
 import json
 import zipfile
 import zlib
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -166,12 +167,12 @@ class Recording:
     def __init__(self) -> None:
         self.schedule = Schedule()
         self._recorder: Recorder | None = None
-        self._shown: list[int] = []
+        self._shown = array("H")
 
-    def begin(self, n_workers: int, n_rollouts: int) -> Recorder:
+    def begin(self, n_workers: int, max_lead: int) -> Recorder:
         """
         :param n_workers: How many workers there are
-        :param n_rollouts: How many rollouts of all environments the run has
+        :param max_lead: How many rollouts a worker may be ahead of those that are shown
         :return: Where the workers are to note what they do
         :raises ValueError: if a run has been recorded before
         """
@@ -179,28 +180,30 @@ class Recording:
             raise ValueError(
                 "learn() must be called once within record(model), but it is called again: a schedule has one run"
             )
-        self._recorder = Recorder(n_workers, n_workers * n_rollouts)
+        self._recorder = Recorder(n_workers, max_lead + 2)
         return self._recorder
 
     def show(self, workers: Sequence[int]) -> None:
         """
         :param workers: Whose rollouts callbacks are to see next
         """
-        self._shown += workers
+        assert self._recorder is not None
+        self._recorder.read()
+        self._shown.extend(workers)
 
-    def end(self, terms: Terms, backend: RecordedBackend, n_updates: int) -> None:
+    def end(self, terms: Terms, backend: RecordedBackend) -> None:
         """
         Fill the schedule.
 
         :param terms: Those of the run
         :param backend: Where its workers lived
-        :param n_updates: How many updates they made
         """
         schedule, recorder = self.schedule, self._recorder
         assert recorder is not None
         schedule.terms, schedule.n_restarts, schedule.moved = terms, backend.n_restarts, backend.elsewhere
         if backend.n_restarts == 0:
-            workers, pulls = recorder.updates(n_updates)
+            recorder.read()
+            workers, pulls = recorder.updates()
             schedule.workers, schedule.pulls = np.array(workers, dtype=np.uint16), np.array(pulls, dtype=np.uint32)
             schedule.shown = np.array(self._shown, dtype=np.uint16)
             last_pushed = dict(zip(workers, pulls, strict=True))

@@ -406,3 +406,20 @@ def test_a_run_with_restarts_is_refused() -> None:
     assert of_restarts.n_restarts == 1
     with pytest.raises(ValueError, match="schedule must be of a run without restarts, but it has had 1"):
         replay(model, of_restarts).__enter__()
+
+
+def test_recording_takes_no_memory_for_steps_that_are_not_made() -> None:
+    """A run of 10**12 steps that a callback stops."""
+
+    def learn(model: A3C) -> None:
+        model.learn(10**12, lambda locals_, _: locals_["self"].num_timesteps < 100)
+
+    recorded = make_model(max_lead=2)
+    with record(recorded) as schedule:
+        learn(recorded)
+    assert 20 <= len(schedule.workers) <= 20 + 2 * 3
+    replayed = make_model()
+    with replay(replayed, schedule):
+        learn(replayed)
+    for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
+        assert th.equal(mine, theirs)
