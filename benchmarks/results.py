@@ -26,7 +26,7 @@ from stable_baselines3 import A2C
 
 from sb3_a3c import A3C
 from sb3_a3c.compare import compare
-from sb3_a3c.comparison.cells import median_and_range, number, with_interval
+from sb3_a3c.comparison.cells import median_and_range, number, of_seeds
 from sb3_a3c.comparison.estimates import Summary, return_at
 from sb3_a3c.comparison.figure import draw_curves
 from sb3_a3c.comparison.settings import Settings, read_settings
@@ -106,8 +106,8 @@ def cells(env_id: str, summary: Summary, a3c: Summary) -> list[str]:
     return [
         env_id,
         _ALGORITHMS[summary.algorithm],
-        with_interval(summary.final_return),
-        with_interval(return_at(summary.results, "seconds", float(a3c.seconds.iqm))),
+        of_seeds(summary.final_return),
+        of_seeds(return_at(summary.results, "seconds", float(a3c.seconds.iqm))),
         number(float(summary.steps_per_second.iqm)),
         f"{summary.n_reached} of {len(summary.results)}",
         median_and_range(summary.seconds_to_threshold),

@@ -10,6 +10,8 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_a3c.extras import require
+
 
 class MovingAverageCallback(BaseCallback):
     """
@@ -21,6 +23,7 @@ class MovingAverageCallback(BaseCallback):
     :param seconds: Seconds after which the picture is written anew while learning goes on, to be looked at; None: never
     :param verbose: 1: print a line an episode
     :raises ValueError: if an argument is not of the allowed values
+    :raises MissingExtra: if a picture is asked for and matplotlib is not installed
     """
 
     def __init__(
@@ -31,6 +34,8 @@ class MovingAverageCallback(BaseCallback):
             raise ValueError(f"smoothing must be at least 0 and below 1, but it is {smoothing!r}")
         if not (seconds is None or seconds > 0):
             raise ValueError(f"seconds must be None or above 0, but it is {seconds!r}")
+        if path is not None:
+            require("extra", "MovingAverageCallback with a path", "matplotlib")
         self.path = None if path is None else Path(path)
         self.smoothing = smoothing
         self.seconds = seconds

@@ -1,11 +1,20 @@
 """
-A3C beside A2C and PPO, or any algorithms of Stable-Baselines3's kind beside each other, on an environment.
+Compare A3C with A2C and PPO, or any algorithms of Stable-Baselines3's kind, on one environment.
 
     python -m sb3_a3c.compare --env Pendulum-v1 --algos a3c a2c ppo --seeds 5 --timesteps 300000 --out DIR
+    python -m sb3_a3c.compare --env Pendulum-v1 --timesteps 150000 --settings a3c=a3c.yml a2c=a2c.yml --out DIR
 
-Runs one after another, shows progress and the time left, and leaves in the folder: report.html and report.md, the picture of
-the learning curves, evaluations.csv, runs.csv and curves.csv, and a file for each finished run. Where it is interrupted,
-the same command goes on, and does nothing twice.
+Without --settings every algorithm runs with its defaults, all with the same number of environments. A settings file has an
+entry for each environment id, as in rl-zoo3; the clone has some in benchmarks/settings:
+
+    Pendulum-v1:
+      n_envs: 8
+      normalize: true
+      learning_rate: lin_1e-3
+
+The runs are made one after another. The folder gets report.html, report.md, a picture of the learning curves, the tables
+evaluations.csv, runs.csv and curves.csv, and one file per finished run. Ctrl-C interrupts; the same command then goes on with
+the runs that are missing.
 """
 
 import argparse
@@ -14,27 +23,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields
-from importlib.util import find_spec
 from multiprocessing import current_process
 from pathlib import Path
 
-try:
-    from sb3_a3c.comparison.arguments import Arguments, PathLike
-    from sb3_a3c.comparison.estimates import Summary, summarize
-    from sb3_a3c.comparison.faults import BadArgument, RunFailed, check
-    from sb3_a3c.comparison.pages import as_markdown
-    from sb3_a3c.comparison.plan import Plan, make_plan, rehearse
-    from sb3_a3c.comparison.processes import Failure, Message, in_processes
-    from sb3_a3c.comparison.progress import Progress
-    from sb3_a3c.comparison.report import results_table, write_report, write_tables
-    from sb3_a3c.comparison.run import RunResult, RunSpec, Stage
-    from sb3_a3c.comparison.store import Store
-
-    for name in ("matplotlib", "scipy"):  # imported when runs have ended: it should not be found then that they are missing
-        if find_spec(name) is None:
-            raise ModuleNotFoundError(f"No module named {name!r}")
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"{error}: a comparison needs what pip install 'sb3_a3c[compare]' installs") from error
+from sb3_a3c.comparison.arguments import Arguments, PathLike
+from sb3_a3c.comparison.estimates import Summary, summarize
+from sb3_a3c.comparison.faults import BadArgument, RunFailed, check
+from sb3_a3c.comparison.pages import as_markdown
+from sb3_a3c.comparison.plan import Plan, make_plan, rehearse
+from sb3_a3c.comparison.processes import Failure, Message, in_processes
+from sb3_a3c.comparison.progress import Progress
+from sb3_a3c.comparison.report import results_table, write_report, write_tables
+from sb3_a3c.comparison.run import RunResult, RunSpec, Stage
+from sb3_a3c.comparison.store import Store
+from sb3_a3c.extras import MissingExtra, require
 
 
 def compare(
@@ -44,6 +46,7 @@ def compare(
     timesteps: int | None = None,
     out: PathLike = "runs/comparison",
     settings: Mapping[str, PathLike] | None = None,
+    n_envs: int = 8,
     threshold: float | None = None,
     eval_interval: int | None = None,
     n_eval_episodes: int = 10,
@@ -61,6 +64,7 @@ def compare(
     :param timesteps: Steps of a run. ``None``: each algorithm's ``n_timesteps`` in its settings
     :param out: The folder for runs, tables and reports. Runs that are finished there are not made again
     :param settings: A file in rl-zoo3's form for some algorithms, by name; the others have their defaults
+    :param n_envs: Environments of each algorithm, unless its settings give another number
     :param threshold: A return to reach. ``None``: the one that gymnasium knows, if it does
     :param eval_interval: Steps between two evaluations. ``None``: a thirtieth of the run
     :param n_eval_episodes: Episodes of an evaluation
@@ -68,12 +72,24 @@ def compare(
     :param jobs: Runs made at once. More than one disturb each other's clock
     :param progress_bar: Whether to show progress, on standard error
     :return: What came of each algorithm
+    :raises MissingExtra: if a package of the extra ``compare`` is not installed
     :raises BadArgument: (a ValueError) if an argument, or a file it names, is not what is allowed; nothing has run
     :raises RunFailed: if runs failed; the others are finished and reported on, and the next time only those are made again
     """
     return _compare(
         Arguments(
-            env, algos, seeds, timesteps, out, settings or {}, threshold, eval_interval, n_eval_episodes, num_threads, jobs
+            env,
+            algos,
+            seeds,
+            timesteps,
+            out,
+            settings or {},
+            n_envs,
+            threshold,
+            eval_interval,
+            n_eval_episodes,
+            num_threads,
+            jobs,
         ),
         progress_bar,
     )
@@ -98,8 +114,9 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="ALGO=FILE",
-        help="a file in rl-zoo3's form, for each algorithm that has one",
+        help="a YAML file in rl-zoo3's form for each algorithm that has one; the others run with their defaults",
     )
+    add("--n-envs", type=int, default=default["n_envs"], help="environments, if the settings have none (default: %(default)s)")
     add("--threshold", type=float, help="a return to reach (default: the one that gymnasium knows, if it does)")
     add("--eval-interval", type=int, help="steps between two evaluations (default: a thirtieth of the run)")
     add("--n-eval-episodes", type=int, default=default["n_eval_episodes"], help="of an evaluation (default: %(default)s)")
@@ -120,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         summaries = _compare(arguments, progress_bar=True)
     except BadArgument as error:
         parser.error(str(error))
-    except RunFailed as error:
+    except (MissingExtra, RunFailed) as error:
         parser.exit(1, f"{error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\nInterrupted. What is finished is in {options['out']}; the same command goes on from there.\n")
@@ -129,6 +146,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _compare(arguments: Arguments, progress_bar: bool) -> list[Summary]:
+    # Before anything runs: nobody wants to learn at the end that matplotlib is missing.
+    require("compare", "A comparison", "matplotlib", "scipy", "tqdm", "yaml")
     if getattr(current_process(), "_inheriting", False):  # this process is itself being started
         raise RuntimeError('compare() starts processes that import the script; put it under if __name__ == "__main__":')
     plan = make_plan(arguments)

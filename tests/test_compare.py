@@ -117,6 +117,7 @@ BAD_INPUT = {
     "timesteps": (["--timesteps", "-5"], ["timesteps", "at least 1", "-5"]),
     "eval_interval": (["--eval-interval", "801"], ["eval_interval", "at most", "800", "801"]),
     "n_eval_episodes": (["--n-eval-episodes", "0"], ["n_eval_episodes", "at least 1", "0"]),
+    "n_envs": (["--n-envs", "0"], ["n_envs", "at least 1", "0"]),
     "num_threads": (["--num-threads", "0"], ["num_threads", "at least 1", "0"]),
     "jobs": (["--jobs", "0"], ["jobs", "at least 1", "0"]),
     "threshold": (["--threshold", "nan"], ["threshold", "finite", "nan"]),
@@ -181,10 +182,29 @@ def test_a_script_without_a_guard_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         compare("CartPole-v1", timesteps=100)
 
 
-def test_the_extra_is_named_where_it_is_missing() -> None:
-    code = "import sys; sys.modules['scipy'] = None; import sb3_a3c; import sb3_a3c.compare"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "line 1, in <module>" in run.stderr and "pip install 'sb3_a3c[compare]'" in run.stderr.splitlines()[-1]
+WITHOUT_THE_EXTRA = """
+import runpy, sys
+for name in ("matplotlib", "pandas", "rich", "scipy", "tensorboard", "tqdm", "yaml"):
+    sys.modules[name] = None
+sys.argv = ["sb3_a3c.compare", *{options!r}]
+runpy.run_module("sb3_a3c.compare", run_name="__main__")
+"""
+
+
+def test_a_missing_extra_is_told_in_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = _without_the_extra([*PENDULUM, "--out", str(out)])
+    assert run.returncode == 1 and run.stderr.splitlines() == [
+        "A comparison needs the extra 'compare' (missing: matplotlib, scipy, tqdm, yaml). "
+        "In a clone of sb3_a3c: pip install '.[compare]'"
+    ]
+    assert not out.exists()
+
+
+def test_help_needs_no_extra() -> None:
+    run = _without_the_extra(["--help"])
+    assert run.returncode == 0 and not run.stderr
+    assert "--settings ALGO=FILE" in run.stdout and "--settings a3c=a3c.yml" in run.stdout and "n_envs: 8" in run.stdout
 
 
 def test_the_function_has_the_command_s_options(tmp_path: Path) -> None:
@@ -194,6 +214,11 @@ def test_the_function_has_the_command_s_options(tmp_path: Path) -> None:
     assert {name: defaults[name] for name in options if name != "env"} == {k: v for k, v in options.items() if k != "env"}
     with pytest.raises(BadArgument, match="algos must be a list"):
         compare("CartPole-v1", algos="a2c", timesteps=100, out=tmp_path)
+
+
+def _without_the_extra(options: list[str]) -> subprocess.CompletedProcess[str]:
+    code = WITHOUT_THE_EXTRA.format(options=options)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
 
 
 def _fails(options: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from sb3_a3c.comparison.arguments import Arguments
+from sb3_a3c.comparison.cells import of_seeds
 from sb3_a3c.comparison.estimates import Summary, estimate, learning_curve, summarize
 from sb3_a3c.comparison.faults import BadArgument
+from sb3_a3c.comparison.figure import draw_curves
 from sb3_a3c.comparison.plan import Plan
-from sb3_a3c.comparison.progress import Progress
+from sb3_a3c.comparison.progress import Progress, TimeLeft
 from sb3_a3c.comparison.provenance import Provenance
 from sb3_a3c.comparison.report import results_table, write_report, write_tables
 from sb3_a3c.comparison.run import Evaluation, RunResult, RunSpec, Stage
@@ -25,7 +28,7 @@ RETURNS = [[-1200, -800, -300], [-1100, -400, -160], [-1250, -900, -200], [-1000
 SECONDS = [[1.0, 2.0], [1.5, 3.0], [2.0, 4.0], [1.0, 2.5], [2.0, 5.0]]
 
 
-def make_results(algorithm: str, slower: float = 1.0, jobs: int = 1) -> list[RunResult]:
+def make_results(algorithm: str, slower: float = 1.0, jobs: int = 1, load: float = 0.2) -> list[RunResult]:
     results = []
     for seed, (returns, seconds) in enumerate(zip(RETURNS, SECONDS, strict=True)):
         spec = RunSpec("Pendulum-v1", algorithm, seed, 1000, {"n_envs": 2, "policy": "MlpPolicy"}, 500, 2, 1)
@@ -34,13 +37,24 @@ def make_results(algorithm: str, slower: float = 1.0, jobs: int = 1) -> list[Run
             for timesteps, at, value in zip([0, 500, 1000], [0.0, *seconds], returns, strict=True)
         ]
         provenance = Provenance("a <fast> machine", "Python 3.11, torch 2.13", jobs)
-        results.append(RunResult(spec, evaluations, 0.001, 10.0 * slower, provenance))
+        results.append(RunResult(spec, evaluations, 0.001, 10.0 * slower, load + seed, load + seed + 1, provenance))
     return results
 
 
-def reported(out: Path, threshold: float | None = -300.0, **kwargs: Any) -> tuple[Plan, list[Summary], Store]:
-    arguments = Arguments("Pendulum-v1", ["a3c", "a2c"], timesteps=1000, out=out, threshold=threshold, n_eval_episodes=2)
-    results = {"a3c": make_results("a3c"), "a2c": make_results("a2c", slower=4.0, **kwargs)}
+def reported(
+    out: Path, threshold: float | None = -300.0, seeds: int = 5, settings: dict[str, Any] | None = None, **kwargs: Any
+) -> tuple[Plan, list[Summary], Store]:
+    arguments = Arguments(
+        "Pendulum-v1",
+        ["a3c", "a2c"],
+        seeds=seeds,
+        timesteps=1000,
+        out=out,
+        settings=settings or {},
+        threshold=threshold,
+        n_eval_episodes=2,
+    )
+    results = {"a3c": make_results("a3c", **kwargs)[:seeds], "a2c": make_results("a2c", slower=4.0, **kwargs)[:seeds]}
     plan = Plan(arguments, [result.spec for algo in results for result in results[algo]], threshold)
     summaries = [summarize(algo, results[algo], threshold) for algo in results]
     store = Store(out)
@@ -66,9 +80,12 @@ def test_estimates_are_rliable_s() -> None:
     assert (found.iqm, found.low, found.high) == (3.5, 1.5, 6.0)
 
 
-def test_estimate_of_one_seed_has_no_interval() -> None:
-    found = estimate(np.array([7.0]))
-    assert found.iqm == 7.0 and isnan(found.low) and isnan(found.high)
+@pytest.mark.parametrize("n_seeds", [1, 2, 4])
+def test_few_seeds_have_no_interval(n_seeds: int) -> None:
+    """Of so few values an interval says nothing: the values themselves are shown."""
+    found = estimate(np.array([-174.0, 7.25, -180.0, 12.5])[:n_seeds])
+    assert isnan(found.low) and isnan(found.high)
+    assert of_seeds(found) == "; ".join(["-174", "7.25", "-180", "12.5"][:n_seeds])
 
 
 def test_curves() -> None:
@@ -118,7 +135,7 @@ def test_report_says_what_the_tables_do(tmp_path: Path) -> None:
     iqm = float(estimate(np.array(final)).iqm)
     cells = next(line for line in markdown.splitlines() if line.startswith("| a2c |")).split(" | ")
     assert cells[1:4] == ["5", "1,000", f"{iqm:.0f} [-766.7, -153.3]"]
-    assert "<td>-220 <small>[-766.7, -153.3]</small></td>" in html
+    assert '<td data-label="Final return">-220 <small>[-766.7, -153.3]</small></td>' in html
     for row in rows_of(tmp_path / "runs.csv"):
         assert (
             f"| {row['algorithm']} seed {row['seed']} | 1,000 | {float(row['seconds']):g} |".replace("| 2.5 ", "| 2.50 ")
@@ -141,6 +158,57 @@ def test_html_needs_nothing_but_itself(tmp_path: Path) -> None:
     assert kind == "data:image/png;base64" and base64.b64decode(data) == (tmp_path / "learning_curves.png").read_bytes()
     assert base64.b64decode(data).startswith(b"\x89PNG") and not re.search(r"https?:|href=|<script|url\(", html)
     assert "![" in (tmp_path / "report.md").read_text() and "(learning_curves.png)" in (tmp_path / "report.md").read_text()
+
+
+def test_a_report_of_few_seeds_shows_the_runs(tmp_path: Path) -> None:
+    plan, summaries, store = reported(tmp_path, seeds=3)
+    write_report(plan, summaries, {}, store)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| a3c | 3 | 1,000 | -300; -160; -200 |" in markdown and "One line per run." in markdown
+    assert "95 %" not in markdown and "nterquartile" not in markdown
+    (axes, *_) = (figure := Figure()).subplots(2, 1)
+    draw_curves(figure.axes, summaries, None)
+    heights = sorted(line.get_ydata()[-1] for line in axes.lines if len(line.get_ydata()) > 1)
+    assert heights == sorted(2 * [-300, -160, -200]) and not axes.collections  # a line per run, no band
+    assert [text.get_text() for text in figure.legend(*axes.get_legend_handles_labels()).texts] == ["a3c", "a2c"]
+
+
+def test_a_report_reads_on_a_phone(tmp_path: Path) -> None:
+    """Nothing is wider than the page; test by eye: a browser window of 390 pixels has no sideways scroll bar."""
+    plan, summaries, store = reported(tmp_path)
+    write_report(plan, summaries, {}, store)
+    html = (tmp_path / "report.html").read_text()
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
+    assert "nowrap" not in html and "@media (max-width" in html and "pre-wrap" in html and "max-width: 100%" in html
+    labels = re.findall(r'data-label="([^"]*)"', html)
+    assert labels[:9] == results_table(summaries).header  # each cell names its column, for narrow pages without a header
+
+
+def test_the_report_says_where_settings_come_from(tmp_path: Path) -> None:
+    plan, summaries, store = reported(tmp_path, settings={"a3c": "settings/a3c.yml"})
+    write_report(plan, summaries, {}, store)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "- a3c: the settings in settings/a3c.yml\n- a2c: no settings file, so its defaults" in markdown
+    assert "Only some algorithms have settings; these ran with their defaults: a2c." in markdown
+    assert "--settings a3c=settings/a3c.yml" in markdown
+
+
+def test_the_report_says_how_busy_the_machine_was(tmp_path: Path) -> None:
+    plan, summaries, store = reported(tmp_path)
+    write_report(plan, summaries, {}, store)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "0.2 to 4.2 when runs began, 1.2 to 5.2 when they ended" in markdown and "was busy" not in markdown
+    plan, summaries, store = reported(tmp_path, load=100.0)
+    write_report(plan, summaries, {}, store)
+    assert "The machine was busy before the first run (load 100.0)" in (tmp_path / "report.md").read_text()
+
+
+def test_different_numbers_of_environments_are_told(tmp_path: Path) -> None:
+    plan, summaries, store = reported(tmp_path)
+    for result in summaries[1].results:
+        result.spec.settings["n_envs"] = 16
+    write_report(plan, summaries, {}, store)
+    assert "different numbers of environments: a3c 2, a2c 16." in (tmp_path / "report.md").read_text()
 
 
 def test_warnings_of_figures_that_mean_less(tmp_path: Path) -> None:
@@ -168,32 +236,62 @@ def test_store_keeps_whole_runs_alone(tmp_path: Path) -> None:
 
 
 def test_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Runs take 2 seconds to start, A3C's then 2 to learn and 8 to be evaluated, A2C's 8 and 32. As long as an algorithm has no
+    finished run the time is a lower bound, and says so.
+    """
     now = 0.0
     monkeypatch.setattr("time.perf_counter", lambda: now)
     a3c, a2c = make_results("a3c")[:2], make_results("a2c", slower=4.0)[:2]
     progress = Progress([a3c[0].spec, a2c[0].spec, a3c[1].spec, a2c[1].spec], jobs=1, visible=False)
     progress.at(a3c[0].spec, Stage("starts", 0.0))
-    assert progress.seconds_left() is None
-    now = 4.0
-    progress.at(a3c[0].spec, Stage("learns", 0.5))  # 0.4 of the run
-    assert progress.seconds_left() == pytest.approx(4 * 10.0 - 4.0)
+    assert progress.time_left() is None
+    now = 2.0
+    progress.at(a3c[0].spec, Stage("learns", 0.0))
+    assert progress.time_left() == TimeLeft(2.0 + 2.0 + 2.0, True)  # three more starts
+    now = 3.0
+    progress.at(a3c[0].spec, Stage("learns", 0.5))
+    assert progress.time_left() == TimeLeft(1.0 + 6.0, True)  # its own rest, three starts
+    now = 12.0
     progress.over(a3c[0].spec, a3c[0])
+    a3c_run = 2.0 + 10.0
+    assert progress.time_left() == TimeLeft(2.0 + a3c_run + 2.0, True)
     progress.at(a2c[0].spec, Stage("starts", 0.0))
-    now = 24.0
-    progress.at(a2c[0].spec, Stage("is evaluated", 0.0))  # 0.8 of it after 20 seconds
-    assert progress.seconds_left() == pytest.approx(5.0 + 10.0 + 25.0)
+    now = 14.0
+    progress.at(a2c[0].spec, Stage("learns", 0.0))
+    now = 18.0
+    progress.at(a2c[0].spec, Stage("learns", 0.5))
+    assert progress.time_left() == TimeLeft(4.0 + a3c_run + 2.0, True)
+    now = 54.0
     progress.over(a2c[0].spec, a2c[0])
-    assert progress.seconds_left() == pytest.approx(10.0 + 40.0)
+    a2c_run = 2.0 + 40.0
+    assert progress.time_left() == TimeLeft(a3c_run + a2c_run, False)
+    progress.at(a3c[1].spec, Stage("starts", 0.0))
+    now = 56.0
+    progress.at(a3c[1].spec, Stage("learns", 0.0))
+    now = 60.0
+    progress.at(a3c[1].spec, Stage("learns", 0.5))  # twice as slow as the first: its own pace counts
+    assert progress.time_left() == TimeLeft(4.0 + 8.0 + a2c_run, False)
     progress.over(a3c[1].spec, None)
     progress.over(a2c[1].spec, a2c[1])
-    assert progress.seconds_left() is None
+    assert progress.time_left() is None
     progress.close()
+
+
+def test_the_time_left_of_runs_made_at_once() -> None:
+    """Three runs of ten seconds take ten seconds with three jobs, and twenty with two."""
+    results = make_results("a3c")[:4]
+    for jobs, seconds in [(3, 10.0), (2, 20.0), (1, 30.0)]:
+        progress = Progress([result.spec for result in results], jobs, visible=False)
+        progress.over(results[0].spec, results[0])
+        assert progress.time_left() == TimeLeft(seconds, False)
+        progress.close()
 
 
 def test_the_command_gives_the_same() -> None:
     from sb3_a3c.compare import make_parser
 
-    arguments = Arguments("Pendulum-v1", ("a2c",), 3, 500, "my runs", {"a2c": "a2c.yml"}, -200.0, 50, 2, 2, 2)
+    arguments = Arguments("Pendulum-v1", ("a2c",), 3, 500, "my runs", {"a2c": "a2c.yml"}, 4, -200.0, 50, 2, 2, 2)
     import shlex
 
     options = vars(make_parser().parse_args(shlex.split(arguments.command())[3:]))

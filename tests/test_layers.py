@@ -51,7 +51,7 @@ ROWS = [
     ["lean_vec_envs"],
     ["normalization"],
     ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores", "attention", "policy_copies"],
-    ["atomic_write", "bounded_policy", "space_warnings"],
+    ["atomic_write", "bounded_policy", "extras", "space_warnings"],
 ]
 
 

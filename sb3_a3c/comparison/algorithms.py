@@ -7,7 +7,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_a3c.a3c import A3C
 from sb3_a3c.comparison.faults import BadArgument
-from sb3_a3c.cores import usable_cores
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"a3c": A3C, "a2c": A2C, "ppo": PPO}
 
@@ -29,11 +28,3 @@ def find_algorithm(name: str) -> type[BaseAlgorithm]:
         allowed = f"some of {sorted(ALGORITHMS)}, or module:Class of an algorithm of Stable-Baselines3"
         raise BadArgument(f"algos must be {allowed}, but one is {name!r}")
     return found
-
-
-def default_n_envs(algorithm: type[BaseAlgorithm]) -> int:
-    """
-    :param algorithm: The class
-    :return: How many environments it makes of an id given as text
-    """
-    return usable_cores() if issubclass(algorithm, A3C) else 1

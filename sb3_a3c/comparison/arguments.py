@@ -23,6 +23,7 @@ class Arguments:
     :param timesteps: Steps of a run. ``None``: each algorithm's ``n_timesteps`` in its settings
     :param out: The folder for runs, tables and reports. What is finished there is not done again
     :param settings: A file in rl-zoo3's form for some algorithms, by name; the others have their defaults
+    :param n_envs: Environments of each algorithm, unless its settings give another number
     :param threshold: A return to reach. ``None``: the one that gymnasium knows, if it does
     :param eval_interval: Steps between two evaluations. ``None``: a thirtieth of the run
     :param n_eval_episodes: Episodes of an evaluation
@@ -36,6 +37,7 @@ class Arguments:
     timesteps: int | None = None
     out: PathLike = "runs/comparison"
     settings: Mapping[str, PathLike] = field(default_factory=dict)
+    n_envs: int = 8
     threshold: float | None = None
     eval_interval: int | None = None
     n_eval_episodes: int = 10
@@ -46,7 +48,7 @@ class Arguments:
         """
         :raises BadArgument: if one of them is of a kind or value that is not allowed
         """
-        for name in ("seeds", "timesteps", "eval_interval", "n_eval_episodes", "num_threads", "jobs"):
+        for name in ("seeds", "timesteps", "n_envs", "eval_interval", "n_eval_episodes", "num_threads", "jobs"):
             value = getattr(self, name)
             if value is not None or name not in ("timesteps", "eval_interval"):
                 whole = isinstance(value, Integral) and not isinstance(value, bool)

@@ -7,13 +7,14 @@ from statistics import median
 from sb3_a3c.comparison.estimates import Estimate
 
 
-def with_interval(estimate: Estimate) -> str:
+def of_seeds(estimate: Estimate) -> str:
     """
     :param estimate: Of one quantity
-    :return: Its interquartile mean, and in brackets its interval where there is one
+    :return: Its interquartile mean with its interval in brackets; with too few seeds for an interval, the value of each run
     """
-    iqm, low, high = (float(value) for value in (estimate.iqm, estimate.low, estimate.high))
-    return number(iqm) if isnan(low) else f"{number(iqm)} [{number(low)}, {number(high)}]"
+    if isnan(float(estimate.low)):
+        return "; ".join(number(float(value)) for value in estimate.values)
+    return f"{number(float(estimate.iqm))} [{number(float(estimate.low))}, {number(float(estimate.high))}]"
 
 
 def median_and_range(values: Sequence[float]) -> str:

@@ -22,7 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_a3c.attention import register_callback
 from sb3_a3c.comparison.step_counts import StepCounts
 
-#: Seconds between two reports of progress. Out of the air: often enough to look alive.
+#: Seconds between two reports of progress. Chosen arbitrarily: often enough to look alive.
 _REPORT_EVERY = 0.5
 
 
@@ -100,7 +100,10 @@ class Checkpoints(BaseCallback):
         parameters = {name: tensor.detach().cpu().clone() for name, tensor in model.policy.state_dict().items()}
         obs_rms = deepcopy(getattr(model.get_vec_normalize_env(), "obs_rms", None))
         # Read after the parameters, so that these never know of a step that is not counted.
-        self.taken.append(Checkpoint(self._step_counts.total(), seconds, parameters, obs_rms))
+        timesteps = self._step_counts.total()
+        if self.taken and self.taken[-1].timesteps == timesteps:
+            del self.taken[-1]  # workers that are done wait for callbacks; one evaluation per step count, of the newest policy
+        self.taken.append(Checkpoint(timesteps, seconds, parameters, obs_rms))
         self.copying += time.perf_counter() - begun
 
 

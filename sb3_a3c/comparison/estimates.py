@@ -1,6 +1,9 @@
 """
 Figures of several seeds: interquartile means with 95 % bootstrap intervals, and when a threshold was reached.
 
+With fewer than five seeds there is no interval: resampling so few values says nothing about the next one. Reports then show
+the value of each run.
+
 As in rliable (Agarwal et al. 2021, arXiv 2108.13264): seeds are drawn with replacement, and of the interquartile means of
 the draws the 2.5th and 97.5th percentiles are the interval. Strata would be environments, of which there is one here.
 """
@@ -18,8 +21,10 @@ AXES: tuple[Axis, ...] = ("timesteps", "seconds")
 
 #: Draws of seeds for one figure, and for the points of a curve, as rliable's authors have it.
 _N_RESAMPLES, _N_CURVE_RESAMPLES = 50_000, 2_000
-#: Points of a curve. Out of the air: more than there are evaluations.
+#: Points of a curve. Chosen arbitrarily: more than there are evaluations.
 _N_POINTS = 201
+#: The least number of seeds that have an interval. Chosen arbitrarily, as most papers do.
+MIN_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,13 @@ class Estimate:
     """
     Of one quantity, or of one at each point of a curve.
 
+    :param values: The value of each seed: ``(n_seeds, ...)``
     :param iqm: The interquartile mean over seeds
-    :param low: The lower end of its 95 % interval
-    :param high: The upper end
+    :param low: The lower end of its 95 % interval; NaN with fewer than five seeds
+    :param high: The upper end; NaN with fewer than five seeds
     """
 
+    values: np.ndarray
     iqm: np.ndarray
     low: np.ndarray
     high: np.ndarray
@@ -123,18 +130,18 @@ def return_at(results: Sequence[RunResult], axis: Axis, at: float | np.ndarray, 
 
 def estimate(values: np.ndarray, n_resamples: int = _N_RESAMPLES) -> Estimate:
     """
-    :param values: A value a seed, or a row of them: ``(n_seeds, ...)``
+    :param values: The value of each seed, or a row of values: ``(n_seeds, ...)``
     :param n_resamples: Draws of seeds
-    :return: Their interquartile mean; with one seed there is no interval, and its ends are NaN
+    :return: Their interquartile mean, and its interval if there are at least five seeds
     """
-    from scipy.stats import bootstrap  # here, for the runs' processes import this module too, and have no time
+    from scipy.stats import bootstrap  # of the extra, and slow to import
 
     iqm = _iqm(values, axis=0)
-    if len(values) == 1:
-        return Estimate(iqm, np.full_like(iqm, np.nan), np.full_like(iqm, np.nan))
+    if len(values) < MIN_SEEDS:
+        return Estimate(values, iqm, np.full_like(iqm, np.nan), np.full_like(iqm, np.nan))
     rng = np.random.default_rng(0)  # so that a report that is made again is the same
     interval = bootstrap((values,), _iqm, axis=0, n_resamples=n_resamples, method="percentile", rng=rng).confidence_interval
-    return Estimate(iqm, np.asarray(interval.low), np.asarray(interval.high))
+    return Estimate(values, iqm, np.asarray(interval.low), np.asarray(interval.high))
 
 
 def _iqm(values: np.ndarray, axis: int) -> np.ndarray:

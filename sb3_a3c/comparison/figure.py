@@ -1,10 +1,14 @@
-"""The picture of a comparison: learning curves by steps and by seconds."""
+"""
+The picture of a comparison: learning curves by steps and by seconds, one below the other so that a phone can show it.
+
+With five seeds or more: interquartile means and their 95 % intervals. With fewer: one line per run.
+"""
 
 import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sb3_a3c.comparison.estimates import AXES, Axis, Summary, learning_curve
+from sb3_a3c.comparison.estimates import AXES, MIN_SEEDS, Axis, Summary, learning_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,10 +26,11 @@ def draw(summaries: Sequence[Summary], threshold: float | None) -> bytes:
     """
     from matplotlib.figure import Figure  # here, for the runs' processes import this module too, and have no time
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    panels = figure.subplots(1, len(AXES), sharey=True)
+    figure = Figure(figsize=(6, 7.5), layout="constrained")
+    panels = figure.subplots(len(AXES), 1)
     draw_curves(panels, summaries, threshold)
-    panels[0].set_ylabel("mean return of an evaluation")
+    for panel in panels:
+        panel.set_ylabel("mean return of an evaluation")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     picture = io.BytesIO()
@@ -43,9 +48,12 @@ def draw_curves(panels: Sequence["Axes"], summaries: Sequence[Summary], threshol
         for index, summary in enumerate(summaries):
             curve = learning_curve(summary.results, axis)
             colour = _COLOURS[index % len(_COLOURS)]
-            panel.plot(curve.at, curve.estimate.iqm, color=colour, label=summary.algorithm)
-            panel.fill_between(curve.at, curve.estimate.low, curve.estimate.high, color=colour, alpha=0.2, linewidth=0)
-            panel.plot(curve.at[-1], curve.estimate.iqm[-1], "o", color=colour, markersize=4)
+            few = len(summary.results) < MIN_SEEDS
+            for line_index, line in enumerate(curve.estimate.values if few else [curve.estimate.iqm]):
+                panel.plot(curve.at, line, color=colour, label=None if line_index else summary.algorithm)
+                panel.plot(curve.at[-1], line[-1], "o", color=colour, markersize=4)
+            if not few:
+                panel.fill_between(curve.at, curve.estimate.low, curve.estimate.high, color=colour, alpha=0.2, linewidth=0)
         if threshold is not None:
             panel.axhline(threshold, color="0.4", linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
         panel.set_xlabel(_LABELS[axis])

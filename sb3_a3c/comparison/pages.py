@@ -6,14 +6,24 @@ from dataclasses import dataclass
 from html import escape
 
 _STYLE = """\
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1.5rem; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1.5rem;
+  overflow-wrap: anywhere; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
-th, td { padding: .35rem .8rem; border-bottom: 1px solid #e4e4e4; text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .8rem; border-bottom: 1px solid #e4e4e4; text-align: right; }
 th { border-bottom: 2px solid #888; vertical-align: bottom; } th:first-child, td:first-child { text-align: left; }
 td small { color: #666; display: block; }
-img { max-width: 100%; height: auto; } pre { background: #f6f6f6; padding: .8rem; font-size: 14px; white-space: pre-wrap; }
+img { width: 38rem; max-width: 100%; height: auto; }
+pre { background: #f6f6f6; padding: .8rem; font-size: 14px; white-space: pre-wrap; }
 .warning { border-left: 4px solid #d55e00; padding: .4rem .9rem; background: #fdf3ec; }
+@media (max-width: 48rem) {
+  body { margin: 1rem auto; padding: 0 1rem; }
+  table, tbody, tr, td { display: block; } thead { display: none; }
+  tr { border: 1px solid #ccc; border-radius: 6px; margin-bottom: .8rem; }
+  td, td:first-child { border: 0; padding: .2rem .7rem; text-align: right; overflow: hidden; }
+  td:first-child { font-weight: bold; background: #f2f2f2; }
+  td::before { content: attr(data-label); float: left; margin-right: 1rem; color: #666; font-weight: normal; }
+}
 """
 
 
@@ -81,7 +91,8 @@ def as_html(title: str, parts: Sequence[Part]) -> str:
     :param parts: Its parts
     :return: The page, which needs nothing but itself
     """
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>\n{_STYLE}</style>'
+    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'  # a phone's page is as wide as the phone
+    head = f'<meta charset="utf-8">{viewport}<title>{escape(title)}</title><style>\n{_STYLE}</style>'
     body = "\n".join([f"<h1>{escape(title)}</h1>", *map(_html, parts)])
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
@@ -120,10 +131,15 @@ def _html(part: Part) -> str:
             return f"<figure style='margin:0'>{image}<figcaption>{escape(caption)}</figcaption></figure>"
         case Table(header, rows):
             head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-            body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
+            body = "".join("<tr>" + "".join(map(_cell, header, row)) + "</tr>\n" for row in rows)
             return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
 
 
-def _cell(text: str) -> str:
+def _cell(label: str, text: str) -> str:
+    """A narrow page shows the label beside the cell, because it has no header row."""
     figure, bracket, interval = text.partition(" [")
-    return f"<td>{escape(figure)}" + (f" <small>[{escape(interval)}</small>" if bracket else "") + "</td>"
+    return (
+        f'<td data-label="{escape(label)}">{escape(figure)}'
+        + (f" <small>[{escape(interval)}</small>" if bracket else "")
+        + "</td>"
+    )

@@ -72,7 +72,7 @@ def _check_env(env: str) -> float | None:
 def _specs_of(algo: str, arguments: Arguments) -> list[RunSpec]:
     path = arguments.settings.get(algo)
     settings = {} if path is None else read_settings(path, arguments.env)
-    settings = _plain(algo, complete(settings, algo, arguments.env))
+    settings = _plain(algo, complete(settings, algo, arguments.env, arguments.n_envs))
     timesteps = _timesteps(algo, arguments, settings)
     interval = arguments.eval_interval or max(timesteps // _N_EVALUATIONS, 1)
     check(interval <= timesteps, "eval_interval", interval, f"at most the steps of a run, {timesteps}")

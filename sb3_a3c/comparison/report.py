@@ -1,18 +1,18 @@
-"""What a comparison leaves: raw tables for those who compute, and a report for those who read."""
+"""What a comparison writes when its runs are finished: raw tables, and a report."""
 
+import os
 from collections.abc import Mapping, Sequence
 from math import inf
 from statistics import median
 
-import yaml
-
-from sb3_a3c.comparison.cells import median_and_range, number, with_interval
-from sb3_a3c.comparison.estimates import AXES, Summary, learning_curve
+from sb3_a3c.comparison.cells import median_and_range, number, of_seeds
+from sb3_a3c.comparison.estimates import AXES, MIN_SEEDS, Summary, learning_curve
 from sb3_a3c.comparison.figure import draw
 from sb3_a3c.comparison.pages import Bullets, Code, Heading, Paragraph, Part, Picture, Table, as_html, as_markdown
 from sb3_a3c.comparison.plan import Plan
 from sb3_a3c.comparison.run import RunResult
 from sb3_a3c.comparison.store import Store
+from sb3_a3c.cores import usable_cores
 
 _PICTURE = "learning_curves.png"
 
@@ -68,7 +68,7 @@ def write_report(plan: Plan, summaries: Sequence[Summary], failures: Mapping[str
 def results_table(summaries: Sequence[Summary]) -> Table:
     """
     :param summaries: The algorithms
-    :return: The table that says it all
+    :return: The main table, one row per algorithm
     """
     threshold = summaries[0].threshold
     header = ["Algorithm", "Seeds", "Steps", "Final return", "Steps/s", "Seconds"]
@@ -77,8 +77,8 @@ def results_table(summaries: Sequence[Summary]) -> Table:
     rows = []
     for summary in summaries:
         steps = summary.results[0].evaluations[-1].timesteps
-        row = [summary.algorithm, str(len(summary.results)), f"{steps:,}", with_interval(summary.final_return)]
-        row += [with_interval(summary.steps_per_second), with_interval(summary.seconds)]
+        row = [summary.algorithm, str(len(summary.results)), f"{steps:,}", of_seeds(summary.final_return)]
+        row += [of_seeds(summary.steps_per_second), of_seeds(summary.seconds)]
         if threshold is not None:
             row += [f"{summary.n_reached} of {len(summary.results)}"]
             row += [median_and_range(summary.seconds_to_threshold), median_and_range(summary.steps_to_threshold)]
@@ -99,35 +99,53 @@ def _run_rows(env: str, summary: Summary) -> list[Sequence[object]]:
 
 
 def _parts(plan: Plan, summaries: Sequence[Summary], failures: Mapping[str, str], picture: bytes) -> list[Part]:
+    import yaml  # of the extra: the command's --help must do without it
+
     results = [result for summary in summaries for result in summary.results]
-    parts: list[Part] = [*_warnings(results, failures), results_table(summaries)]
-    parts += [Paragraph(text) for text in (_how_to_read(plan.threshold), _against_the_first(summaries)) if text]
-    caption = f"Interquartile mean over {plan.arguments.seeds} seed(s)" + (
-        " with 95 % bootstrap intervals." if plan.arguments.seeds > 1 else "; one seed has no interval."
-    )
+    n_seeds = min(len(summary.results) for summary in summaries)
+    parts: list[Part] = [*_warnings(plan, summaries, failures), results_table(summaries)]
+    parts += [Paragraph(text) for text in (_how_to_read(n_seeds, plan.threshold), _against_the_first(summaries)) if text]
+    caption = "Interquartile means with 95 % bootstrap intervals." if n_seeds >= MIN_SEEDS else "One line per run."
     parts += [Heading("Learning curves"), Picture(picture, _PICTURE, caption)]
     parts += [Heading("How it was measured"), Bullets(_how_measured(plan, results))]
-    parts += [Heading("Settings"), Paragraph("Those of Stable-Baselines3's or A3C's own where they are not named.")]
+    parts += [Heading("Settings"), Bullets(_sources(plan)), Paragraph("What is not listed here has the algorithm's default.")]
     settings = {summary.algorithm: summary.results[0].spec.settings for summary in summaries}
     parts.append(Code(yaml.safe_dump(settings, sort_keys=False).rstrip()))
     parts += [Heading("Each run"), _runs_table(plan, summaries)]
-    parts += [Heading("Where it comes from"), Bullets(_provenance(results)), Code(plan.arguments.command())]
+    parts += [Heading("Machine and command"), Bullets(_provenance(results)), Code(plan.arguments.command())]
     return parts
 
 
-def _warnings(results: Sequence[RunResult], failures: Mapping[str, str]) -> list[Part]:
-    """What keeps figures from meaning what they seem to."""
+def _warnings(plan: Plan, summaries: Sequence[Summary], failures: Mapping[str, str]) -> list[Part]:
+    """Reasons why figures may not mean what they seem to mean."""
+    results = [result for summary in summaries for result in summary.results]
     warnings = [f"{run} failed and is not in any figure: {why}" for run, why in failures.items()]
     jobs = max(result.provenance.jobs for result in results)
     if jobs > 1:
         warnings.append(f"Up to {jobs} runs were made at once and disturbed each other's clock: seconds are of little worth.")
     if len({(result.provenance.machine, result.provenance.versions) for result in results}) > 1:
         warnings.append("Runs were made on different machines or with different versions.")
+    n_envs = {summary.algorithm: summary.results[0].spec.settings["n_envs"] for summary in summaries}
+    if len(set(n_envs.values())) > 1:
+        numbers = ", ".join(f"{algo} {number}" for algo, number in n_envs.items())
+        warnings.append(f"The settings give the algorithms different numbers of environments: {numbers}.")
+    without = [algo for algo in n_envs if algo not in plan.arguments.settings]
+    if plan.arguments.settings and without:
+        warnings.append(f"Only some algorithms have settings; these ran with their defaults: {', '.join(without)}.")
+    if results[0].load_before > usable_cores() / 2:
+        warnings.append(
+            f"The machine was busy before the first run (load {results[0].load_before:.1f}): seconds and steps/s say little."
+        )
     return [Paragraph(text, warning=True) for text in warnings]
 
 
-def _how_to_read(threshold: float | None) -> str:
+def _how_to_read(n_seeds: int, threshold: float | None) -> str:
     text = "Final return, steps/s and seconds: interquartile mean over seeds, and in brackets its 95 % bootstrap interval."
+    if n_seeds < MIN_SEEDS:
+        text = (
+            "Final return, steps/s and seconds: the value of each run, in the order of the seeds. An interval needs at least "
+            f"{MIN_SEEDS} seeds."
+        )
     if threshold is not None:
         text += (
             f" Reached: the first evaluation with a mean return of at least {threshold:g}; median over seeds, and in brackets "
@@ -166,6 +184,14 @@ def _how_measured(plan: Plan, results: Sequence[RunResult]) -> list[str]:
     ]
 
 
+def _sources(plan: Plan) -> list[str]:
+    files = plan.arguments.settings
+    return [
+        f"{algo}: " + (f"the settings in {os.fspath(files[algo])}" if algo in files else "no settings file, so its defaults")
+        for algo in plan.arguments.algos
+    ]
+
+
 def _runs_table(plan: Plan, summaries: Sequence[Summary]) -> Table:
     header = ["Run", "Steps", "Seconds", "Steps/s", "Final return", "± over episodes"]
     if plan.threshold is not None:
@@ -185,4 +211,9 @@ def _runs_table(plan: Plan, summaries: Sequence[Summary]) -> Table:
 def _provenance(results: Sequence[RunResult]) -> list[str]:
     machines = sorted({result.provenance.machine for result in results})
     versions = sorted({result.provenance.versions for result in results})
-    return [*(f"Machine: {machine}" for machine in machines), *(f"Versions: {version}" for version in versions)]
+    before, after = ([getattr(result, name) for result in results] for name in ("load_before", "load_after"))
+    load = (
+        f"Load of the machine (processes that ran or wanted to, averaged over a minute): {min(before):.1f} to "
+        f"{max(before):.1f} when runs began, {min(after):.1f} to {max(after):.1f} when they ended. A run adds its own workers."
+    )
+    return [*(f"Machine: {machine}" for machine in machines), load, *(f"Versions: {version}" for version in versions)]

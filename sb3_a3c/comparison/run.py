@@ -1,5 +1,6 @@
 """One run: an algorithm learns with one seed, and its checkpoints are evaluated when it has."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -79,7 +80,9 @@ class RunResult:
     :param spec: What the run was
     :param evaluations: Its evaluations, the first of the policy that had not learned, the last of the one at the end
     :param copying_seconds: Seconds of the training that went into keeping the checkpoints
-    :param wall_seconds: What it took in all, with start and evaluation
+    :param wall_seconds: Seconds of training and evaluation together
+    :param load_before: The machine's load when training began: its processes that ran or wanted to, averaged over a minute
+    :param load_after: The machine's load when training ended
     :param provenance: With what and where it ran
     """
 
@@ -87,6 +90,8 @@ class RunResult:
     evaluations: list[Evaluation]
     copying_seconds: float
     wall_seconds: float
+    load_before: float
+    load_after: float
     provenance: Provenance
 
     @property
@@ -141,7 +146,9 @@ def carry_out(spec: RunSpec, provenance: Provenance, report: Callable[[Stage], N
         checkpoints = Checkpoints(
             spec.eval_interval, step_counts, lambda steps: report(Stage("learns", min(steps / spec.timesteps, 1.0)))
         )
+        load_before = os.getloadavg()[0]
         checkpoints.learn(model, spec.timesteps)
+        load_after = os.getloadavg()[0]
         env.close()
 
     n_eval_envs = min(spec.n_eval_episodes, _MAX_EVAL_ENVS)
@@ -151,7 +158,8 @@ def carry_out(spec: RunSpec, provenance: Provenance, report: Callable[[Stage], N
         report(Stage("is evaluated", index / len(checkpoints.taken)))
         evaluations.append(_evaluate(model, eval_env, checkpoint, spec))
     eval_env.close()
-    return RunResult(spec, evaluations, checkpoints.copying, time.perf_counter() - begun, provenance)
+    wall_seconds = time.perf_counter() - begun
+    return RunResult(spec, evaluations, checkpoints.copying, wall_seconds, load_before, load_after, provenance)
 
 
 def eval_seed(seed: int) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 
 import gymnasium as gym
 import torch as th
-import yaml
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
@@ -24,7 +23,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
-from sb3_a3c.comparison.algorithms import default_n_envs, find_algorithm
+from sb3_a3c.comparison.algorithms import find_algorithm
 from sb3_a3c.comparison.faults import BadArgument, check
 
 Settings = dict[str, Any]
@@ -47,6 +46,8 @@ def read_settings(path: str | os.PathLike[str], env_id: str) -> Settings:
     :return: Its settings
     :raises BadArgument: if there is no such file, it is not of that form, or has none for the environment
     """
+    import yaml  # of the extra: the command's --help must do without it
+
     name = os.fspath(path)
     try:
         entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -64,12 +65,13 @@ def read_settings(path: str | os.PathLike[str], env_id: str) -> Settings:
     raise BadArgument(f"settings: {name!r} must have an entry {env_id!r} or {fallback!r}, but it has {sorted(entries)}")
 
 
-def complete(settings: Settings, algorithm: str, env_id: str) -> Settings:
+def complete(settings: Settings, algorithm: str, env_id: str, n_envs: int) -> Settings:
     """
-    :param settings: What a user has set, which may be nothing
+    :param settings: The user's settings, which may be empty
     :param algorithm: The algorithm's name
     :param env_id: The environment's id
-    :return: The same with what must be known in any case: the policy, and the number of environments
+    :param n_envs: The number of environments if the settings have none
+    :return: The settings, completed by the policy and the number of environments
     :raises BadArgument: if a name in them is none of the algorithm's, or the environment can't be made
     """
     found = find_algorithm(algorithm)
@@ -80,7 +82,7 @@ def complete(settings: Settings, algorithm: str, env_id: str) -> Settings:
         if key in parameters and isinstance(parameters[key].default, int | float):
             is_text = isinstance(_argument(key, settings), str)
             check(not is_text, f"{key} in the settings of {algorithm}", value, f"like its default, {parameters[key].default}")
-    settings = {"n_envs": default_n_envs(found), **settings}
+    settings = {"n_envs": n_envs, **settings}
     n_envs = settings["n_envs"]
     check(
         isinstance(n_envs, int) and n_envs >= 1,
