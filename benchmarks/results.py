@@ -1,12 +1,13 @@
 """
-How well and how fast A3C learns eight tasks, beside A2C and PPO.
+How well and how fast A3C learns eight tasks, compared with A2C and PPO.
 
-A2C and PPO have the settings of rl-baselines3-zoo, A3C those of ``benchmarks/settings/a3c.yml``; where these are others than
-A2C's, A2C is given them too on the tasks of classic control, to tell the settings' part from the algorithm's. Each task is a
-comparison of ``sb3_a3c.compare``, which is kept with its report and tables in the folder ``--runs``: runs that are finished
-there are not made again.
+A2C and PPO run twice: with the settings of rl-baselines3-zoo, and with A3C's (``benchmarks/settings/a3c.yml``, tuned for these
+budgets of steps), so that the settings' part can be told from the algorithm's. A2C does not run twice where both are the same.
+Each task is a comparison of ``sb3_a3c.compare``, kept with its report and tables in the folder ``--runs``. Runs that are
+finished there are not made again, so the command can be interrupted.
 
     python benchmarks/results.py
+    python benchmarks/results.py --tasks CartPole-v1,Acrobot-v1
 """
 
 import argparse
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import yaml
 from arguments import Option, parse_arguments
 from report import report
-from stable_baselines3 import A2C
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_a3c import A3C
 from sb3_a3c.compare import compare
@@ -36,7 +38,13 @@ if TYPE_CHECKING:
 
 _SETTINGS = Path(__file__).parent / "settings"
 #: How ``sb3_a3c.compare`` names the algorithms, and what they are called here.
-_ALGORITHMS = {"a3c": "A3C", "a2c": "A2C", "ppo": "PPO", "stable_baselines3:A2C": "A2C with A3C's settings"}
+_ALGORITHMS = {
+    "a3c": "A3C",
+    "a2c": "A2C",
+    "ppo": "PPO",
+    "stable_baselines3:A2C": "A2C with A3C's settings",
+    "stable_baselines3:PPO": "PPO with A3C's settings",
+}
 
 
 class Task(NamedTuple):
@@ -76,11 +84,13 @@ def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs
     """
     timesteps = _n_timesteps(env_id, args.budget)
     files = {algo: _SETTINGS / f"{algo}.yml" for algo in ("a3c", "a2c", "ppo")}
-    shared = _without_a3cs_own(read_settings(files["a3c"], env_id))
-    if shared != read_settings(files["a2c"], env_id) and TASKS[env_id].needs == "gymnasium":
-        files["stable_baselines3:A2C"] = runs / f"{env_id}.yml"
-        runs.mkdir(parents=True, exist_ok=True)
-        files["stable_baselines3:A2C"].write_text(yaml.safe_dump({env_id: shared}), encoding="utf-8")
+    a3cs = read_settings(files["a3c"], env_id)
+    for algorithm in (A2C, PPO):
+        shared = _a3cs_for(algorithm, a3cs)
+        if shared != read_settings(files[algorithm.__name__.lower()], env_id):
+            path = files[f"stable_baselines3:{algorithm.__name__}"] = runs / f"{env_id}-{algorithm.__name__}.yml"
+            runs.mkdir(parents=True, exist_ok=True)
+            path.write_text(yaml.safe_dump({env_id: shared}), encoding="utf-8")
     algorithms = [algo for algo in algorithms if algo in files]
     return compare(
         env_id,
@@ -161,6 +171,8 @@ def main() -> None:
         f"Reached: how many seeds reached, in the mean of an evaluation, {thresholds}. An evaluation's episodes: {episodes}. "
         "After: medians of the seeds, in brackets the least and the greatest; a seed that never got there counts as later "
         "than all others.",
+        "A3C's settings were tuned here for these budgets of steps; rl-baselines3-zoo's are for longer runs. With A3C's "
+        "settings A2C and PPO have A3C's values of all arguments that they share with it, and PPO's minibatch is the whole rollout.",
     ]
     if left_out := set(args.tasks.split(",")) - set(tasks):
         notes.append(f"Left out, for what they need is not installed: {', '.join(sorted(left_out))}.")
@@ -171,10 +183,15 @@ def _n_timesteps(env_id: str, budget: float) -> int:
     return max(1, int(TASKS[env_id].n_timesteps * budget))
 
 
-def _without_a3cs_own(settings: Settings) -> Settings:
-    """But for the arguments that A2C does not have."""
-    own = set(inspect.signature(A3C).parameters) - set(inspect.signature(A2C).parameters)
-    return {key: value for key, value in settings.items() if key not in own}
+def _a3cs_for(algorithm: type[BaseAlgorithm], settings: Settings) -> Settings:
+    """A3C's settings and differing defaults, without the arguments that the algorithm does not have."""
+    a3cs, theirs = inspect.signature(A3C).parameters, inspect.signature(algorithm).parameters
+    different = [name for name in a3cs if name in theirs and a3cs[name].default != theirs[name].default]
+    defaults = {name: a3cs[name].default for name in different if name not in ("policy", "env")}
+    shared = defaults | {key: value for key, value in settings.items() if key in theirs or key not in a3cs}
+    if "batch_size" in theirs:
+        shared["batch_size"] = shared["n_steps"] * shared["n_envs"]  # the whole rollout, as A3C's updates
+    return shared
 
 
 if __name__ == "__main__":

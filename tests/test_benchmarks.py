@@ -17,7 +17,7 @@ ROWS = {
     "cnn": ["A2C", "A3C, 2 threads"],
     "hogwild": ["locked", "Hogwild"],
     "memory": ["process, fork", "thread"],
-    "results": ["CartPole-v1"] * 4,
+    "results": ["CartPole-v1"] * 5,
     "scaling": ["1", "2"],
     "start_up": ["process, fork"] * 2,
     "uneven_envs": ["even", "heavy tails", "slow resets", "one ten times slower"],
