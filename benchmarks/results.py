@@ -172,7 +172,7 @@ def main() -> None:
         "After: medians of the seeds, in brackets the least and the greatest; a seed that never got there counts as later "
         "than all others.",
         "A3C's settings were tuned here for these budgets of steps; rl-baselines3-zoo's are for longer runs. With A3C's "
-        "settings A2C and PPO have A3C's values of all arguments that they share with it, and PPO's minibatch is the whole rollout.",
+        "settings A2C and PPO have A3C's values of all arguments that they share with it; PPO's minibatch is a whole rollout.",
     ]
     if left_out := set(args.tasks.split(",")) - set(tasks):
         notes.append(f"Left out, for what they need is not installed: {', '.join(sorted(left_out))}.")

@@ -1,10 +1,10 @@
 """
-A3C beside A2C, on an environment whose steps take unevenly long, as those of simulators and of services do. With A2C each
-step of all environments lasts as long as the slowest of them; with A3C nobody waits for another.
+A3C and A2C on an environment whose steps take uneven times, as in simulators and network services. With A2C, each step of all
+environments takes as long as the slowest one. With A3C, no worker waits for another.
 
-"seconds" is what learn() took, without the start of A2C's processes. For the same steps A3C makes more updates, each from
-the fewer steps of one worker. "mean reward" is of one seed and a short run: it says little of which learns better.
-Where an environment answers at once, and the network is as small as this, A2C can be the faster one.
+"seconds" is the time of learn(), without the start of A2C's processes. For the same number of steps A3C makes more updates,
+each from fewer steps. "mean reward" comes from one seed and a short run: it does not show which algorithm learns better.
+Where environments answer at once and the network is as small as here, A2C can be faster.
 
     python examples/beside_a2c.py
 """
@@ -26,7 +26,7 @@ ENV_ID, N_ENVS = "CartPole-v1", 4
 
 
 class Uneven(gym.Wrapper):
-    """Waits before each step: 1 ms mostly, and now and then up to 50 ms."""
+    """Waits before each step: mostly 1 ms, sometimes up to 50 ms."""
 
     def step(self, action: Any) -> Any:
         time.sleep(min(0.001 * (1.0 + self.np_random.pareto(1.2)), 0.05))
@@ -50,10 +50,10 @@ def main() -> None:
     parser.add_argument("--timesteps", type=int, default=4_000)
     args = parser.parse_args()
 
-    th.set_num_threads(1)  # for both: to divide so small a network among threads only costs time
+    th.set_num_threads(1)  # fastest for so small a network, with both algorithms
     print(f"{'algorithm':<20} {'steps':>6} {'updates':>8} {'seconds':>8} {'mean reward':>12}")
-    train(A2C, SubprocVecEnv, args.timesteps)  # its environments wait side by side, in processes
-    train(A3C, DummyVecEnv, args.timesteps)  # and A3C's in the threads of its workers
+    train(A2C, SubprocVecEnv, args.timesteps)  # each environment waits in its own process
+    train(A3C, DummyVecEnv, args.timesteps)  # each environment waits in its worker's thread
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """
-SB3's callbacks with A3C, as with any of its algorithms: evaluation that keeps the best model, checkpoints while workers are
-at work, a callback of one's own, and a log for TensorBoard.
+SB3's callbacks work with A3C as with any other algorithm: evaluation that keeps the best model, checkpoints during training,
+your own callback, and a log for TensorBoard.
 
+    pip install '.[extra]'  # for TensorBoard
     python examples/callbacks_and_tensorboard.py --out runs/callbacks
     tensorboard --logdir runs/callbacks/tensorboard
 """
@@ -13,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_a3c import A3C
+from sb3_a3c.extras import require
 
 N_ENVS, N_WORKERS = 8, 4
 
@@ -26,7 +28,7 @@ class EpisodeCounter(BaseCallback):
         self.n_survived = 0
 
     def _on_step(self) -> bool:
-        # One entry for each environment, as in A2C, though each worker made its step at a time of its own.
+        # One entry per environment, as in A2C, although each worker made its step at its own time.
         for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True):
             if done:
                 self.n_episodes += 1
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/callbacks"), help="folder for logs and models")
     parser.add_argument("--timesteps", type=int, default=24_000)
     args = parser.parse_args()
+    require("extra", "This example", "tensorboard")
 
     env = make_vec_env("CartPole-v1", n_envs=N_ENVS, seed=0)
     model = A3C(

@@ -1,6 +1,6 @@
 """
-An environment and a policy of one's own: a point on a plane that has to reach a goal, and a features extractor that shows the
-policy what matters, where the goal is as seen from the point.
+Your own environment and policy: a point on a plane has to reach a goal, and a features extractor tells the policy where the
+goal is, seen from the point.
 
     python examples/own_env_and_policy.py
 """
@@ -25,8 +25,8 @@ MAX_STEPS, N_EPISODES = 100, 20  # of an episode, of an evaluation
 
 class ReachGoal(gym.Env[np.ndarray, np.ndarray]):
     """
-    Observed are the point and the goal, an action is a step of the point. Each step is rewarded with how much nearer it came
-    to the goal, less a cost of time; within 0.1 of the goal the episode ends.
+    The observation is the point and the goal; an action moves the point. The reward of a step is the distance gained, less a
+    cost per step. The episode ends within 0.1 of the goal.
     """
 
     observation_space = spaces.Box(-1.0, 1.0, shape=(4,), dtype=np.float32)
@@ -51,7 +51,7 @@ class ReachGoal(gym.Env[np.ndarray, np.ndarray]):
 
 
 class TowardsGoal(BaseFeaturesExtractor):
-    """Direction and distance of the goal, through a layer that learns."""
+    """Direction and distance of the goal, followed by a trainable layer."""
 
     def __init__(self, observation_space: spaces.Box, features_dim: int = 32) -> None:
         super().__init__(observation_space, features_dim)

@@ -1,10 +1,11 @@
 """
-A3C learns to swing a pendulum up, and to hold it there.
+A3C learns to swing a pendulum up and to hold it there.
 
+    pip install '.[extra]'  # for the progress bar and the picture
     python examples/pendulum.py --seed 0 --out runs/pendulum
 
-Shows a progress bar; leaves the model, the normalization statistics, the episodes and a picture of the learning curve in the
-folder; and prints at last how the policy does without noise, in 50 episodes that it has not seen.
+Shows a progress bar, and writes the model, the normalization statistics, the episodes and a picture of the learning curve to
+the folder. At the end it evaluates the policy without exploration in 50 new episodes, and prints the mean reward.
 """
 
 import argparse
@@ -12,12 +13,13 @@ import os
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 from torch import nn
 
 from sb3_a3c import A3C
+from sb3_a3c.extras import require
 
 ENV_ID = "Pendulum-v1"
 N_ENVS = 8
@@ -26,20 +28,20 @@ GAMMA = 0.9
 
 def draw_learning_curve(out: Path) -> None:
     """
-    :param out: The folder where VecMonitor wrote, of each episode, return ``r``, length ``l`` and time of the end ``t``
+    :param out: The folder where VecMonitor wrote the return, the length and the end time of each episode
     """
-    from matplotlib.figure import Figure  # here, for worker processes import this script too, and have no time
+    from matplotlib.figure import Figure  # worker processes import this script too, and don't need it
 
-    episodes = load_results(str(out))
+    returns, lengths, times = np.loadtxt(out / "monitor.csv", delimiter=",", skiprows=2, ndmin=2, unpack=True)
+    averages = [returns[max(0, end - 100) : end].mean() for end in range(1, len(returns) + 1)]
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    average = episodes.r.rolling(100, min_periods=1).mean()
     for axis, x, label in (
-        (axes[0], episodes.l.cumsum() / 1000, "environment steps (thousands)"),
-        (axes[1], episodes.t, "seconds"),
+        (axes[0], lengths.cumsum() / 1000, "environment steps (thousands)"),
+        (axes[1], times, "seconds"),
     ):
-        axis.plot(x, episodes.r, ".", markersize=2, alpha=0.3, label="episode")
-        axis.plot(x, average, label="average of the last 100")
+        axis.plot(x, returns, ".", markersize=2, alpha=0.3, label="episode")
+        axis.plot(x, averages, label="average of the last 100")
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("episode return")
@@ -54,9 +56,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/pendulum"), help="the folder to write to")
     parser.add_argument("--timesteps", type=int, default=200_000)
     args = parser.parse_args()
+    require("extra", "This example", "matplotlib", "rich", "tqdm")
     args.out.mkdir(parents=True, exist_ok=True)
 
-    # Two workers have a core and four environments each, so that what surrounds a step is paid for once in four.
+    # Each of the two workers has a core of its own and four environments, which the policy computes together.
     monitored = VecMonitor(DummyVecEnv([lambda: gym.make(ENV_ID)] * N_ENVS), str(args.out / "monitor.csv"))
     env = VecNormalize(monitored, gamma=GAMMA)
     model = A3C(

@@ -1,12 +1,13 @@
 """
-The A3C of a well-known tutorial, with its network, its updates and its settings: docs/tutorial.rst walks through it.
+The A3C of a well-known tutorial, with its network, its updates and its settings. docs/tutorial.rst explains it step by step.
 
+    pip install '.[extra]'  # for the pictures and TensorBoard
     python examples/tutorial_pendulum.py --seed 0 1 2 3 4 --out runs/tutorial
     python examples/tutorial_pendulum.py --settings ours --seed 0 1 2 3 4 --out runs/ours
     tensorboard --logdir runs/tutorial/tensorboard
 
-Prints a line an episode, and how each policy does without noise; leaves in the folder the models, a picture of the moving
-averages, and for TensorBoard the network's graph and a log.
+Prints one line per episode, and the mean reward of each policy without exploration. The folder gets the models, a picture of
+the moving averages, and for TensorBoard the network's graph and a log.
 """
 
 import argparse
@@ -17,7 +18,6 @@ from typing import Any
 import gymnasium as gym
 import torch as th
 from gymnasium.wrappers import TransformReward
-from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -27,6 +27,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from sb3_a3c import A3C
 from sb3_a3c.callbacks import MovingAverageCallback
 from sb3_a3c.cores import usable_cores
+from sb3_a3c.extras import require
 
 ENV_ID, MAX_EPISODE_STEPS = "Pendulum-v1", 200
 
@@ -118,6 +119,8 @@ def train(seed: int, settings: str, n_workers: int, n_episodes: int, out: Path) 
 
 
 def draw(curves: dict[int, list[float]], path: Path) -> None:
+    from matplotlib.figure import Figure  # of the extra: --help must do without it
+
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
     for seed, curve in curves.items():
@@ -137,6 +140,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="(default: the tutorial's as many as there are cores, ours 2)")
     parser.add_argument("--out", type=Path, default=Path("runs/tutorial"), help="the folder to write to")
     args = parser.parse_args()
+    require("extra", "This example", "matplotlib", "tensorboard")
     args.out.mkdir(parents=True, exist_ok=True)
 
     n_workers = args.workers or N_WORKERS[args.settings]
