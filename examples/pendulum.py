@@ -32,7 +32,7 @@ def draw_learning_curve(out: Path) -> None:
     """
     from matplotlib.figure import Figure  # worker processes import this script too, and don't need it
 
-    returns, lengths, times = np.loadtxt(out / "monitor.csv", delimiter=",", skiprows=2, ndmin=2, unpack=True)
+    returns, lengths, times = np.loadtxt(out / "monitor.csv", delimiter=",", skiprows=2).reshape(-1, 3).T
     averages = [returns[max(0, end - 100) : end].mean() for end in range(1, len(returns) + 1)]
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)

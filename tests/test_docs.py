@@ -1,8 +1,12 @@
-"""README and docs are true: every Python snippet runs, every command is one that exists, every file and test they name too."""
+"""README and docs are true: every Python snippet runs as a file, and every command, file and test that they name exists."""
 
+import ast
+import builtins
 import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from textwrap import dedent
 
@@ -28,14 +32,73 @@ def test_there_are_snippets() -> None:
     assert len(snippets(ROOT / "README.md", "python")) >= 2 and len(snippets(ROOT / "docs/quickstart.rst", "python")) >= 4
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if snippets(page, "python")], ids=lambda page: page.name)
-def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a page one after another, as a reader would type them."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sb3_a3c.env_slices._DECLARATIONS", dict(__import__("sb3_a3c.env_slices").env_slices._DECLARATIONS))
-    names: dict[str, object] = {"__name__": "__main__"}  # for guards
-    for text in snippets(page, "python"):
-        exec(compile(text, page.name, "exec"), names)
+PAGES_THAT_RUN = [page for page in PAGES if snippets(page, "python") and page.name != "index.rst"]
+
+
+def run_as_a_file(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """As a user does who has copied the code, in a folder of its own; a warning is an error."""
+    (folder / "snippet.py").write_text(code)
+    command = [sys.executable, "-W", "error", "-W", "ignore:rich is experimental", "snippet.py"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=200)
+
+
+def assert_runs(code: str, folder: Path) -> str:
+    run = run_as_a_file(code, folder)
+    assert run.returncode == 0 and "Warning" not in run.stderr, run.stderr
+    return run.stdout
+
+
+def undefined_names(code: str) -> set[str]:
+    """Names that an earlier snippet has to define."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    defined = {node.id for node in names if not isinstance(node.ctx, ast.Load)} | set(dir(builtins))
+    defined |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    defined |= {
+        node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.ExceptHandler) and node.name
+    }
+    defined |= {
+        (alias.asname or alias.name).split(".")[0]
+        for node in nodes
+        for alias in getattr(node, "names", [])
+        if isinstance(alias, ast.alias)
+    }
+    return {node.id for node in names} - defined - {"__name__"}
+
+
+@pytest.mark.parametrize("page", PAGES_THAT_RUN, ids=lambda page: page.name)
+def test_the_snippets_of_a_page_run_as_one_file(page: Path, tmp_path: Path) -> None:
+    """What a reader has who copies all of them into one file. Worker processes import that file, so guards are needed."""
+    assert_runs("\n\n".join(snippets(page, "python")), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(code, id=f"{page.name}-{index}")
+        for page in PAGES_THAT_RUN
+        for index, code in enumerate(snippets(page, "python"))
+        if not undefined_names(code) and len(snippets(page, "python")) > 1
+    ],
+)
+def test_a_snippet_runs_as_a_file(code: str, tmp_path: Path) -> None:
+    assert_runs(code, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES_THAT_RUN, ids=lambda page: page.name)
+def test_pages_that_start_processes_guard_all_training(page: Path) -> None:
+    """A worker process imports the file: whatever is not guarded trains again in each worker."""
+    whole = "\n\n".join(snippets(page, "python"))
+    if re.search(r'backend="process"|compare\(', whole):
+        unguarded = [ast.unparse(node) for node in ast.parse(whole).body if not isinstance(node, ast.If | ast.FunctionDef)]
+        assert not [line for line in unguarded if ".learn(" in line or "compare(" in line]
+
+
+def test_the_first_snippet_is_the_same_everywhere() -> None:
+    (first,) = snippets(ROOT / "docs/index.rst", "python")
+    assert first == snippets(ROOT / "README.md", "python")[0]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
