@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 from textwrap import dedent
 
@@ -20,8 +21,14 @@ _SNIPPETS = {
     ".md": re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL),
     ".rst": re.compile(r"^\.\. code-block:: (\w+)\n\n((?:(?: {4}.*)?\n)+)", re.MULTILINE),
 }
-#: Commands that are neither make's verbs nor examples; test_packaging.py installs the package.
-_OTHER_COMMANDS = {"pip install ."}
+#: Commands that are neither make's verbs nor examples nor extras; test_packaging.py installs the package.
+_OTHER_COMMANDS = {
+    "pip install .",
+    "pip install --constraint constraints.txt .",
+    "python3 -m venv .venv",
+    "source .venv/bin/activate",
+    'python -c "import sb3_a3c; print(sb3_a3c.__version__)"',
+}
 
 
 def snippets(page: Path, language: str) -> list[str]:
@@ -67,7 +74,13 @@ def undefined_names(code: str) -> set[str]:
     return {node.id for node in names} - defined - {"__name__"}
 
 
-@pytest.mark.parametrize("page", PAGES_THAT_RUN, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name == "comparison.rst" else [])
+        for page in PAGES_THAT_RUN
+    ],
+)
 def test_the_snippets_of_a_page_run_as_one_file(page: Path, tmp_path: Path) -> None:
     """What a reader has who copies all of them into one file. Worker processes import that file, so guards are needed."""
     assert_runs("\n\n".join(snippets(page, "python")), tmp_path)
@@ -96,9 +109,21 @@ def test_pages_that_start_processes_guard_all_training(page: Path) -> None:
         assert not [line for line in unguarded if ".learn(" in line or "compare(" in line]
 
 
+@pytest.mark.slow
+def test_the_first_snippet_learns(tmp_path: Path) -> None:
+    """In three runs, without a seed, for threads don't repeat. README says what came of more of them."""
+    results = []
+    for _ in range(3):
+        printed = assert_runs(snippets(ROOT / "README.md", "python")[0], tmp_path)
+        match = re.fullmatch(r"mean return before: (\d+), after: (\d+)\n", printed)
+        assert match is not None, printed
+        results.append((int(match[1]), int(match[2])))
+    assert sorted(after for _, after in results)[1] >= 475, results
+
+
 def test_the_first_snippet_is_the_same_everywhere() -> None:
     (first,) = snippets(ROOT / "docs/index.rst", "python")
-    assert first == snippets(ROOT / "README.md", "python")[0]
+    assert first.strip() == snippets(ROOT / "README.md", "python")[0].strip()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -112,6 +137,10 @@ def test_commands_exist(page: Path) -> None:
             make_parser().parse_args(shlex.split(command)[3:])
         elif match := re.match(r"python (\S+\.py)", command):
             assert (ROOT / match[1]).is_file(), command
+        elif match := re.fullmatch(r"pip install '\.\[([\w,]+)\]'", command):
+            setup = ConfigParser()
+            setup.read(ROOT / "setup.cfg")
+            assert set(match[1].split(",")) <= set(setup["options.extras_require"]), command
         else:
             assert not command or command in _OTHER_COMMANDS, command
 

@@ -20,12 +20,14 @@ class Promise:
     :param last_line: A pattern of the last line printed
     :param files: Patterns of the files in ``--out`` with how many there are of each; none: the example has no ``--out``
     :param unit: What the size is the number of
+    :param extra: Packages of the extra ``extra`` that it needs
     """
 
     size: int
     last_line: str
     files: dict[str, int]
     unit: str = "timesteps"
+    extra: tuple[str, ...] = ()
 
 
 PROMISES = {
@@ -39,6 +41,7 @@ PROMISES = {
             "evaluations/evaluations.npz": 1,
             "tensorboard/A3C_1/events.out.tfevents.*": 1,
         },
+        extra=("tensorboard",),
     ),
     "normalized_and_resumed": Promise(
         1280,
@@ -50,14 +53,52 @@ PROMISES = {
         2000,
         rf"seed 0: mean reward {_NUMBER} \+/- {_NUMBER} over 50 episodes",
         {"model.zip": 1, "learning_curve.png": 1, "vecnormalize.pkl": 1, "monitor.csv": 1},
+        extra=("matplotlib", "rich", "tqdm"),
     ),
     "tutorial_pendulum": Promise(
         4,
         rf"seed 0: moving average -\d+ at the end, -\d+ at best; mean reward {_NUMBER} \+/- {_NUMBER} over 500 episodes .*",
         {"seed_0.zip": 1, "moving_reward.png": 1, "tensorboard/seed_0_1/events.out.tfevents.*": 1},
         unit="episodes",
+        extra=("matplotlib", "tensorboard"),
     ),
 }
+
+
+WITHOUT_EXTRAS = """
+import runpy, sys
+for name in ("matplotlib", "pandas", "rich", "scipy", "tensorboard", "tqdm", "yaml"):
+    sys.modules[name] = None
+sys.argv = {argv!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_without_extras(name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """As after a plain ``pip install .``."""
+    code = WITHOUT_EXTRAS.format(argv=[f"examples/{name}.py", *options])
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=200)
+
+
+@pytest.mark.parametrize("name", [name for name in PROMISES if PROMISES[name].extra])
+def test_an_example_says_which_extra_it_needs(name: str, tmp_path: Path) -> None:
+    """In its head, and in the last line of its error; it has written nothing by then."""
+    assert "pip install '.[extra]'" in (ROOT / "examples" / f"{name}.py").read_text().partition('"""\n\n')[0]
+    run = run_without_extras(name, "--out", str(tmp_path / "out"))
+    missing = ", ".join(PROMISES[name].extra)
+    message = f"This example needs the extra 'extra' (missing: {missing}). In a clone of sb3_a3c: pip install '.[extra]'"
+    assert run.returncode == 1 and run.stderr.splitlines()[-1] == f"sb3_a3c.extras.MissingExtra: {message}", run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in _EXAMPLES if not PROMISES[name].extra])
+def test_the_other_examples_need_no_extra(name: str, tmp_path: Path) -> None:
+    promise = PROMISES[name]
+    options = [f"--{promise.unit}", str(promise.size), *(["--out", str(tmp_path / "out")] if promise.files else [])]
+    run = run_without_extras(name, *options)
+    assert run.returncode == 0, run.stderr
+    assert re.fullmatch(promise.last_line, run.stdout.splitlines()[-1]), run.stdout
 
 
 @pytest.mark.slow
