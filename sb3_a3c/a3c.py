@@ -85,6 +85,8 @@ class A3C(OnPolicyAlgorithm):
     :param rollout_order: ``"env"``: callbacks see one step of every environment, in order, as in SB3. ``"arrival"``:
         whoever is first, for environments of lastingly different speed; the local variable ``env_indices`` says which
     :param max_lead: Rollouts that a worker may be ahead of what callbacks have seen
+    :param max_lead_bytes: Bytes that rollouts which wait for callbacks may take, of all workers together. Each worker may have
+        one rollout waiting in any case
     :param std_scale: What a worker multiplies the policy's standard deviation by, or one number per worker, so that they
         explore differently. It acts and learns with its own policy, and all share the rest. For a policy with a
         ``log_std`` (Box actions, gSDE too); what ``predict()`` samples is not scaled
@@ -134,6 +136,7 @@ class A3C(OnPolicyAlgorithm):
         use_locking: bool = True,
         rollout_order: RolloutOrder = "env",
         max_lead: int = 64,
+        max_lead_bytes: int = 2**28,
         std_scale: PerWorker = 1.0,
         vf_learning_rate: float | Schedule | None = None,
     ) -> None:
@@ -171,6 +174,7 @@ class A3C(OnPolicyAlgorithm):
         self.use_locking = use_locking
         self.rollout_order = rollout_order
         self.max_lead = max_lead
+        self.max_lead_bytes = max_lead_bytes
         self.std_scale = std_scale
         self.vf_learning_rate = vf_learning_rate
         self.vf_lr_schedule: Schedule | None = None

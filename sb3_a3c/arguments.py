@@ -44,7 +44,9 @@ def check_arguments(model: "A3C") -> None:
     _check_one_of("backend", model.backend, BACKENDS)
     _check_one_of("engine", model.engine, ENGINES)
     _check_one_of("rollout_order", model.rollout_order, get_args(RolloutOrder))
-    _check(_is_whole(model.max_lead) and model.max_lead >= 0, "max_lead", model.max_lead, "a whole number of at least 0")
+    for name in ("max_lead", "max_lead_bytes"):
+        value = getattr(model, name)
+        _check(_is_whole(value) and value >= 0, name, value, "a whole number of at least 0")
     _check(isinstance(model.use_locking, bool), "use_locking", model.use_locking, "True or False")
     _check_backend_kwargs(model.backend, model.backend_kwargs)
     _check(_is_whole(model.n_steps) and model.n_steps >= 1, "n_steps", model.n_steps, "a whole number of at least 1")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
@@ -50,11 +51,14 @@ def register_callback(callback_class: type[BaseCallback], looks: Looks = lambda 
     _DECLARATIONS[callback_class] = _Declaration(Attention.MODEL, looks)
 
 
-def attention_of(callback: BaseCallback) -> Attention:
+def attention_of(callback: BaseCallback, model: BaseAlgorithm | None = None) -> Attention:
     """
     :param callback: The callback of a call of ``learn()``
-    :return: What it, or a callback inside of it, looks at
+    :param model: The model that learns. If it counts episodes in a way of its own, it looks at steps
+    :return: What the callback, a callback inside of it, or the model looks at
     """
+    if model is not None and getattr(model._update_info_buffer, "__func__", None) is not BaseAlgorithm._update_info_buffer:
+        return Attention.STEPS
     found = [callback]
     for one in found:
         found += [part for part in _inside(one) if not any(part is known for known in found)]

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.arguments import check_hyperparameters, resolve_n_workers
 from sb3_a3c.attention import Attention, attention_of
-from sb3_a3c.backends import Backend, SeenWorker, make_backend
+from sb3_a3c.backends import Backend, MaxLead, SeenWorker, make_backend
 from sb3_a3c.backends.scheduled import ScheduledBackend
 from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.engines import choose_engine
@@ -47,7 +47,7 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     venv = model.env
     assert venv is not None
     n_rollouts = int(-(-(model._total_timesteps - model.num_timesteps) // (model.n_steps * venv.num_envs)))
-    attention = attention_of(callback)
+    attention = attention_of(callback, model)
     slices, envs = _divide(venv, resolve_n_workers(model, venv.num_envs))
     engine, why = choose_engine(model.engine, model.policy)
     if engine == "fused":
@@ -167,7 +167,8 @@ def _make_backend(
         schedule.check_fits(terms)
         return ScheduledBackend(specs, parameters, schedule)
     options = model.backend_kwargs or {}
-    return make_backend(model.backend, specs, parameters, n_rollouts, model.rollout_order, model.max_lead, **options)
+    max_lead = MaxLead(model.max_lead, model.max_lead_bytes // len(specs))
+    return make_backend(model.backend, specs, parameters, n_rollouts, model.rollout_order, max_lead, **options)
 
 
 def _make_rollout_buffer(model: "A3C", n_envs: int) -> RolloutBuffer:

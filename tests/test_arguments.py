@@ -32,6 +32,7 @@ def test_the_constructor_is_a2cs() -> None:
         use_locking=True,
         rollout_order="env",
         max_lead=64,
+        max_lead_bytes=2**28,
         std_scale=1.0,
         vf_learning_rate=None,
     )
@@ -67,6 +68,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"rollout_order": "random"}, r"rollout_order must be one of \['arrival', 'env'\], but it is 'random'"),
     ({"max_lead": -1}, "max_lead must be a whole number of at least 0, but it is -1"),
     ({"max_lead": None}, "max_lead must be a whole number of at least 0, but it is None"),
+    ({"max_lead_bytes": 1.5e9}, "max_lead_bytes must be a whole number of at least 0, but it is 1500000000.0"),
     ({"use_locking": "yes"}, "use_locking must be True or False, but it is 'yes'"),
     ({"ent_coef": [0.1]}, "ent_coef must be a number, or 2 of them: one per worker, but it is"),
     ({"ent_coef": [0.1, "0.2"]}, "ent_coef must be a number, or one per worker"),
@@ -253,6 +255,7 @@ def test_subclasses_that_override_what_is_called() -> None:
     model = Mine("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2))
     model.learn(400, log_interval=10)
     model.predict(np.zeros((1, 4), np.float32))
+    assert called.count("_update_info_buffer") == 200
     assert set(called) == {"_setup_learn", "_setup_model", "dump_logs", "_update_info_buffer", "predict"}
 
 

@@ -29,7 +29,7 @@ ROWS = [
     ["backends.mailbox"],
     ["backends.life", "backends.preloaded"],
     ["backends.worker_process"],
-    ["backends.messages", "backends.protocol"],
+    ["backends.max_lead", "backends.messages", "backends.protocol"],
     [
         "backends.channel",
         "backends.failures",

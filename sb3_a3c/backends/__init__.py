@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sb3_a3c.backends.max_lead import MaxLead
 from sb3_a3c.backends.processes import ProcessBackend, prepare
 from sb3_a3c.backends.protocol import Backend, SeenWorker
 from sb3_a3c.backends.quota import RolloutOrder
@@ -36,7 +37,7 @@ def make_backend(
     parameters: SharedParameters,
     n_rollouts: int,
     rollout_order: RolloutOrder,
-    max_lead: int,
+    max_lead: MaxLead,
     **options: Any,
 ) -> Backend:
     """
@@ -45,7 +46,7 @@ def make_backend(
     :param parameters: The shared parameters
     :param n_rollouts: How many rollouts of all environments the run has; the caller asks for no more
     :param rollout_order: "env": a rollout of each worker, "arrival": the first to arrive
-    :param max_lead: Rollouts that a worker may be ahead of what the caller has done with
+    :param max_lead: How far a worker may be ahead of what the caller has done with
     :param options: The backend's own (``backend_kwargs``)
     :return: The backend. One worker gets no thread or process: callbacks are to see its policy as it was at each
         rollout, so it would wait for them, and they for it
@@ -55,4 +56,4 @@ def make_backend(
     return BACKENDS[name](specs, parameters, n_rollouts, rollout_order, max_lead, **options)
 
 
-__all__ = ["BACKENDS", "Backend", "RolloutOrder", "SeenWorker", "make_backend", "prepare_backend"]
+__all__ = ["BACKENDS", "Backend", "MaxLead", "RolloutOrder", "SeenWorker", "make_backend", "prepare_backend"]

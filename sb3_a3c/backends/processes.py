@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Self
 
 from sb3_a3c.backends.failures import Failure
 from sb3_a3c.backends.mailbox import Ended, Mailbox
+from sb3_a3c.backends.max_lead import MaxLead
 from sb3_a3c.backends.messages import Answer, EnvCall, Farewell, Ready, Rollouts, Whereabouts
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import Quota, RolloutOrder
@@ -54,7 +55,7 @@ class ProcessBackend:
     :param parameters: The shared parameters
     :param n_rollouts: How many rollouts of all environments the run has; the caller asks for no more
     :param rollout_order: "env": a rollout of each worker, "arrival": the first to arrive
-    :param max_lead: Rollouts that a worker may be ahead of what the caller has done with
+    :param max_lead: How far a worker may be ahead of what the caller has done with
     :param start_method: How processes are started. "forkserver": from a process that has loaded what they need;
         "spawn": each from nothing; "fork": from this one, which must not have made a backward pass with torch by then
     :param max_restarts: How often, in all, a worker that has died is replaced. One that dies before it was ever ready is not
@@ -78,7 +79,7 @@ class ProcessBackend:
         parameters: SharedParameters,
         n_rollouts: int,
         rollout_order: RolloutOrder,
-        max_lead: int,
+        max_lead: MaxLead,
         start_method: str = "forkserver",
         max_restarts: int = 10,
         worker_timeout: float | None = None,
@@ -91,6 +92,7 @@ class ProcessBackend:
             )
         self._thread = threading.get_ident()
         self._max_lead = max_lead
+        self._leads: dict[int, int] = {}
         self._quota = Quota(specs, n_rollouts, rollout_order)
         self._locks = [self._quota.share_memory(), parameters.share_memory()]
         context = multiprocessing.get_context(start_method)
@@ -131,7 +133,7 @@ class ProcessBackend:
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
         for rollout in self._collected:
-            self.workers[rollout.worker].owe_permit(self._max_lead)
+            self.workers[rollout.worker].owe_permit(self._leads[rollout.worker])
         self._collected = []
         while not self._mailbox.empty():  # somebody may have died
             self._take(*self._mailbox.get(0.0))
@@ -225,6 +227,10 @@ class ProcessBackend:
         match message:
             case Rollouts(rollouts):
                 worker.n_rollouts += len(rollouts)
+                if index not in self._leads:
+                    self._leads[index] = lead = self._max_lead.of(rollouts[0])
+                    if lead > 0:
+                        worker.permit(lead)
                 self._restarts.bore_fruit(index)
                 self._arrived[self._quota.key(index)].extend(rollouts)
             case Answer():
@@ -234,7 +240,7 @@ class ProcessBackend:
                 if not self._begun and all(other.ready for other in self.workers):  # together, and none if one can't
                     self._begun = True
                     for other in self.workers:
-                        other.permit(1 + self._max_lead)
+                        other.permit(1)
             case Farewell():
                 worker.part(message)
             case Failure():

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Self
 
+from sb3_a3c.backends.max_lead import MaxLead
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import RolloutOrder
 from sb3_a3c.backends.torch_threads import OneTorchThread
@@ -33,7 +34,7 @@ class SerialBackend:
         parameters: SharedParameters,
         n_rollouts: int,
         rollout_order: RolloutOrder,
-        max_lead: int,
+        max_lead: MaxLead,
     ) -> None:
         self.workers = make_workers(specs, parameters)
         self._one_torch_thread = OneTorchThread(len(specs))

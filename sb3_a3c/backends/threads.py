@@ -19,6 +19,8 @@ from typing import ClassVar, Self
 
 import torch as th
 
+from sb3_a3c.backends.max_lead import MaxLead
+from sb3_a3c.backends.messages import lighten
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import Quota, RolloutOrder
 from sb3_a3c.backends.thread_group import ThreadGroup
@@ -47,7 +49,7 @@ class ThreadBackend:
     :param parameters: The shared parameters
     :param n_rollouts: How many rollouts of all environments the run has; the caller asks for no more
     :param rollout_order: "env": a rollout of each worker, "arrival": the first to arrive
-    :param max_lead: Rollouts that a worker may be ahead of what the caller has done with
+    :param max_lead: How far a worker may be ahead of what the caller has done with
     """
 
     elsewhere: ClassVar[bool] = False
@@ -60,14 +62,16 @@ class ThreadBackend:
         parameters: SharedParameters,
         n_rollouts: int,
         rollout_order: RolloutOrder,
-        max_lead: int,
+        max_lead: MaxLead,
     ) -> None:
         self.workers = make_workers(specs, parameters)
         self._quota = Quota(specs, n_rollouts, rollout_order)
         #: How many more rollouts each worker may make. (An interrupted Semaphore would stay locked.)
         self._permits: list[SimpleQueue[int]] = [SimpleQueue() for _ in specs]
         for permits in self._permits:
-            permits.put(1 + max_lead)
+            permits.put(1)
+        self._max_lead = max_lead
+        self._leads: dict[int, int] = {}
         self._messages: SimpleQueue[tuple[Worker, Rollout | _Failure]] = SimpleQueue()
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
         self._collected: list[Rollout] = []
@@ -115,6 +119,9 @@ class ThreadBackend:
         worker, message = self._messages.get()
         if isinstance(message, _Failure):
             raise message.error
+        if worker.index not in self._leads:
+            self._leads[worker.index] = self._max_lead.of(message)
+            self._permits[worker.index].put(self._leads[worker.index])
         self._arrived[self._quota.key(worker.index)].append(message)
 
     def _join(self) -> None:
@@ -179,7 +186,7 @@ class ThreadBackend:
                 if self._stopping or not self._quota.take(worker.index):
                     return
                 n_permits -= 1
-                self._messages.put((worker, worker.step(idle_seconds)))
+                self._messages.put((worker, lighten(worker.step(idle_seconds))))
         except WorkerStopped:
             return
         except BaseException as error:  # SystemExit too: it is the caller's, not a thread's
