@@ -286,6 +286,6 @@ def checksum(arrays: Sequence[Any]) -> int:
     :return: A number that is another one, most likely, if one of them is
     """
     value = 0
-    for array in arrays:
-        value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
+    for part in arrays:
+        value = zlib.crc32(np.ascontiguousarray(part).tobytes(), value)
     return value

@@ -226,13 +226,7 @@ class ProcessBackend:
         self._watchdog.heard(index)
         match message:
             case Rollouts(rollouts):
-                worker.n_rollouts += len(rollouts)
-                if index not in self._leads:
-                    self._leads[index] = lead = self._max_lead.of(rollouts[0])
-                    if lead > 0:
-                        worker.permit(lead)
-                self._restarts.bore_fruit(index)
-                self._arrived[self._quota.key(index)].extend(rollouts)
+                self._receive_rollouts(worker, rollouts)
             case Answer():
                 self._note(worker, message)
             case Ready():
@@ -248,6 +242,15 @@ class ProcessBackend:
                 worker.fail()
             case Ended():
                 self._bury(worker)
+
+    def _receive_rollouts(self, worker: RemoteWorker, rollouts: Sequence[Rollout]) -> None:
+        worker.n_rollouts += len(rollouts)
+        if worker.index not in self._leads:
+            self._leads[worker.index] = lead = self._max_lead.of(rollouts[0])
+            if lead > 0:
+                worker.permit(lead)
+        self._restarts.bore_fruit(worker.index)
+        self._arrived[self._quota.key(worker.index)].extend(rollouts)
 
     def _note(self, worker: RemoteWorker, answer: Answer) -> None:
         """Keep an answer, unless it is to a call that was interrupted."""
