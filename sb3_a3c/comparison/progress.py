@@ -145,7 +145,7 @@ class Progress:
         parts = [f"{n_over} of {self._n_runs} runs", *(current.text for current in self._current.values())]
         if left is not None:
             parts.append(f"{'more than ' if left.is_lower_bound else ''}{_duration(left.seconds)} left")
-        done = n_over
+        done: float = n_over
         for current in self._current.values():
             before, share = _STAGES[current.stage.name]
             done += before + share * current.stage.fraction
