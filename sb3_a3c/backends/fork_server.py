@@ -1,0 +1,72 @@
+"""
+The server that worker processes are forked from: started before it is needed, and again if it has ended.
+
+multiprocessing keeps one server per program, and starts another when it finds that the server has ended. What it does not
+find out: that the server has ended, if the program ignores SIGCHLD or waits for all child processes itself; that the
+server is another process's, if this process was forked; that the server is just ending, because it was killed. Checked
+against Python 3.11.
+"""
+
+import multiprocessing
+import os
+import time
+from contextlib import suppress
+from multiprocessing import forkserver
+from typing import Any
+
+#: Loaded once, by the server that the workers are forked from, so that they share its pages.
+_PRELOAD = ("sb3_a3c.backends.preloaded",)
+#: Seconds within which a server that was killed has ended. Chosen arbitrarily.
+_ENDS_WITHIN = 2.0
+
+
+def prepare() -> None:
+    """Start the server if none runs; it loads modules for some seconds."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        return
+    # It loads what the user wants it to, too; of no consequence if it already runs.
+    wanted = getattr(_server(), "_preload_modules", [])
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*dict.fromkeys([*wanted, *_PRELOAD])])
+    with suppress(OSError):  # it is tried again when there is a worker to start
+        ensure_running()
+
+
+def ensure_running() -> None:
+    """
+    Start the server if none runs.
+
+    :raises OSError: if there can be no further process now
+    """
+    try:
+        forkserver.ensure_running()
+    except ChildProcessError:
+        _forget()
+        forkserver.ensure_running()
+
+
+def recover() -> None:
+    """Wait until a server that did not start a process has ended, if it is ending."""
+    deadline = time.monotonic() + _ENDS_WITHIN
+    while _is_ours() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _is_ours() -> bool:
+    """Whether there is a server, and it has not ended."""
+    pid = getattr(_server(), "_forkserver_pid", None)
+    if pid is None:
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def _forget() -> None:
+    server = _server()
+    os.close(server._forkserver_alive_fd)
+    server._forkserver_alive_fd = server._forkserver_address = server._forkserver_pid = None
+
+
+def _server() -> Any:
+    return getattr(forkserver, "_forkserver", None)
