@@ -75,8 +75,8 @@ def test_calls_of_another_thread_are_refused() -> None:
     ending.set()
     thread.join()
     refused = (
-        "RuntimeError: get_attr() must be called in the thread that learns (in a callback, for instance), but it was called in "
-        "another: while A3C learns with backend='process', no other thread reaches the environments"
+        "RuntimeError: get_attr() must be called in the thread that learns (in a callback, for instance), but it was called "
+        "in another: while A3C learns with backend='process', no other thread reaches the environments"
     )
     assert set(outcomes) == {"done", refused}
     assert attempt(lambda: env.get_attr("name")) == "done"

@@ -33,6 +33,7 @@ ROWS = [
     [
         "backends.channel",
         "backends.failures",
+        "backends.fork_server",
         "backends.quota",
         "backends.lifeline",
         "backends.thread_group",

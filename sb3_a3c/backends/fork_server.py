@@ -11,8 +11,12 @@ import multiprocessing
 import os
 import time
 from contextlib import suppress
-from multiprocessing import forkserver
 from typing import Any
+
+try:
+    from multiprocessing import forkserver
+except ImportError:  # Windows has none
+    forkserver = None  # type: ignore[assignment]
 
 #: Loaded once, by the server that the workers are forked from, so that they share its pages.
 _PRELOAD = ("sb3_a3c.backends.preloaded",)
@@ -45,21 +49,12 @@ def ensure_running() -> None:
 
 
 def recover() -> None:
-    """Wait until a server that did not start a process has ended, if it is ending."""
-    deadline = time.monotonic() + _ENDS_WITHIN
-    while _is_ours() and time.monotonic() < deadline:
+    """Start another server if the one that did not start a process is ending, which may take a moment."""
+    pid, deadline = _server()._forkserver_pid, time.monotonic() + _ENDS_WITHIN
+    while _server()._forkserver_pid == pid and time.monotonic() < deadline:
         time.sleep(0.01)
-
-
-def _is_ours() -> bool:
-    """Whether there is a server, and it has not ended."""
-    pid = getattr(_server(), "_forkserver_pid", None)
-    if pid is None:
-        return False
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    except ChildProcessError:
-        return False
+        with suppress(OSError):
+            ensure_running()
 
 
 def _forget() -> None:

@@ -23,6 +23,7 @@ from functools import wraps
 from queue import Empty
 from typing import Any, ClassVar, Self
 
+import sb3_a3c.backends.fork_server as fork_server
 from sb3_a3c.backends.failures import Failure
 from sb3_a3c.backends.mailbox import Ended, Mailbox
 from sb3_a3c.backends.max_lead import MaxLead
@@ -43,8 +44,8 @@ from sb3_a3c.worker_spec import WorkerSpec
 _PATIENCE = 10.0
 #: Methods of a VecEnv that give one value for all its environments.
 _ONE_FOR_ALL = ("has_attr", "set_attr")
-#: Loaded once, by the server that the workers are forked from, so that they share its pages.
-_PRELOAD = ("sb3_a3c.backends.preloaded",)
+#: How often a worker's first process is started if the fork server ends meanwhile.
+_ATTEMPTS = 3
 
 
 class ProcessBackend:
@@ -93,6 +94,7 @@ class ProcessBackend:
         self._thread = threading.get_ident()
         self._max_lead = max_lead
         self._leads: dict[int, int] = {}
+        self._start_method = start_method
         self._quota = Quota(specs, n_rollouts, rollout_order)
         self._locks = [self._quota.share_memory(), parameters.share_memory()]
         context = multiprocessing.get_context(start_method)
@@ -124,7 +126,7 @@ class ProcessBackend:
             lock.while_waiting = self._watchdog.look
         try:
             for worker in self.workers:
-                self._start(worker)
+                self._start_first(worker)
         except BaseException:
             self._stop()
             raise
@@ -297,7 +299,27 @@ class ProcessBackend:
             except (OSError, EOFError) as error:
                 self._schedule(worker, f"no process could be started for worker {index} ({type(error).__name__}: {error})")
 
+    def _start_first(self, worker: RemoteWorker) -> None:
+        """Start its first process, with another fork server if the one that there was has ended."""
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                self._start(worker)
+                return
+            except (OSError, EOFError) as error:
+                if self._start_method != "forkserver":
+                    raise
+                if attempts_left == 0:
+                    raise WorkerDied(
+                        f"no process could be started for worker {worker.index} ({type(error).__name__}: {error}): the fork "
+                        f"server, from which worker processes are forked, ended {_ATTEMPTS} times meanwhile. See what it has "
+                        "written; it may have been killed because memory is short. backend_kwargs=dict(start_method='spawn') "
+                        "needs none"
+                    ) from error
+                fork_server.recover()
+
     def _start(self, worker: RemoteWorker) -> None:
+        if self._start_method == "forkserver":
+            fork_server.ensure_running()
         worker.start(self.workers, self._mailbox)
         self._watchdog.heard(worker.index)
 
@@ -334,14 +356,8 @@ def prepare(start_method: str = "forkserver") -> None:
     :raises ValueError: if this platform can't have worker processes
     """
     _check_platform()
-    if start_method == "forkserver" and not getattr(multiprocessing.current_process(), "_inheriting", False):
-        from multiprocessing import forkserver  # here, for Windows has no fork server
-
-        # It loads what the user wants it to, too; of no consequence if it already runs.
-        wanted = getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", [])
-        multiprocessing.get_context("forkserver").set_forkserver_preload([*dict.fromkeys([*wanted, *_PRELOAD])])
-        with suppress(OSError):  # it is tried again when there is a worker to start
-            forkserver.ensure_running()
+    if start_method == "forkserver":
+        fork_server.prepare()
 
 
 def _check_platform() -> None:

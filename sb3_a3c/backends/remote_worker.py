@@ -75,9 +75,10 @@ class RemoteWorker:
         :raises OSError: if there can be none now
         :raises EOFError: if the fork server has ended in the middle of this
         """
-        number, self.n_lives, self._sentence = self.n_lives, self.n_lives + 1, ""
+        self._sentence = ""
         others = [worker.life for worker in workers if worker.life is not None and not worker.life.ended]
-        self.life = Life(self._context, f"A3C worker {self.index}", self._parcel, number, others)
+        self.life = Life(self._context, f"A3C worker {self.index}", self._parcel, self.n_lives, others)
+        self.n_lives += 1
         self._mailbox = mailbox
         mailbox.listen(self.index, self.life)
 
