@@ -60,7 +60,7 @@ def check_policy(model: "A3C") -> None:
     :param model: A model with its policy
     :raises ValueError: if the engine can't compute the policy, or the policy has nothing to scale
     """
-    choose_engine(model.engine, model.policy)
+    choose_engine(model.engine, model.policy, model.rollout_buffer_class)
     _check_std_scale(model)
 
 

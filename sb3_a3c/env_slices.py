@@ -135,6 +135,20 @@ def changes_with_episodes(venv: VecEnv) -> bool:
     return set(chain.from_iterable(states)) <= {"reset_infos"}
 
 
+def attributes_of_slices(venv: VecEnv) -> dict[tuple[int, str], Any]:
+    """
+    :param venv: A VecEnv that was sliced
+    :return: The attributes of its wrappers that its slices have alike, such as switches, by the wrapper's depth and by name
+    """
+    own = {"venv", "num_envs", "class_attributes", "reset_infos", "_seeds", "_options", "obs_rms", "ret_rms"}
+    found = {}
+    for depth, layer in enumerate(_layers(venv)[:-1]):
+        declaration = _DECLARATIONS[type(layer)]
+        left_out = own | {*declaration.state, *declaration.handles}
+        found.update({(depth, name): value for name, value in vars(layer).items() if name not in left_out})
+    return found
+
+
 def write_state(venv: VecEnv, states: Sequence[list[LayerState]]) -> None:
     """
     Let a VecEnv hold what its slices held.

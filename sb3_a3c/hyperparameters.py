@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import Schedule
+
+from sb3_a3c.env_attributes import EnvAttributes
+from sb3_a3c.policy_hooks import GradientRules
 
 if TYPE_CHECKING:
     from sb3_a3c.a3c import A3C
@@ -30,6 +33,8 @@ class Hyperparameters:
     :param sde_sample_freq: Steps between two noise matrices of gSDE, -1: one a rollout
     :param lr_schedule: Learning rate as a function of the progress remaining (1 to 0)
     :param vf_lr_schedule: The critic's own learning rate, None: ``lr_schedule``
+    :param rules: Frozen parameters and the hooks of parameters
+    :param env_attributes: Attributes of the VecEnv's wrappers that the user has changed since the run began
     """
 
     gamma: float
@@ -41,14 +46,24 @@ class Hyperparameters:
     sde_sample_freq: int
     lr_schedule: Schedule
     vf_lr_schedule: Schedule | None
+    rules: GradientRules = field(default_factory=GradientRules)
+    env_attributes: EnvAttributes = field(default_factory=EnvAttributes)
 
     @classmethod
-    def of(cls, model: "A3C", worker: int) -> "Hyperparameters":
+    def of(
+        cls,
+        model: "A3C",
+        worker: int,
+        rules: GradientRules,
+        env_attributes: EnvAttributes,
+    ) -> "Hyperparameters":
         """
         Read the hyperparameters off a model.
 
         :param model: The model that learns
         :param worker: Index of the worker they are for
+        :param rules: The rules of its policy
+        :param env_attributes: What has changed in its VecEnv
         :return: That worker's hyperparameters
         """
         return cls(
@@ -61,6 +76,8 @@ class Hyperparameters:
             sde_sample_freq=model.sde_sample_freq,
             lr_schedule=model.lr_schedule,
             vf_lr_schedule=model.vf_lr_schedule,
+            rules=rules,
+            env_attributes=env_attributes,
         )
 
     def learning_rates(self, progress_remaining: float) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Where each of a policy's parameters lies in one flat vector."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -18,8 +19,9 @@ Vector = th.Tensor | np.ndarray
 
 class Layout:
     """
-    The order of a policy's trainable parameters in a flat vector: the actor's, with all that it shares with the
-    critic, and then, where the critic learns at a rate of its own, the critic's. Between them are zeros, which stay zeros.
+    The order of a policy's parameters in a flat vector: the actor's, with all that it shares with the critic, and then,
+    where the critic has its own learning rate, the critic's. Between them are zeros, which stay zeros. Frozen parameters
+    are in it too, because a callback may change or unfreeze them.
 
     :param policy: The policy whose parameters are laid out
     :param separate_critic: Whether the critic's own parameters are a part of their own
@@ -30,26 +32,28 @@ class Layout:
         trainable = {name: param for name, param in policy.named_parameters() if param.requires_grad}
         if not trainable:
             raise ValueError("the policy has no trainable parameter")
-        kinds = {(param.dtype, param.device) for param in trainable.values()}
+        kinds = {_kind(param) for param in trainable.values()}
         if len(kinds) > 1:
             raise ValueError(f"the policy's parameters must all be of one type on one device, but they are of {kinds}")
         critic = _critic_parameters(policy) if separate_critic else set()
-        actor_names = [name for name, param in trainable.items() if id(param) not in critic]
-        critic_names = [name for name, param in trainable.items() if id(param) in critic]
-        if separate_critic and not critic_names:
+        if separate_critic and not any(id(param) in critic for param in trainable.values()):
             raise ValueError(
                 "vf_learning_rate needs a critic with parameters of its own (value_net, mlp_extractor.value_net or "
                 f"vf_features_extractor), but {type(policy).__name__} has none"
             )
+        # A frozen parameter of another type can't be in the vector. It is left as it is.
+        params = {name: param for name, param in policy.named_parameters() if _kind(param) in kinds}
+        actor_names = [name for name, param in params.items() if id(param) not in critic]
+        critic_names = [name for name, param in params.items() if id(param) in critic]
         self.names = actor_names + critic_names
-        self.shapes = [trainable[name].shape for name in self.names]
+        self.shapes = [params[name].shape for name in self.names]
         self.slices: list[slice] = []
         self._pads: list[th.Tensor] = []
         start = 0
         for name, shape in zip(self.names, self.shapes, strict=True):
             self.slices.append(slice(start, start + shape.numel()))
             pad = -shape.numel() % _ALIGNMENT
-            self._pads.append(trainable[name].new_zeros(pad, requires_grad=False))
+            self._pads.append(params[name].new_zeros(pad, requires_grad=False))
             start += shape.numel() + pad
         self.size = start
         actor_size = self.slices[len(actor_names)].start if critic_names else self.size
@@ -59,7 +63,7 @@ class Layout:
     def parameters(self, policy: ActorCriticPolicy) -> list[nn.Parameter]:
         """
         :param policy: The policy that was laid out, or a clone of it
-        :return: Its trainable parameters in the order of the vector
+        :return: Its parameters in the order of the vector
         """
         by_name = dict(policy.named_parameters())
         return [by_name[name] for name in self.names]
@@ -67,9 +71,25 @@ class Layout:
     def slice_of(self, name: str) -> slice | None:
         """
         :param name: A parameter's name
-        :return: Where in the vector it is, None: it is not one of the policy's trainable parameters
+        :return: Where in the vector it is. None if it is not in the vector
         """
         return self.slices[self.names.index(name)] if name in self.names else None
+
+    def segments(self, keys: Sequence[Any]) -> Iterator[tuple[slice, int, Any]]:
+        """
+        Divide the vector into runs of neighbouring parameters that are treated alike.
+
+        :param keys: One key per parameter
+        :return: For each run: where it is, which of ``parts`` it is in, and the key of its parameters
+        """
+        part_of = [int(len(self.parts) > 1 and where.start >= self.parts[0].stop) for where in self.slices]
+        start = 0
+        for index, both in enumerate(zip(part_of, keys, strict=True)):
+            is_last = index + 1 == len(keys)
+            if is_last or (part_of[index + 1], keys[index + 1]) != both:
+                stop = self.size if is_last else self.slices[index + 1].start
+                yield slice(start, stop), *both
+                start = stop
 
     def gather(self, policy: ActorCriticPolicy, out: th.Tensor | None = None) -> th.Tensor:
         """
@@ -114,6 +134,10 @@ class Layout:
         """
         for param, view in zip(self.parameters(policy), self.views(vector), strict=True):
             param.data = view
+
+
+def _kind(param: nn.Parameter) -> tuple[th.dtype, th.device]:
+    return param.dtype, param.device
 
 
 def _critic_parameters(policy: ActorCriticPolicy) -> set[int]:

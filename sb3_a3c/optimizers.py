@@ -9,7 +9,7 @@ Nothing here locks. :class:`~sb3_a3c.parameters.SharedParameters` decides whethe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -61,6 +61,8 @@ class FlatOptimizer(ABC):
         gradient: Vector,
         learning_rates: Sequence[float],
         n_steps: int,
+        skips: Sequence[int] | None = None,
+        without_gradient: Collection[int] = (),
     ) -> None:
         """
         Apply one gradient.
@@ -70,6 +72,9 @@ class FlatOptimizer(ABC):
         :param gradient: The gradient, of shape ``(size,)``
         :param learning_rates: The learning rate of each part of the layout
         :param n_steps: How many gradients this makes, counted from 1
+        :param skips: For each parameter, how many of these gradients left it out. None: no gradient left one out
+        :param without_gradient: Indices of the parameters that this gradient leaves out. They and their statistics stay
+            what they are
         """
         update: Callable[..., None] = self._update
         grad: Any = gradient
@@ -80,12 +85,18 @@ class FlatOptimizer(ABC):
             vectors, new_vectors = [memory.array for memory in old], [] if new is old else [memory.array for memory in new]
         else:
             vectors, new_vectors = [memory.tensor for memory in old], [memory.tensor for memory in new]
-        if len(self.layout.parts) == 1:  # to make a slice takes a while, beside some updates
+        if skips is None and len(self.layout.parts) == 1:  # slicing takes a while compared with a small update
             update(grad, vectors, new_vectors, learning_rates[0], n_steps)
             return
-        for part, learning_rate in zip(self.layout.parts, learning_rates, strict=True):
-            parts, new_parts = [vector[part] for vector in vectors], [vector[part] for vector in new_vectors]
-            update(grad[part], parts, new_parts, learning_rate, n_steps)
+        n_skips = [0] * len(self.layout.names) if skips is None else skips
+        keys = [None if index in without_gradient else n for index, n in enumerate(n_skips)]
+        for segment, part, n_skipped in self.layout.segments(keys):
+            if n_skipped is None:
+                for memory, new_memory in zip(old, new, strict=True) if new is not old else ():
+                    new_memory.tensor[segment] = memory.tensor[segment]
+                continue
+            segments, new_segments = [vector[segment] for vector in vectors], [vector[segment] for vector in new_vectors]
+            update(grad[segment], segments, new_segments, learning_rates[part], n_steps - n_skipped)
 
     @abstractmethod
     def _update(
@@ -109,45 +120,54 @@ class FlatOptimizer(ABC):
     ) -> None:
         """The same by one call of a kernel; in place, if there are no new arrays."""
 
-    def load(self, policy: ActorCriticPolicy, vectors: Sequence[Memory]) -> int:
+    def load(self, policy: ActorCriticPolicy, statistics: Sequence[th.Tensor]) -> list[int]:
         """
-        Read parameters and statistics off a policy and its optimizer.
+        Read the statistics of a policy's optimizer.
 
         :param policy: The policy that was laid out, or a clone of it
-        :param vectors: The vectors, to be written
-        :return: How many steps its optimizer has made
+        :param statistics: The statistics, each of shape ``(size,)``, to be written
+        :return: For each parameter, how many steps its optimizer has made
         """
-        self.layout.gather(policy, out=vectors[0].tensor)
-        states = [policy.optimizer.state.get(param, {}) for param in self.layout.parameters(policy)]
-        for statistic, (name, initial) in zip(vectors[1:], self.initial.items(), strict=True):
-            if states[0]:
-                self.layout.flatten([state[name] for state in states], out=statistic.tensor)
-            else:
-                statistic.tensor.fill_(initial)
-        return int(states[0]["step"]) if states[0] else 0
+        params = self.layout.parameters(policy)
+        states = [policy.optimizer.state.get(param, {}) for param in params]
+        for statistic, (name, initial) in zip(statistics, self.initial.items(), strict=True):
+            values = zip(params, states, strict=True)
+            self.layout.flatten([state.get(name, th.full_like(param, initial)) for param, state in values], out=statistic)
+        return [int(state.get("step", 0)) for state in states]
 
-    def save(self, policy: ActorCriticPolicy, vectors: Sequence[Memory], n_steps: int) -> None:
+    def save(self, policy: ActorCriticPolicy, statistics: Sequence[th.Tensor], n_steps: Sequence[int]) -> None:
         """
-        Write parameters and statistics into a policy and its optimizer, as if that had stepped itself.
+        Write the statistics into a policy's optimizer, as if that had stepped itself.
 
         :param policy: The policy that was laid out
-        :param vectors: The vectors
-        :param n_steps: How many steps have been made
+        :param statistics: The statistics, each of shape ``(size,)``
+        :param n_steps: For each parameter, how many steps have been made
         """
-        self.layout.scatter(vectors[0].tensor, policy)
-        if n_steps == 0:
-            return
-        states = self.states([memory.tensor for memory in vectors[1:]], n_steps)
-        policy.optimizer.state.update(zip(self.layout.parameters(policy), map(without_views, states), strict=True))
+        states = [state if state is None else without_views(state) for state in self.states(statistics, n_steps)]
+        self.show(policy, states)
 
-    def states(self, statistics: Sequence[th.Tensor], n_steps: int) -> list[dict[str, Any]]:
+    def show(self, policy: ActorCriticPolicy, states: Sequence[dict[str, Any] | None]) -> None:
+        """
+        :param policy: The policy that was laid out
+        :param states: What its optimizer is to have of each parameter, None: nothing
+        """
+        for param, state in zip(self.layout.parameters(policy), states, strict=True):
+            if state is None:
+                policy.optimizer.state.pop(param, None)
+            else:
+                policy.optimizer.state[param] = state
+
+    def states(self, statistics: Sequence[th.Tensor], n_steps: Sequence[int]) -> list[dict[str, Any] | None]:
         """
         :param statistics: The statistics, each of shape ``(size,)``
-        :param n_steps: How many steps have been made
-        :return: What torch's optimizer has of each parameter; the statistics in it are views
+        :param n_steps: For each parameter, how many steps have been made
+        :return: What torch's optimizer has of each parameter, None before its first step. The statistics are views
         """
         rows = zip(*map(self.layout.views, statistics), strict=True)
-        return [{"step": self.step_entry(n_steps), **dict(zip(self.initial, row, strict=True))} for row in rows]
+        return [
+            {"step": self.step_entry(n), **dict(zip(self.initial, row, strict=True))} if n > 0 else None
+            for n, row in zip(n_steps, rows, strict=True)
+        ]
 
     def step_entry(self, n_steps: int) -> th.Tensor | int:
         """
@@ -165,12 +185,32 @@ class FlatOptimizer(ABC):
         """
         if type(optimizer) is not cls.torch_class or len(optimizer.param_groups) != 1:
             return False
-        known = cls.free_options | {"params", "lr", "initial_lr"}
-        if any(value for name, value in optimizer.param_groups[0].items() if name not in known):
+        if cls.other_options(optimizer):
             return False
+        stepped = set(map(id, optimizer.param_groups[0]["params"]))
         states = [optimizer.state.get(param, {}) for param in params]
-        steps = {float(state["step"]) if state else 0.0 for state in states}
-        return len(steps) == 1 and all(not state or set(state) == {"step", *cls.initial} for state in states)
+        return all(id(param) in stepped for param in params) and all(
+            not state or set(state) == {"step", *cls.initial} for state in states
+        )
+
+    def set_options(self, optimizer: th.optim.Optimizer) -> bool:
+        """
+        :param optimizer: The policy's optimizer, whose options are to be taken over
+        :return: Whether they are
+        """
+        if len(optimizer.param_groups) != 1 or self.other_options(optimizer):
+            return False
+        self.options = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
+        return True
+
+    @classmethod
+    def other_options(cls, optimizer: th.optim.Optimizer) -> dict[str, Any]:
+        """
+        :param optimizer: The optimizer of a policy, with one group of parameters
+        :return: Those of its options that this class does not compute with, and that are not off
+        """
+        known = cls.free_options | {"params", "lr", "initial_lr"}
+        return {name: value for name, value in optimizer.param_groups[0].items() if name not in known and value}
 
 
 class RMSprop(FlatOptimizer):
@@ -262,8 +302,8 @@ class Adam(FlatOptimizer):
 
 class TorchOptimizer:
     """
-    Any other optimizer, stepped as it is: slower, a call a parameter. It keeps its statistics itself, and steps one vector
-    in place. Not to be stepped by two workers at once.
+    Any other optimizer, stepped as it is: slower, with one call per parameter. It keeps its statistics itself and steps one
+    vector in place. Two workers must not step it at once.
 
     :param policy: The policy whose optimizer this is
     :param vector: The vector that it steps
@@ -276,7 +316,7 @@ class TorchOptimizer:
         layout.bind(self.policy, vector)
 
     def vectors(self, vector: th.Tensor) -> list[Memory]:
-        """As :meth:`FlatOptimizer.vectors`; there is but the one."""
+        """See :meth:`FlatOptimizer.vectors`. There is only one."""
         return [Memory(vector)]
 
     def step(
@@ -286,26 +326,33 @@ class TorchOptimizer:
         gradient: Vector,
         learning_rates: Sequence[float],
         n_steps: int,
+        skips: Sequence[int] | None = None,
+        without_gradient: Collection[int] = (),
     ) -> None:
-        """As :meth:`FlatOptimizer.step`; parameters of another part have no gradient meanwhile, so they stay."""
+        """See :meth:`FlatOptimizer.step`. Parameters of another part have no gradient meanwhile, so they stay."""
         assert isinstance(gradient, th.Tensor)
         params, views = self.layout.parameters(self.policy), self.layout.views(gradient)
         for part, learning_rate in zip(self.layout.parts, learning_rates, strict=False):
-            for param, where, view in zip(params, self.layout.slices, views, strict=True):
-                param.grad = view if part.start <= where.start < part.stop else None
+            for index, (param, where) in enumerate(zip(params, self.layout.slices, strict=True)):
+                has_gradient = part.start <= where.start < part.stop and index not in without_gradient
+                param.grad = views[index] if has_gradient else None
             update_learning_rate(self.policy.optimizer, learning_rate)
             self.policy.optimizer.step()
 
-    def load(self, policy: ActorCriticPolicy, vectors: Sequence[Memory]) -> int:
-        """As :meth:`FlatOptimizer.load`; it counts its steps itself."""
-        self.layout.gather(policy, out=vectors[0].tensor)
+    def load(self, policy: ActorCriticPolicy, statistics: Sequence[th.Tensor]) -> list[int]:
+        """See :meth:`FlatOptimizer.load`. The optimizer counts its steps itself."""
         self.policy.optimizer.load_state_dict(deepcopy(policy.optimizer.state_dict()))  # it would keep our tensors
-        return 0
+        return [0] * len(self.layout.names)
 
-    def save(self, policy: ActorCriticPolicy, vectors: Sequence[Memory], n_steps: int) -> None:
-        """As :meth:`FlatOptimizer.save`."""
-        self.layout.scatter(vectors[0].tensor, policy)
+    def save(self, policy: ActorCriticPolicy, statistics: Sequence[th.Tensor], n_steps: Sequence[int]) -> None:
+        """See :meth:`FlatOptimizer.save`."""
         policy.optimizer.load_state_dict(deepcopy(self.policy.optimizer.state_dict()))
+
+    def set_options(self, optimizer: th.optim.Optimizer) -> bool:
+        """See :meth:`FlatOptimizer.set_options`."""
+        for group, new_group in zip(self.policy.optimizer.param_groups, optimizer.param_groups, strict=True):
+            group.update({name: value for name, value in new_group.items() if name != "params"})
+        return True
 
 
 def without_views(state: dict[str, Any]) -> dict[str, Any]:

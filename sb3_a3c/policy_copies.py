@@ -9,7 +9,7 @@ loads a model: from the parameters of its constructor and its state dict.
 import io
 import pickle
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 from torch.nn.utils import parametrize
+
+from sb3_a3c.policy_hooks import module_hooks
 
 
 class CannotCopyPolicy(TypeError):
@@ -31,11 +33,12 @@ def clone_policy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
     learned or with gSDE, for it then holds tensors of a graph; always building a new one would lose what was changed since.)
 
     :param policy: The policy to clone
-    :return: The clone, which shares nothing with the original
+    :return: The clone, which shares nothing with the original but the hooks of its modules
     :raises CannotCopyPolicy: if that can't be done
     """
     try:
-        return pickle.loads(_dump(policy))
+        hooks = module_hooks(policy)
+        return _Unpickler(io.BytesIO(_dump(policy, hooks)), hooks).load()
     except Exception as error:
         with _explained(policy, error):
             return _build(*_plan_of(policy))
@@ -57,6 +60,14 @@ def reduce_policy(policy: ActorCriticPolicy) -> tuple[Callable[..., ActorCriticP
 
 
 class _Pickler(cloudpickle.Pickler):
+    def __init__(self, file: io.BytesIO, hooks: Sequence[Callable]) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self._indices = {id(hook): index for index, hook in enumerate(hooks)}
+
+    def persistent_id(self, obj: Any) -> int | None:
+        """Hooks are not copied: they may log, or belong to something that can't be pickled."""
+        return self._indices.get(id(obj))
+
     def reducer_override(self, obj: Any) -> Any:
         """torch injects a class of its own into a parametrized module, which refuses to be pickled."""
         if isinstance(obj, nn.Module) and parametrize.is_parametrized(obj):
@@ -66,9 +77,19 @@ class _Pickler(cloudpickle.Pickler):
         return super().reducer_override(obj)
 
 
-def _dump(content: Any) -> bytes:
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, hooks: Sequence[Callable]) -> None:
+        super().__init__(file)
+        self._hooks = hooks
+
+    def persistent_load(self, index: int) -> Callable:
+        """The hook with an index."""
+        return self._hooks[index]
+
+
+def _dump(content: Any, hooks: Sequence[Callable] = ()) -> bytes:
     file = io.BytesIO()
-    _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(content)
+    _Pickler(file, hooks).dump(content)
     return file.getvalue()
 
 

@@ -1,5 +1,6 @@
 """What a worker hands to the main thread: one n-step rollout, with all that callbacks and logger may ask of it."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +16,10 @@ from sb3_a3c.normalization import Course
 #: Arrays of a rollout buffer that are filled step by step, and those that are there when all steps are.
 ARRAYS_OF_STEPS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
 ARRAYS_IN_THE_END = ("advantages", "returns")
+
+
+#: The losses of a rollout of which nothing has been learned yet.
+NOT_LEARNED = Losses(math.nan, math.nan, math.nan, True)
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,13 @@ class Steps:
 
     :param action: What the policy did
     :param rewards: As the environments gave them, before any bootstrapping
+    :param bootstraps: What was added to a reward when its episode was truncated: first by step, then by environment
     :param infos: For each step, one a environment
     """
 
     action: Action
     rewards: np.ndarray
+    bootstraps: dict[int, dict[int, th.Tensor | float]]
     infos: list[list[dict[str, Any]]]
 
 
@@ -67,7 +74,7 @@ class Ending(NamedTuple):
 @dataclass(frozen=True)
 class Rollout:
     """
-    One rollout of one worker, whose gradient has been pushed.
+    One rollout of one worker. Its gradient has been pushed, unless the worker waits for the callbacks that see the rollout.
 
     :param worker: Index of the worker
     :param env_indices: Which of the environments it stepped

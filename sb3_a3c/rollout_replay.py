@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_a3c.asynchrony import Asynchrony
 from sb3_a3c.attention import Attention, looks_within
 from sb3_a3c.hyperparameters import as_numbers, of_worker
-from sb3_a3c.mirror import Mirror
 from sb3_a3c.parameters import SharedParameters
+from sb3_a3c.policy_sync import PolicySync
 from sb3_a3c.rollout import Rollout
 from sb3_a3c.step_replay import catch_up, show_steps
 
@@ -46,7 +47,7 @@ class Replay:
         self._model = model
         self._callback = callback
         self._attention = attention
-        self._mirror = Mirror(model.policy, parameters)
+        self._sync = PolicySync(model.policy, parameters)
         self._log_interval = log_interval
         self._iteration = 0
         self._asynchrony = Asynchrony()
@@ -56,19 +57,18 @@ class Replay:
         self.attention = self._attention_to_next()
 
     def __enter__(self) -> None:
-        self._mirror.open()
+        self._sync.open()
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def show(self, rollouts: Sequence[Rollout]) -> bool:
         """
-        Replay rollouts that are together of all environments, one beside the other.
+        Replay one rollout per worker, concatenated along the environment axis.
 
-        :param rollouts: The rollouts
+        :param rollouts: The rollouts, in the order of the environments
         :return: False if a callback wants training to stop
         """
-        self._learning_rate = rollouts[-1].learning_rates[0]
         if not show_steps(self._model, self._callback, self.attention, rollouts):
             return False
         self._iteration += 1
@@ -77,6 +77,25 @@ class Replay:
         if self._due(self._iteration):
             model.dump_logs(self._iteration)
             self._asynchrony.reset()
+        return True
+
+    @property
+    def written(self) -> RolloutBuffer | None:
+        """The rollout buffer that callbacks have been shown and may have written to, None: they have not been shown one."""
+        return self._model.rollout_buffer if self.attention == Attention.STEPS else None
+
+    def absorb(self) -> None:
+        """Add what callbacks have changed in the policy to the shared parameters."""
+        self._sync.absorb()
+
+    def count(self, rollouts: Sequence[Rollout]) -> None:
+        """
+        Count the updates that have come of rollouts, and bring up to date what callbacks look at next.
+
+        :param rollouts: The rollouts that were shown last
+        """
+        model = self._model
+        self._learning_rate = rollouts[-1].learning_rates[0]
         model._n_updates += len(rollouts)
         self._asynchrony.count(rollouts)
         self._unrecorded = rollouts
@@ -85,11 +104,10 @@ class Replay:
             catch_up(model, rollouts)
         if self.attention >= Attention.MODEL or self._due(self._iteration + 1):
             self.refresh()
-        return True
 
     def refresh(self) -> None:
         """Bring the model's policy and its logger up to date; nobody sees them in between."""
-        self._mirror.refresh(self._learning_rate)
+        self._sync.refresh(self._learning_rate)
         if self._unrecorded:
             self._record_updates(self._unrecorded)
             self._asynchrony.record(self._model.logger)
@@ -97,7 +115,7 @@ class Replay:
 
     def close(self) -> None:
         """Let go of the model's policy."""
-        self._mirror.close()
+        self._sync.close()
 
     def _attention_to_next(self) -> Attention:
         if self._attention == Attention.MODEL and not looks_within(self._callback, self._model.n_steps):

@@ -12,17 +12,17 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from sb3_a3c.arguments import check_hyperparameters, resolve_n_workers
+from sb3_a3c.arguments import resolve_n_workers
 from sb3_a3c.attention import Attention, attention_of
-from sb3_a3c.backends import Backend, MaxLead, SeenWorker, make_backend
+from sb3_a3c.backends import BACKENDS, Backend, MaxLead, SeenWorker, make_backend
 from sb3_a3c.backends.scheduled import ScheduledBackend
 from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.engines import choose_engine
 from sb3_a3c.engines.compilation import compile_kernels, is_compiled
 from sb3_a3c.env_gate import Gate
 from sb3_a3c.env_slices import CannotSlice, merge_counters, read_state, slice_vec_env, take_envs_back, write_state
-from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout
+from sb3_a3c.model_changes import ModelChanges
 from sb3_a3c.normalization import journal_statistics, moments_of, running_statistics, set_moments
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.recorder import Recorder
@@ -49,14 +49,16 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     n_rollouts = int(-(-(model._total_timesteps - model.num_timesteps) // (model.n_steps * venv.num_envs)))
     attention = attention_of(callback, model)
     slices, envs = _divide(venv, resolve_n_workers(model, venv.num_envs))
-    engine, why = choose_engine(model.engine, model.policy)
+    engine, why = choose_engine(model.engine, model.policy, model.rollout_buffer_class)
     if engine == "fused":
         if not is_compiled():
             model.logger.info("Compiling the fused engine: this takes some seconds, once on this machine")
         compile_kernels()
     recording = model._scheduling if isinstance(model._scheduling, Recording) else None
     recorder = None if recording is None else recording.begin(len(slices), min(model.max_lead, n_rollouts * len(slices)))
-    specs, parameters = _make_specs(model, engine, slices, envs, n_rollouts, attention, recorder)
+    elsewhere = len(slices) > 1 and BACKENDS[model.backend].elsewhere and not isinstance(model._scheduling, Replaying)
+    changes = ModelChanges(model, envs[0] is not venv, elsewhere)
+    specs, parameters = _make_specs(model, engine, changes, slices, envs, n_rollouts, attention, recorder)
     terms = None if model._scheduling is None else _terms(model, specs, parameters, n_rollouts)
     backend = _make_backend(model, specs, parameters, n_rollouts, terms)
     replay = Replay(model, callback, attention, parameters, log_interval)
@@ -80,10 +82,12 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
             looked_at = replay.attention >= Attention.MODEL
             if not replay.show(rollouts):
                 break
+            if looked_at:
+                changes.tell(backend.workers)
+                replay.absorb()
+            replay.count(backend.learn(replay.written))
             if backend.n_restarts:
                 model.logger.record("async/restarts", backend.n_restarts)
-            if looked_at:
-                _follow_hyperparameters(model, backend.workers)
 
 
 def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv]]:
@@ -100,6 +104,7 @@ def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv
 def _make_specs(
     model: "A3C",
     engine: str,
+    changes: ModelChanges,
     slices: Sequence[np.ndarray],
     envs: Sequence[VecEnv],
     n_rollouts: int,
@@ -120,10 +125,10 @@ def _make_specs(
             env_indices=env_indices,
             env=env,
             engine=engine,
-            policy=model.policy,
+            policy=changes.policy,
             seed=seed,
             rollout_buffer=_make_rollout_buffer(model, env.num_envs),
-            hyperparameters=Hyperparameters.of(model, index),
+            hyperparameters=changes.hyperparameters(index),
             total_timesteps=model._total_timesteps,
             final_timesteps=model.num_timesteps + n_rollouts * model.n_steps * model.env.num_envs,
             last_obs=_entries(model._last_obs, env_indices),
@@ -165,7 +170,8 @@ def _make_backend(
     if isinstance(model._scheduling, Replaying) and terms is not None:
         schedule = model._scheduling.schedule
         schedule.check_fits(terms)
-        return ScheduledBackend(specs, parameters, schedule)
+        if len(specs) > 1:  # one worker repeats by itself
+            return ScheduledBackend(specs, parameters, schedule)
     options = model.backend_kwargs or {}
     max_lead = MaxLead(model.max_lead, model.max_lead_bytes // len(specs))
     return make_backend(model.backend, specs, parameters, n_rollouts, model.rollout_order, max_lead, **options)
@@ -196,19 +202,13 @@ def _seeds(model: "A3C", n_workers: int) -> Sequence[np.random.SeedSequence | No
     return np.random.SeedSequence(entropy, spawn_key=(model._n_updates,)).spawn(n_workers)
 
 
-def _follow_hyperparameters(model: "A3C", workers: Sequence[SeenWorker]) -> None:
-    """A callback may have changed them; workers learn with the new ones from their next rollout on."""
-    check_hyperparameters(model)
-    resolve_n_workers(model, model.n_envs)  # so many values of those that may differ by worker
-    for worker in workers:
-        worker.hyperparameters = Hyperparameters.of(model, worker.index)
-
-
 def _take_back(model: "A3C", workers: Sequence[SeenWorker], parameters: SharedParameters) -> None:
     """Let the user's VecEnv be where its slices have come to, and the model with it."""
     assert model.env is not None
     slices = [worker.env for worker in workers]
-    for rms, shared_rms in zip(running_statistics(model.env), parameters.statistics, strict=False):
+    # One worker may have been stopped before it pushed what its environments have counted.
+    statistics = running_statistics(slices[0]) if len(slices) == 1 else parameters.statistics
+    for rms, shared_rms in zip(running_statistics(model.env), statistics, strict=False):
         set_moments(rms, moments_of(shared_rms))
     if slices[0] is not model.env:
         write_state(model.env, [read_state(env) for env in slices])

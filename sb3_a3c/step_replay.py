@@ -3,6 +3,7 @@ Finished rollouts shown to callbacks step by step, in as much as they look: SB3'
 made. The order at a step is SB3's: ``num_timesteps``, ``on_step()``, the episode statistics, the last observations.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
@@ -14,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.attention import Attention
+from sb3_a3c.edits import Edits
 from sb3_a3c.env_slices import changes_with_episodes, state_at, write_state
 from sb3_a3c.normalization import running_statistics, set_moments
 from sb3_a3c.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Ending, Rollout, beside
@@ -80,6 +82,8 @@ def _show_all(model: "A3C", callback: BaseCallback, rollouts: Sequence[Rollout])
     segment = {
         name: beside([getattr(buffer, name) for buffer in buffers], axis=1) for name in (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END)
     }
+    columns = _columns(rollouts)
+    edits = Edits(columns, segment)
     rollout_buffer = model.rollout_buffer
     rollout_buffer.reset()
     shown: dict[str, Any] = {
@@ -95,7 +99,7 @@ def _show_all(model: "A3C", callback: BaseCallback, rollouts: Sequence[Rollout])
         "staleness": [rollout.staleness for rollout in rollouts],
     }
     callback.on_rollout_start()
-    steps = zip(_states(model, rollouts), _steps(rollouts), strict=True)
+    steps = zip(_states(model, rollouts), _steps(rollouts, columns), strict=True)
     for n_steps, ((new_obs, dones), step_locals) in enumerate(steps):
         shown |= {"n_steps": n_steps, "new_obs": new_obs, "dones": dones, **step_locals}
         model.num_timesteps += model.n_envs
@@ -109,10 +113,19 @@ def _show_all(model: "A3C", callback: BaseCallback, rollouts: Sequence[Rollout])
         model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
     rollout_buffer.full = True
     rollout_buffer.advantages, rollout_buffer.returns = segment["advantages"], segment["returns"]
-    shown |= {"n_steps": model.n_steps, "values": th.as_tensor(beside([rollout.last_values for rollout in rollouts]))}
-    shown["rewards"] = segment["rewards"][-1]  # by now with the values of truncated episodes
+    last_values = th.as_tensor(beside([rollout.last_values for rollout in rollouts]))
+    if len(rollouts) == 1:
+        edits.write_to(rollout_buffer, rollouts[0], last_values)
+    shown |= {"n_steps": model.n_steps, "values": last_values}
+    shown["rewards"] = rollout_buffer.rewards[-1]  # by now with the values of truncated episodes
     callback.update_locals(shown)
     callback.on_rollout_end()
+    if len(rollouts) > 1 and (names := edits.names(rollout_buffer)):
+        warnings.warn(
+            f"a callback has written to {', '.join(names)} of a rollout. With {len(rollouts)} workers this changes nothing: "
+            "they have learned from the rollout before callbacks see it. With n_workers=1 they learn from what is written",
+            stacklevel=2,
+        )
     return True
 
 
@@ -138,11 +151,11 @@ def _states(model: "A3C", rollouts: Sequence[Rollout]) -> Iterator[tuple[VecEnvO
         yield row
 
 
-def _steps(rollouts: Sequence[Rollout]) -> Iterator[dict[str, Any]]:
-    """For each step of all environments: the local variables that say what happened."""
+def _columns(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """For each local variable that says what happened at a step: its values at all steps, one after another."""
     parts = [rollout.steps for rollout in rollouts if rollout.steps is not None]
     actions = [steps.action.as_tensors() for steps in parts]
-    columns: dict[str, Any] = {
+    return {
         "obs_tensor": beside([action.obs for action in actions], axis=1),
         "actions": beside([action.actions for action in actions], axis=1),
         "values": beside([action.values for action in actions], axis=1),
@@ -150,6 +163,11 @@ def _steps(rollouts: Sequence[Rollout]) -> Iterator[dict[str, Any]]:
         "clipped_actions": beside([action.clipped_actions for action in actions], axis=1),
         "rewards": beside([steps.rewards for steps in parts], axis=1),
     }
+
+
+def _steps(rollouts: Sequence[Rollout], columns: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """For each step of all environments: the local variables that say what happened."""
+    parts = [rollout.steps for rollout in rollouts if rollout.steps is not None]
     for n_steps, row in enumerate(zip(*map(_rows, columns.values()), strict=True)):
         infos = (
             list(chain.from_iterable(steps.infos[n_steps] for steps in parts)) if len(parts) > 1 else parts[0].infos[n_steps]

@@ -6,6 +6,7 @@ touches but the shared parameters, which lock themselves, and writes to the user
 Its ``env_lock`` is held during each step of its environments, so that a callback can reach them between two steps.
 """
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.normalization import Course, JournaledMeanStd, Moments, moments_of
 from sb3_a3c.parameters import Access, SharedParameters
 from sb3_a3c.recorder import Recorder
-from sb3_a3c.rollout import Ending, Rollout, States, Steps
+from sb3_a3c.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, NOT_LEARNED, Ending, Rollout, States, Steps
 
 
 class Worker:
@@ -84,7 +85,10 @@ class Worker:
         self._log_std = parameters.layout.slice_of("log_std")
         self._gradient = parameters.native(th.zeros_like(engine.vector))
         self._stopping = False
+        self._in_use = hyperparameters
+        self._env_attributes = hyperparameters.env_attributes
         self._collected: _Collected
+        self._losses: Losses
 
     def step(self, idle_seconds: float = 0.0) -> Rollout:
         """
@@ -96,59 +100,87 @@ class Worker:
         :raises NonFiniteError: if an observation or a reward is not finite, or the gradient, which is then not applied
         """
         self.collect(idle_seconds)
+        self.compute_gradient()
         return self.push()
 
     def collect(self, idle_seconds: float = 0.0) -> None:
-        """The first half of :meth:`step`: pull, collect a rollout, and compute its gradient."""
+        """The first part of :meth:`step`: pull and collect a rollout."""
         started = time.monotonic()
         try:
-            hyperparameters = self.hyperparameters
-            pulled = self._sync()
+            hyperparameters = self._in_use = self.hyperparameters
+            if hyperparameters.env_attributes != self._env_attributes:
+                self._env_attributes = hyperparameters.env_attributes
+                self._env_attributes.set_in(self.env)
+            pulled = self._sync(hyperparameters)
             if self._recorder is not None:
                 self._recorder.pulled(self.index, pulled.n_updates)
-            if self._log_std is not None and hyperparameters.log_std_offset:
-                # Its own policy: acts and learns with it. A constant summand leaves the gradient what it is.
-                log_std = self._vector[self._log_std]  # a view
-                log_std += hyperparameters.log_std_offset
             ran = self._run_envs(hyperparameters)
-            losses = self._engine.gradient(self._rollout_buffer, self._gradient)
-            if not losses.finite:
-                self._check_observation(None)
-                raise NonFiniteError(non_finite_parts(self._rollout_buffer, self.env_indices, losses))
         except WorkerStopped:
             raise
         except BaseException as error:
             self._fail(error)
             raise
-        self._collected = _Collected(started, idle_seconds, pulled, ran, losses, self._learning_rates(hyperparameters, pulled))
+        self._collected = _Collected(started, idle_seconds, pulled, ran)
+
+    def compute_gradient(self) -> None:
+        """The second part of :meth:`step`: the gradient of the rollout, at the local parameters."""
+        try:
+            losses = self._engine.gradient(self._rollout_buffer, self._gradient)
+            if not losses.finite:
+                self._check_observation(None)
+                raise NonFiniteError(non_finite_parts(self._rollout_buffer, self.env_indices, losses))
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self._losses = losses
 
     def push(self) -> Rollout:
-        """The second half of :meth:`step`: apply the gradient."""
-        collected = self._collected
+        """The last part of :meth:`step`: apply the gradient."""
+        collected, losses = self._collected, self._losses
         try:
+            learning_rates = self._learning_rates(collected.pulled)
             pushed = self._parameters.push(
-                self._gradient, collected.learning_rates, self._n_timesteps(), self._engine.buffers, self._statistics
+                self._gradient,
+                learning_rates,
+                self._n_timesteps(),
+                self._engine.buffers,
+                self._statistics,
+                losses.without_gradient,
             )
         except BaseException as error:
             self._fail(error)
             raise
         if self._recorder is not None:
             self._recorder.pushed(self.index, pushed.n_updates)
-        return Rollout(
-            worker=self.index,
-            env_indices=self.env_indices,
-            rollout_buffer=_as_it_is(self._rollout_buffer),
-            states=collected.ran.states,
-            steps=collected.ran.steps,
-            endings=collected.ran.endings,
-            last_values=collected.ran.last_values,
-            losses=collected.losses,
-            learning_rates=collected.learning_rates,
-            staleness=pushed.n_updates - collected.pulled.n_updates - 1,
-            seconds=time.monotonic() - collected.started,
-            lock_seconds=collected.pulled.waited + pushed.waited,
-            idle_seconds=collected.idle_seconds,
+        return self._rollout(
+            losses, learning_rates, pushed.n_updates - collected.pulled.n_updates - 1, collected.pulled.waited + pushed.waited
         )
+
+    def collected(self) -> Rollout:
+        """
+        :return: The rollout that :meth:`collect` has made, of which nothing has been learned yet
+        """
+        return self._rollout(NOT_LEARNED, (math.nan, math.nan), 0, self._collected.pulled.waited)
+
+    def learn(self, written: RolloutBuffer | None) -> Rollout:
+        """
+        The rest of :meth:`step` for a worker that has waited for callbacks. The gradient is computed from the parameters, the
+        rollout and the hyperparameters as callbacks have left them.
+
+        :param written: A buffer with what callbacks were shown of the rollout and may have written to. None: they were not
+        :return: The rollout
+        :raises NonFiniteError: if the gradient is not finite, which is then not applied
+        """
+        hyperparameters = self._in_use = self.hyperparameters
+        if written is not None:
+            for name in (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END):
+                setattr(self._rollout_buffer, name, getattr(written, name))
+        self._engine.follow(hyperparameters)
+        # The statistics stay: what the environments have counted meanwhile is pushed with the gradient.
+        self._parameters.pull(self._vector, self._engine.buffers)
+        self._scale_std(hyperparameters)
+        self.compute_gradient()
+        return self.push()
 
     def begin_anew(self, seed: int | None) -> None:
         """
@@ -156,7 +188,7 @@ class Worker:
 
         :param seed: Seed of the first of them, None: none
         """
-        self._sync()  # observations are normalized with the statistics of now
+        self._sync(self.hyperparameters)  # observations are normalized with the statistics of now
         self.env.seed(seed)
         self.last_obs = self.env.reset()
         self.last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
@@ -169,9 +201,17 @@ class Worker:
         self.failed = True
         blame(error, self.index, self.env_indices, self.env, self.last_obs)
 
-    def _sync(self) -> Access:
+    def _sync(self, hyperparameters: Hyperparameters) -> Access:
         """theta' <- theta."""
-        return self._parameters.pull(self._vector, self._engine.buffers, self._statistics)
+        pulled = self._parameters.pull(self._vector, self._engine.buffers, self._statistics)
+        self._scale_std(hyperparameters)
+        return pulled
+
+    def _scale_std(self, hyperparameters: Hyperparameters) -> None:
+        """Its own policy: it acts and learns with that. A constant summand leaves the gradient what it is."""
+        if self._log_std is not None and hyperparameters.log_std_offset:
+            log_std = self._vector[self._log_std]  # a view
+            log_std += hyperparameters.log_std_offset
 
     def _run_envs(self, hyperparameters: Hyperparameters) -> "_Ran":
         """Fill the rollout buffer; the same steps in the same order as SB3's ``collect_rollouts``."""
@@ -200,7 +240,9 @@ class Worker:
             if ended or _has_statistics(infos):
                 endings.append(Ending(n_steps, infos, dones))
             if ended:
-                self._bootstrap_truncated(rewards, dones, infos, hyperparameters.gamma)
+                bootstraps = self._bootstrap_truncated(rewards, dones, infos, hyperparameters.gamma)
+                if steps is not None:
+                    steps.bootstraps[n_steps] = bootstraps
             engine.add(rewards, self.last_episode_starts)
             self.last_obs = new_obs
             self.last_episode_starts = dones
@@ -212,12 +254,17 @@ class Worker:
             last_values,
         )
 
-    def _bootstrap_truncated(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict], gamma: float) -> None:
+    def _bootstrap_truncated(
+        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict], gamma: float
+    ) -> dict[int, th.Tensor | float]:
         """An episode that was cut off did not end: its last reward gets the value of what would have come."""
+        bootstraps = {}
         for i, done in enumerate(dones):
             if done and infos[i].get("terminal_observation") is not None and infos[i].get("TimeLimit.truncated", False):
                 terminal_value = self._engine.predict_terminal_value(infos[i]["terminal_observation"])
-                rewards[i] += gamma * terminal_value
+                bootstraps[i] = gamma * terminal_value
+                rewards[i] += bootstraps[i]
+        return bootstraps
 
     def _check_observation(self, error: Exception | None) -> None:
         """If the last observation is not finite, that is the cause of an error, or of a gradient that isn't."""
@@ -225,11 +272,29 @@ class Worker:
         if cause is not None:
             raise cause from error
 
-    def _learning_rates(self, hyperparameters: Hyperparameters, pulled: Access) -> tuple[float, float]:
+    def _learning_rates(self, pulled: Access) -> tuple[float, float]:
         """Those of the global step count T at which the rollout ends."""
         # Those that a worker's death has taken along were counted there, and are made again.
         num_timesteps = min(pulled.num_timesteps + self._n_timesteps(), self._final_timesteps)
-        return hyperparameters.learning_rates(1.0 - float(num_timesteps) / float(self._total_timesteps))
+        return self._in_use.learning_rates(1.0 - float(num_timesteps) / float(self._total_timesteps))
+
+    def _rollout(self, losses: Losses, learning_rates: tuple[float, float], staleness: int, lock_seconds: float) -> Rollout:
+        collected = self._collected
+        return Rollout(
+            worker=self.index,
+            env_indices=self.env_indices,
+            rollout_buffer=_as_it_is(self._rollout_buffer),
+            states=collected.ran.states,
+            steps=collected.ran.steps,
+            endings=collected.ran.endings,
+            last_values=collected.ran.last_values,
+            losses=losses,
+            learning_rates=learning_rates,
+            staleness=staleness,
+            seconds=time.monotonic() - collected.started,
+            lock_seconds=lock_seconds,
+            idle_seconds=collected.idle_seconds,
+        )
 
     def _n_timesteps(self) -> int:
         return self._rollout_buffer.buffer_size * self.env.num_envs
@@ -245,14 +310,12 @@ class _Ran(NamedTuple):
 
 
 class _Collected(NamedTuple):
-    """A rollout, before its gradient is pushed."""
+    """A rollout before its gradient is pushed."""
 
     started: float
     idle_seconds: float
     pulled: Access
     ran: _Ran
-    losses: Losses
-    learning_rates: tuple[float, float]
 
 
 class _States:
@@ -285,13 +348,14 @@ class _Steps:
     def __init__(self) -> None:
         self._rewards: list[np.ndarray] = []
         self._infos: list[list[dict]] = []
+        self.bootstraps: dict[int, dict[int, th.Tensor | float]] = {}
 
     def add(self, rewards: np.ndarray, infos: list[dict]) -> None:
         self._rewards.append(rewards.copy())  # before any bootstrapping
         self._infos.append(infos)
 
     def joined(self, engine: Engine) -> Steps:
-        return Steps(engine.actions(), stack(self._rewards), self._infos)
+        return Steps(engine.actions(), stack(self._rewards), self.bootstraps, self._infos)
 
 
 def _has_statistics(infos: Sequence[dict]) -> bool:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from math import erf, sqrt
@@ -41,6 +42,7 @@ from sb3_a3c.engines.reference import ReferenceEngine
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout
 from sb3_a3c.optimizers import make_optimizer
+from sb3_a3c.policy_hooks import GradientRules, ParameterHook
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -166,6 +168,36 @@ def assert_same_gradient(policy: ActorCriticPolicy, buffer: RolloutBuffer, **kwa
     assert norm > 0 and float((expected - actual).norm()) < 5e-5 * norm
     np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-4, atol=2e-5 * norm)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.01, 100.0])
+def test_frozen_parameters_and_hooks(max_grad_norm: float) -> None:
+    """They act before the gradient is clipped, as in torch."""
+
+    def halve(param: nn.Parameter) -> None:
+        assert param.grad is not None
+        param.grad *= 0.5
+
+    rules = GradientRules(
+        frozenset({"value_net.weight", "mlp_extractor.policy_net.0.bias"}),
+        (
+            ParameterHook("action_net.weight", lambda grad: 3 * grad, False),
+            ParameterHook("action_net.weight", lambda grad: None, False),
+            ParameterHook("log_std", halve, True),
+        ),
+    )
+    policy = make_policy()
+    buffer, gradients, losses = make_buffer(policy), [], []
+    for engine_class in (ReferenceEngine, FusedEngine):
+        for imposed in (GradientRules(), rules):
+            engine = make(engine_class, policy)
+            engine.follow(replace(hyperparameters(max_grad_norm=max_grad_norm), rules=imposed))
+            gradients.append(th.full_like(engine.vector, 7.0))
+            losses.append(engine.gradient(buffer, gradients[-1]))
+    plain, expected, _, actual = gradients
+    assert not th.allclose(plain, expected, rtol=0.1)
+    np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-4, atol=2e-5 * float(expected.norm()))
+    assert losses[1].without_gradient == losses[3].without_gradient != ()
 
 
 @pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
@@ -566,7 +598,6 @@ MISFITS: dict[str, Callable[[], ActorCriticPolicy]] = {
     "modules that share theirs": lambda: changed(
         lambda policy: setattr(policy.mlp_extractor.value_net[0], "weight", policy.mlp_extractor.policy_net[0].weight)
     ),
-    "some parameters are frozen": lambda: changed(lambda policy: policy.log_std.requires_grad_(False)),
     "parameters are torch.float64, not float32": lambda: make_policy().double(),
     "parameters are on meta, not on the CPU": lambda: make_policy().to("meta"),
 }

@@ -215,14 +215,14 @@ def test_learns_what_a2c_learns(case: str, monkeypatch: pytest.MonkeyPatch) -> N
     model, n = make(A2C, case)
     expected = learned(model.learn(n))
     model.env.close()
-    steps: list[Worker] = []
-    step = Worker.step
-    monkeypatch.setattr(Worker, "step", lambda worker: steps.append(worker) or step(worker))
+    updates: list[Worker] = []
+    push = Worker.push
+    monkeypatch.setattr(Worker, "push", lambda worker: updates.append(worker) or push(worker))
     model, n = make(A3C, case, n_workers=1, engine="torch")
     actual = learned(model.learn(n))
     model.env.close()
     assert_equal_to_the_bit(actual, expected)
-    assert len(steps) == model._n_updates > 3  # and by the code that many workers run
+    assert len(updates) == model._n_updates > 3  # and by the code that many workers run
 
 
 def test_goes_on_as_a2c_goes_on() -> None:

@@ -192,16 +192,17 @@ def test_while_a_callback_sets_parameters() -> None:
         spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), lambda _: 1e-3, net_arch=[64, 64], optimizer_class=th.optim.RMSprop
     )
     policy.register_buffer("version", th.full((3,), 7.0))
+    seen, seen_buffers = parameters.vector.clone(), [th.zeros(3)]
 
     def interrupt(place: Any) -> None:
         raise KeyboardInterrupt
 
     hold, parameters._hold = parameters._hold, interrupt  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        parameters.load(policy)
+        parameters.write(policy, seen, seen_buffers, True)
     assert_equal(state(parameters), old)
     parameters._hold = hold  # type: ignore[method-assign]
-    parameters.load(policy)
+    parameters.write(policy, seen, seen_buffers, True)
     assert th.equal(parameters.vector, parameters.layout.gather(policy))
     assert parameters.n_updates == 1 and parameters.statistics[0].count == count
 

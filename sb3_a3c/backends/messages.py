@@ -69,6 +69,13 @@ class Rollouts:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """From a worker: something that the user is to be warned of."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """
     From a worker: what a call gave, or the error that it ended with.

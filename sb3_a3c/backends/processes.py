@@ -23,11 +23,13 @@ from functools import wraps
 from queue import Empty
 from typing import Any, ClassVar, Self
 
+from stable_baselines3.common.buffers import RolloutBuffer
+
 import sb3_a3c.backends.fork_server as fork_server
 from sb3_a3c.backends.failures import Failure
 from sb3_a3c.backends.mailbox import Ended, Mailbox
 from sb3_a3c.backends.max_lead import MaxLead
-from sb3_a3c.backends.messages import Answer, EnvCall, Farewell, Ready, Rollouts, Whereabouts
+from sb3_a3c.backends.messages import Answer, EnvCall, Farewell, Notice, Ready, Rollouts, Whereabouts
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import Quota, RolloutOrder
 from sb3_a3c.backends.remote_worker import GUARD, RemoteWorker
@@ -66,6 +68,7 @@ class ProcessBackend:
     """
 
     elsewhere: ClassVar[bool] = True
+    waits = False
     options: ClassVar[dict[str, Option]] = {
         "start_method": Option.one_of(
             [m for m in ("forkserver", "spawn", "fork") if m in multiprocessing.get_all_start_methods()]
@@ -145,6 +148,10 @@ class ProcessBackend:
             while not arrived:
                 self._receive()
             self._collected.append(arrived.popleft())
+        return self._collected
+
+    def learn(self, written: RolloutBuffer | None) -> list[Rollout]:
+        """See :meth:`Backend.learn`. The workers have learned from them already."""
         return self._collected
 
     def reach(self, method: Callable) -> Callable:
@@ -233,10 +240,9 @@ class ProcessBackend:
                 self._note(worker, message)
             case Ready():
                 worker.begin()
-                if not self._begun and all(other.ready for other in self.workers):  # together, and none if one can't
-                    self._begun = True
-                    for other in self.workers:
-                        other.permit(1)
+                self._begin_together()
+            case Notice(text):
+                warnings.warn(text, stacklevel=2)
             case Farewell():
                 worker.part(message)
             case Failure():
@@ -259,6 +265,13 @@ class ProcessBackend:
         if worker.call is not None and worker.call.number == answer.number:
             worker.call = None
             self._answers[worker.index] = answer
+
+    def _begin_together(self) -> None:
+        """Let the workers begin when all of them are ready, so that none begins if one can't."""
+        if not self._begun and all(worker.ready for worker in self.workers):
+            self._begun = True
+            for worker in self.workers:
+                worker.permit(1)
 
     def _bury(self, worker: RemoteWorker) -> None:
         """Its process has ended. If it was not to, the worker is to have another."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
@@ -57,6 +58,8 @@ class Backend(Protocol):
     options: ClassVar[dict[str, Option]]
     #: Whether workers and their environments are in other processes.
     elsewhere: ClassVar[bool]
+    #: Whether the only worker waits for callbacks, so that its gradient is applied after they have seen the rollout.
+    waits: bool
 
     @property
     def n_restarts(self) -> int:
@@ -76,6 +79,15 @@ class Backend(Protocol):
 
         :return: As many as there are workers, so that together they are of all environments: one of each worker, in the
             order of the environments, or the first to arrive
+        :raises BaseException: what a worker raised, itself
+        """
+
+    def learn(self, written: RolloutBuffer | None) -> list[Rollout]:
+        """
+        Apply the gradients of the rollouts that :meth:`collect` gave last, if they wait for callbacks.
+
+        :param written: A buffer with what callbacks were shown and may have written to. None: they were not shown it
+        :return: The rollouts, with what has come of them
         :raises BaseException: what a worker raised, itself
         """
 

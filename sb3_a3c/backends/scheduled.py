@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import ClassVar, Self
 
+from stable_baselines3.common.buffers import RolloutBuffer
+
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.torch_threads import OneTorchThread
 from sb3_a3c.env_gate import between_steps
@@ -26,6 +28,7 @@ class ScheduledBackend:
     """
 
     elsewhere: ClassVar[bool] = False
+    waits = False
     options: ClassVar[dict[str, Option]] = {}
     n_restarts = 0
 
@@ -44,6 +47,7 @@ class ScheduledBackend:
         self._shown = iter(schedule.shown.tolist())
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
         self._error: BaseException | None = None
+        self._collected: list[Rollout] = []
 
     def __enter__(self) -> Self:
         for worker, seed in zip(self.workers, self._seeds, strict=True):
@@ -69,7 +73,12 @@ class ScheduledBackend:
             if not collected:
                 self._take_all_turns()
                 raise ValueError("callback must stop a replay where the recorded run was stopped, but it goes on")
+        self._collected = collected
         return collected
+
+    def learn(self, written: RolloutBuffer | None) -> list[Rollout]:
+        """See :meth:`Backend.learn`. The workers have learned from them already."""
+        return self._collected
 
     def reach(self, method: Callable) -> Callable:
         """See :meth:`Backend.reach`."""
@@ -96,6 +105,7 @@ class ScheduledBackend:
             return True
         try:
             worker.collect()
+            worker.compute_gradient()
         except Exception as error:
             if not self._fails[index]:
                 raise

@@ -1,7 +1,13 @@
-"""Workers in turn, in the caller's thread: nothing at the same time, so a run with a seed repeats to the last bit."""
+"""
+Workers in turn, in the caller's thread: nothing at the same time, so a run with a seed repeats to the last bit.
+
+One worker alone waits for the callbacks that see its rollout before it learns from it, as A2C does.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Self
+
+from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_a3c.backends.max_lead import MaxLead
 from sb3_a3c.backends.protocol import Option
@@ -38,6 +44,8 @@ class SerialBackend:
     ) -> None:
         self.workers = make_workers(specs, parameters)
         self._one_torch_thread = OneTorchThread(len(specs))
+        self.waits = len(self.workers) == 1
+        self._collected: list[Rollout] = []
 
     def __enter__(self) -> Self:
         return self
@@ -47,8 +55,16 @@ class SerialBackend:
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
+        if self.waits:
+            self.workers[0].collect()
+            return [self.workers[0].collected()]
         with self._one_torch_thread:
-            return [worker.step() for worker in self.workers]
+            self._collected = [worker.step() for worker in self.workers]
+        return self._collected
+
+    def learn(self, written: RolloutBuffer | None) -> list[Rollout]:
+        """See :meth:`Backend.learn`."""
+        return [self.workers[0].learn(written)] if self.waits else self._collected
 
     def reach(self, method: Callable) -> Callable:
         """See :meth:`Backend.reach`."""

@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import ClassVar, Self
 
 import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_a3c.backends.max_lead import MaxLead
 from sb3_a3c.backends.messages import lighten
@@ -53,6 +54,7 @@ class ThreadBackend:
     """
 
     elsewhere: ClassVar[bool] = False
+    waits = False
     options: ClassVar[dict[str, Option]] = {}
     n_restarts = 0
 
@@ -97,6 +99,10 @@ class ThreadBackend:
             while not arrived:
                 self._receive()
             self._collected.append(arrived.popleft())
+        return self._collected
+
+    def learn(self, written: RolloutBuffer | None) -> list[Rollout]:
+        """See :meth:`Backend.learn`. The workers have learned from them already."""
         return self._collected
 
     def reach(self, method: Callable) -> Callable:

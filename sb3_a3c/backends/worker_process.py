@@ -35,6 +35,7 @@ from sb3_a3c.backends.messages import (
     EnvCall,
     Farewell,
     Learn,
+    Notice,
     Permits,
     Ready,
     Rollouts,
@@ -50,6 +51,7 @@ from sb3_a3c.env_slices import begins_anew_elsewhere, discard_answers
 from sb3_a3c.faults import WorkerStopped
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.parcel import Parcel, pack_return, unpack
+from sb3_a3c.policy_hooks import take_notices
 from sb3_a3c.rollout import Rollout
 from sb3_a3c.worker_spec import WorkerSpec, env_seed
 
@@ -175,6 +177,8 @@ class _Resident:
                 return
             rollout = self._worker.step(idle_seconds)
             self._gathered.append(lighten(rollout))
+            for text in take_notices():
+                self._send(Notice(text))
             if time.monotonic() - self._sent_at > _GATHER:
                 self._send_gathered()
 

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.network import why_not_fused
-from sb3_a3c.engines.protocol import Action, Engine, Losses, stack
+from sb3_a3c.engines.protocol import Action, Engine, Losses, overrides_get, stack
 from sb3_a3c.engines.reference import ReferenceEngine
 from sb3_a3c.engines.turns import LARGE, make_turn
 from sb3_a3c.layout import Layout
@@ -31,14 +32,17 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose_engine(name: str, policy: ActorCriticPolicy) -> Choice:
+def choose_engine(name: str, policy: ActorCriticPolicy, rollout_buffer_class: type[RolloutBuffer] | None = None) -> Choice:
     """
     :param name: A key of ``ENGINES``, as the user typed it
     :param policy: The policy to compute
+    :param rollout_buffer_class: The class of the rollout buffers, None: SB3's
     :return: The engine to take
-    :raises ValueError: if the policy does not fit the engine that the user wants
+    :raises ValueError: if the policy or the buffer does not fit the engine that the user wants
     """
     misfit = None if name == "torch" else why_not_fused(policy)
+    if misfit is None and name != "torch" and rollout_buffer_class is not None and overrides_get(rollout_buffer_class):
+        misfit = f"{rollout_buffer_class.__name__} has its own get()"
     n_parameters = sum(param.numel() for param in policy.parameters())
     if name == "auto" and misfit is None and n_parameters >= LARGE:
         misfit = f"with {n_parameters:,} parameters torch is as fast, and lets other workers compute meanwhile"

@@ -1,5 +1,6 @@
 """The fused engine: the torch engine's arithmetic for standard MLP policies, a step or a gradient a call of a kernel."""
 
+import math
 from contextlib import AbstractContextManager
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from sb3_a3c.engines.network import read_network
 from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer, stack
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout, Vector
+from sb3_a3c.policy_hooks import GradientRules
 
 
 class FusedEngine:
@@ -38,6 +40,7 @@ class FusedEngine:
         seed: np.random.SeedSequence | None,
     ) -> None:
         self.vector = layout.gather(policy)
+        self._layout = layout
         self.buffers: list[th.Tensor] = []
         self._observation_space = policy.observation_space
         assert action_space.shape is not None
@@ -60,6 +63,10 @@ class FusedEngine:
         self._hyperparameters: Hyperparameters
         self._rollout_buffer: RolloutBuffer
         self._obs: list[np.ndarray]
+
+    def follow(self, hyperparameters: Hyperparameters) -> None:
+        """See :meth:`Engine.follow`."""
+        self._hyperparameters = hyperparameters
 
     def start_rollout(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> None:
         """See :meth:`Engine.start_rollout`. What the kernels write are the buffer's own arrays, where they can be."""
@@ -183,7 +190,8 @@ class FusedEngine:
         n_steps, n_envs = rollout_buffer.rewards.shape
         hyperparameters = self._hyperparameters
         assert out.shape == self._params.shape
-        return Losses(
+        rules = hyperparameters.rules
+        losses = Losses(
             *kernels.gradient(
                 self._network,
                 self._limits,
@@ -196,10 +204,20 @@ class FusedEngine:
                 np.asarray(out),
                 float(hyperparameters.ent_coef),
                 float(hyperparameters.vf_coef),
-                float(hyperparameters.max_grad_norm),
+                math.inf if rules else float(hyperparameters.max_grad_norm),
                 bool(hyperparameters.normalize_advantage),
             )
         )
+        return self._apply(rules, th.as_tensor(out), losses) if rules else losses
+
+    def _apply(self, rules: GradientRules, gradient: th.Tensor, losses: Losses) -> Losses:
+        """Frozen parameters and hooks, and only then the clipping, as in ``A2C.train``."""
+        layout = self._layout
+        rules.apply(layout.names, layout.views(self.vector), layout.views(gradient))
+        norm = gradient.norm()
+        gradient *= min(1.0, self._hyperparameters.max_grad_norm / (float(norm) + 1e-6))
+        without_gradient = tuple([index for index, name in enumerate(layout.names) if name in rules.frozen])
+        return losses._replace(finite=bool(gradient.isfinite().all()), without_gradient=without_gradient)
 
     def _as_actions(self, actions: np.ndarray) -> np.ndarray:
         """Actions in float32, whose last axis is of ``n_actions``, as the torch engine gives them."""

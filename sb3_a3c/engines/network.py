@@ -166,8 +166,6 @@ def _why_not_parameters(policy: ActorCriticPolicy) -> str | None:
     expected = 2 * len(linears) + (type(policy.action_dist) in _WITH_STD)
     if len(params) != expected or any(True for _ in policy.buffers()):
         return "the policy has parameters or buffers of its own, or modules that share theirs"
-    if not all(param.requires_grad for param in params):
-        return "some parameters are frozen"
     if any(param.dtype != th.float32 for param in params):
         return f"parameters are {params[0].dtype}, not float32"
     if any(param.device.type != "cpu" for param in params):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.hyperparameters import Hyperparameters
@@ -59,12 +59,14 @@ class Losses(NamedTuple):
     :param value_loss: ``(R - V(s))^2``
     :param entropy_loss: ``-H(pi(s))``
     :param finite: Whether every element of the gradient is a finite number
+    :param without_gradient: Indices of the parameters that have no gradient, in the order of the layout
     """
 
     policy_loss: float
     value_loss: float
     entropy_loss: float
     finite: bool
+    without_gradient: tuple[int, ...] = ()
 
 
 class Engine(Protocol):
@@ -77,6 +79,13 @@ class Engine(Protocol):
     vector: th.Tensor
     #: The policy's buffers (BatchNorm's running statistics).
     buffers: list[th.Tensor]
+
+    def follow(self, hyperparameters: Hyperparameters) -> None:
+        """
+        Go on with other hyperparameters.
+
+        :param hyperparameters: What is computed with from now on
+        """
 
     def start_rollout(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> None:
         """
@@ -154,3 +163,11 @@ def add_to_buffer(
     if isinstance(rollout_buffer.action_space, spaces.Discrete):
         actions = actions.reshape(-1, 1)
     rollout_buffer.add(obs, actions, rewards, episode_starts, values, log_probs)  # type: ignore[arg-type]
+
+
+def overrides_get(rollout_buffer_class: type[RolloutBuffer]) -> bool:
+    """
+    :param rollout_buffer_class: A class of rollout buffers
+    :return: Whether its samples come from a ``get()`` that is not SB3's
+    """
+    return rollout_buffer_class.get not in (RolloutBuffer.get, DictRolloutBuffer.get)

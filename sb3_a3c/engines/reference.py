@@ -16,11 +16,13 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
-from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer
+from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer, overrides_get
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout, Vector
 from sb3_a3c.policy_copies import clone_policy
+from sb3_a3c.policy_hooks import GradientRules
 
 
 class ReferenceEngine:
@@ -59,15 +61,26 @@ class ReferenceEngine:
             generator = th.Generator(device=self._policy.device)
             generator.manual_seed(int(torch_seed.generate_state(1, np.uint64)[0] >> 1))
             _draw_actions_from(generator, self._policy)
+        self._rules = GradientRules()
+        self._handles: list[RemovableHandle] = []
         self._hyperparameters: Hyperparameters
         self._rollout_buffer: RolloutBuffer
         self._obs: VecEnvObs
         self._actions: list[Action]
 
+    def follow(self, hyperparameters: Hyperparameters) -> None:
+        """See :meth:`Engine.follow`."""
+        self._hyperparameters = hyperparameters
+        if hyperparameters.rules != self._rules:
+            self._rules = hyperparameters.rules
+            for handle in self._handles:
+                handle.remove()
+            self._handles = self._rules.impose(self._policy)
+
     def start_rollout(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> None:
         """See :meth:`Engine.start_rollout`."""
         self._rollout_buffer = rollout_buffer
-        self._hyperparameters = hyperparameters
+        self.follow(hyperparameters)
         self._actions = []
         self._policy.set_training_mode(False)
         if self._policy.use_sde:
@@ -144,7 +157,8 @@ class ReferenceEngine:
         self._layout.flatten([th.zeros_like(p) if p.grad is None else p.grad for p in self._params], out)
         # The norm of a finite gradient can overflow, so that only the gradient itself tells.
         finite = bool(norm.isfinite()) or bool(out.isfinite().all())
-        return Losses(policy_loss.item(), value_loss.item(), entropy_loss.item(), finite)
+        without_gradient = tuple([index for index, param in enumerate(self._params) if param.grad is None])
+        return Losses(policy_loss.item(), value_loss.item(), entropy_loss.item(), finite, without_gradient)
 
     def _to_tensor(self, obs: VecEnvObs) -> th.Tensor | dict[str, th.Tensor]:
         tensors = obs_as_tensor(obs, self._policy.device)  # type: ignore[arg-type]
@@ -158,6 +172,14 @@ class ReferenceEngine:
     def _samples(self, rollout_buffer: RolloutBuffer) -> RolloutBufferSamples:
         """``rollout_buffer.get()`` with a generator of our own, and on a copy: the buffer itself goes to the callbacks."""
         flat = copy(rollout_buffer)
+        if overrides_get(type(flat)):
+            batches = list(flat.get(batch_size=None))
+            if len(batches) != 1:
+                raise ValueError(
+                    f"rollout_buffer_class.get() must give all samples as one batch, but {type(flat).__name__}.get() gave "
+                    f"{len(batches)} batches"
+                )
+            return batches[0]
         if isinstance(flat.observations, dict):
             flat.observations = {  # type: ignore[assignment]
                 key: flat.swap_and_flatten(obs) for key, obs in flat.observations.items()

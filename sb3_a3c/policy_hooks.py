@@ -1,0 +1,209 @@
+"""
+Frozen parameters and hooks: read from the model's policy, and followed by the copies that workers compute with.
+
+The names of torch's hook dictionaries are private; they are those of torch 2.13.
+"""
+
+import pickle
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cloudpickle
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+#: Where a module keeps its hooks.
+_OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class ParameterHook(NamedTuple):
+    """
+    A hook of a parameter.
+
+    :param parameter: Name of the parameter
+    :param function: What is called with its gradient; or, after accumulation, with the parameter
+    :param after_accumulation: Whether it was registered with ``register_post_accumulate_grad_hook``
+    """
+
+    parameter: str
+    function: Callable[[th.Tensor], Any]
+    after_accumulation: bool
+
+
+@dataclass(frozen=True)
+class GradientRules:
+    """
+    What changes or leaves out the gradients of single parameters.
+
+    :param frozen: Names of the parameters with ``requires_grad=False``
+    :param hooks: The hooks of parameters, in the order in which they are called
+    """
+
+    frozen: frozenset[str] = frozenset()
+    hooks: tuple[ParameterHook, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.frozen or self.hooks)
+
+    def impose(self, policy: ActorCriticPolicy) -> list[RemovableHandle]:
+        """
+        :param policy: A copy of the policy, whose parameters are to be frozen and hooked in the same way
+        :return: Handles to remove the hooks with
+        """
+        params = dict(policy.named_parameters())
+        for name, param in params.items():
+            param.requires_grad_(name not in self.frozen)
+        handles = []
+        for name, function, after_accumulation in self.hooks:
+            if name not in self.frozen:
+                param = params[name]
+                register = param.register_post_accumulate_grad_hook if after_accumulation else param.register_hook
+                handles.append(register(function))
+        return handles
+
+    def apply(self, names: Sequence[str], values: Sequence[th.Tensor], gradients: Sequence[th.Tensor]) -> None:
+        """
+        Do to gradients that torch has not computed what torch would do.
+
+        :param names: Names of the parameters
+        :param values: Their values
+        :param gradients: Their gradients, which are written
+        """
+        for name, value, gradient in zip(names, values, gradients, strict=True):
+            if name in self.frozen:
+                gradient.zero_()
+                continue
+            for hook in (hook for hook in self.hooks if hook.parameter == name):
+                if hook.after_accumulation:
+                    param = nn.Parameter(value.clone())
+                    param.grad = gradient.clone()
+                    hook.function(param)
+                    gradient.copy_(param.grad)
+                elif (changed := hook.function(gradient.clone())) is not None:
+                    gradient.copy_(changed)
+
+
+class RulesOfPolicy:
+    """
+    Reads the rules of the model's policy, as often as a callback may have changed them.
+
+    :param policy: The model's policy
+    :param elsewhere: Whether workers are in other processes. Hooks that can't be sent there are left out, with a warning
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, elsewhere: bool) -> None:
+        self._params = list(policy.named_parameters())
+        self._elsewhere = elsewhere
+        self._sent: dict[int, Any] = {}
+        self._rules = GradientRules()
+
+    def read(self) -> GradientRules:
+        """
+        :return: The rules as they are now; the same object as before if they have not changed
+        """
+        frozen = frozenset([name for name, param in self._params if not param.requires_grad])
+        hooks = tuple([hook for name, param in self._params for hook in self._hooks(name, param)])
+        if (frozen, hooks) != (self._rules.frozen, self._rules.hooks):
+            self._rules = GradientRules(frozen, hooks)
+        return self._rules
+
+    def _hooks(self, name: str, param: nn.Parameter) -> Iterator[ParameterHook]:
+        for hooks, after in ((param._backward_hooks, False), (param._post_accumulate_grad_hooks, True)):  # type: ignore
+            for function in hooks.values() if hooks else ():
+                if not self._elsewhere:
+                    yield ParameterHook(name, function, after)
+                    continue
+                if id(function) not in self._sent:
+                    self._sent[id(function)] = function, _sendable(function, f"parameter {name}")  # keeps its id taken
+                if (sent := self._sent[id(function)][1]) is not None:
+                    yield ParameterHook(name, sent, after)
+
+
+class SentHook:
+    """
+    A hook in a worker process. One whose first call fails there needs something of the main process: it is not called again,
+    and the main process is told so. An error of a later call is the worker's.
+
+    :param function: The hook
+    :param owner: What it is a hook of
+    """
+
+    def __init__(self, function: Callable, owner: str) -> None:
+        self._function = function
+        self._owner = owner
+        self._works: bool | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._works is False:
+            return None
+        try:
+            result = self._function(*args, **kwargs)
+        except Exception as error:
+            if self._works:
+                raise
+            self._works = False
+            _NOTICES.append(_not_called(self._owner, f"it fails in another process ({type(error).__name__}: {error})"))
+            return None
+        self._works = True
+        return result
+
+
+#: What the main process is to be told.
+_NOTICES: list[str] = []
+
+
+def take_notices() -> list[str]:
+    """
+    :return: What the main process is to be told of the hooks in this process, once
+    """
+    notices = _NOTICES[:]
+    _NOTICES.clear()
+    return notices
+
+
+def module_hooks(policy: nn.Module) -> list[Callable]:
+    """
+    :param policy: A policy
+    :return: The hooks of its modules
+    """
+    return [function for _, hooks in _dictionaries(policy) for function in hooks.values()]
+
+
+def prepare_module_hooks(policy: nn.Module) -> None:
+    """
+    Let the hooks of modules be such that they can be sent to another process, and drop those that can't, with a warning.
+
+    :param policy: A copy of the policy that shares the hooks of its modules with the original
+    """
+    for name, hooks in _dictionaries(policy):
+        for key, function in list(hooks.items()):
+            sent = _sendable(function, f"module {name or type(policy).__name__}")
+            if sent is None:
+                del hooks[key]
+            else:
+                hooks[key] = sent
+
+
+def _dictionaries(policy: nn.Module) -> Iterator[tuple[str, dict[int, Callable]]]:
+    for name, module in policy.named_modules():
+        for dictionary in _OF_MODULES:
+            if vars(module).get(dictionary):
+                yield name, vars(module)[dictionary]
+
+
+def _sendable(function: Callable, owner: str) -> SentHook | None:
+    sent = SentHook(function, owner)
+    try:
+        pickle.loads(cloudpickle.dumps(sent))
+    except Exception as error:
+        warnings.warn(_not_called(owner, f"it can't be pickled ({type(error).__name__}: {error})"), stacklevel=2)
+        return None
+    return sent
+
+
+def _not_called(owner: str, why: str) -> str:
+    return f"a hook of {owner} is not called by the workers: {why}. With backend='thread' it is"
