@@ -3,10 +3,9 @@
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -28,7 +27,8 @@ from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.recorder import Recorder
 from sb3_a3c.rollout import beside
 from sb3_a3c.rollout_replay import Replay
-from sb3_a3c.schedule import Recording, Replaying, Terms, checksum
+from sb3_a3c.schedule import Recording, Replaying
+from sb3_a3c.terms import Terms, terms_of
 from sb3_a3c.worker_spec import WorkerSpec
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     elsewhere = len(slices) > 1 and BACKENDS[model.backend].elsewhere and not isinstance(model._scheduling, Replaying)
     changes = ModelChanges(model, envs[0] is not venv, elsewhere)
     specs, parameters = _make_specs(model, engine, changes, slices, envs, n_rollouts, attention, recorder)
-    terms = None if model._scheduling is None else _terms(model, specs, parameters, n_rollouts)
+    terms = None if model._scheduling is None else terms_of(model, len(specs), n_rollouts, engine, specs[0].seed)
     backend = _make_backend(model, specs, parameters, n_rollouts, terms)
     replay = Replay(model, callback, attention, parameters, log_interval)
     model.logger.info(f"Learning with {len(specs)} worker(s), backend {model.backend}, engine {engine} ({why})")
@@ -140,28 +140,6 @@ def _make_specs(
         for index, (env_indices, env, seed) in enumerate(zip(slices, envs, _seeds(model, len(slices)), strict=True))
     ]
     return specs, parameters
-
-
-def _terms(model: "A3C", specs: Sequence[WorkerSpec], parameters: SharedParameters, n_rollouts: int) -> Terms:
-    """What another run has to have in common with this one, to be replayed as it is."""
-    assert model.env is not None
-    seed = specs[0].seed
-    if seed is None:  # it draws from the generators that all share
-        generators: list[Any] = [np.random.get_state(legacy=False)["state"]["key"], th.get_rng_state()]  # type: ignore[call-overload]
-    else:
-        generators = [seed.entropy]
-    last_obs = list(model._last_obs.values()) if isinstance(model._last_obs, dict) else [model._last_obs]
-    return Terms(
-        n_workers=len(specs),
-        n_envs=model.env.num_envs,
-        n_steps=model.n_steps,
-        n_rollouts=n_rollouts,
-        rollout_order=model.rollout_order,
-        engine=specs[0].engine,
-        seed=model.seed,
-        num_timesteps=model.num_timesteps,
-        start=checksum([parameters.vector.numpy(force=True), *last_obs, *generators]),
-    )
 
 
 def _make_backend(

@@ -20,10 +20,13 @@ import numpy as np
 
 from sb3_a3c.atomic_write import atomic_write
 from sb3_a3c.recorder import Recorder
+from sb3_a3c.terms import Terms
 
 if TYPE_CHECKING:
     from sb3_a3c.a3c import A3C
 
+#: Of a schedule's file. Another format has other terms, so it can't be told whether it fits.
+_FORMAT = 2
 _ARRAYS = ("workers", "pulls", "failed_pulls", "shown")
 
 
@@ -44,43 +47,6 @@ class RecordedBackend(Protocol):
 
     @property
     def workers(self) -> Sequence[RecordedWorker]: ...
-
-
-@dataclass(frozen=True)
-class Terms:
-    """
-    Which runs a schedule fits: those that are alike in all of this.
-
-    :param start: A checksum of the parameters and the observations that the run begins with, and of its random generators
-    """
-
-    n_workers: int
-    n_envs: int
-    n_steps: int
-    n_rollouts: int
-    rollout_order: str
-    engine: str
-    seed: int | None
-    num_timesteps: int
-    start: int
-
-    def differences(self, recorded: "Terms") -> list[str]:
-        """
-        :param recorded: Those of the recorded run
-        :return: In what they differ, for the user
-        """
-        mine, theirs = asdict(self), asdict(recorded)
-        differ = [name for name in mine if mine[name] != theirs[name]]
-        if differ != ["start"]:  # which tells nothing, if there is something else
-            differ = [name for name in differ if name != "start"]
-        return [_EXPLAINED.get(name, f"{name} is {{}}, and was {{}}").format(mine[name], theirs[name]) for name in differ]
-
-
-_EXPLAINED = {
-    "n_rollouts": "total_timesteps of learn() make {} rollouts, and made {}",
-    "num_timesteps": "the model has learned {} steps before, and had {}",
-    "start": "its parameters, its observations or its random generators are other ones than the recorded run began with",
-}
 
 
 class Schedule:
@@ -111,7 +77,8 @@ class Schedule:
         """
         if self.terms is None:
             raise ValueError("the schedule is empty, for no run has been recorded in it: call learn() within record(model)")
-        header = json.dumps(dict(terms=asdict(self.terms), moved=self.moved, n_restarts=self.n_restarts), default=int)
+        notes = dict(format=_FORMAT, terms=asdict(self.terms), moved=self.moved, n_restarts=self.n_restarts)
+        header = json.dumps(notes, default=int)
         with atomic_write(path) as file:
             np.savez_compressed(file, header=np.array(header), **{name: getattr(self, name) for name in _ARRAYS})
 
@@ -120,18 +87,25 @@ class Schedule:
         """
         :param path: A file that :meth:`save` has written
         :return: The schedule
-        :raises ValueError: if it is not one
+        :raises ValueError: if it is not one, or another version of sb3_a3c has written it
         """
         schedule = cls()
         try:
             with np.load(path, allow_pickle=False) as content:
                 header = json.loads(str(content["header"]))
-                schedule.terms = Terms(**header["terms"])
-                schedule.moved, schedule.n_restarts = bool(header["moved"]), int(header["n_restarts"])
-                for name in _ARRAYS:
-                    setattr(schedule, name, content[name])
-        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                written = header.get("format", 1)
+                if written == _FORMAT:
+                    schedule.terms = Terms(**header["terms"])
+                    schedule.moved, schedule.n_restarts = bool(header["moved"]), int(header["n_restarts"])
+                    for name in _ARRAYS:
+                        setattr(schedule, name, content[name])
+        except (AttributeError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"path must be a file that Schedule.save() has written, but it is {str(path)!r}") from error
+        if written != _FORMAT:
+            raise ValueError(
+                f"path must be a schedule of format {_FORMAT}, but {str(path)!r} is of format {written}: another version of "
+                "sb3_a3c has written it. Record the run again with this one"
+            )
         return schedule
 
     def check_fits(self, terms: Terms) -> None:
@@ -278,14 +252,3 @@ def _scheduling(model: "A3C", what: Any) -> Iterator[Any]:
         yield what
     finally:
         model._scheduling = None
-
-
-def checksum(arrays: Sequence[Any]) -> int:
-    """
-    :param arrays: Arrays
-    :return: A number that is another one, most likely, if one of them is
-    """
-    value = 0
-    for part in arrays:
-        value = zlib.crc32(np.ascontiguousarray(part).tobytes(), value)
-    return value

@@ -43,7 +43,7 @@ ROWS = [
     ],
     ["worker_spec"],
     ["worker", "schedule"],
-    ["recorder", "rollout"],
+    ["recorder", "rollout", "terms"],
     ["faults", "env_gate"],
     ["engines"],
     ["engines.fused", "engines.reference"],

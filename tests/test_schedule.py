@@ -1,5 +1,6 @@
 """A run that was recorded is replayed in one thread to the last bit, and what can't be replayed is refused by name."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.utils import EzPickle
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -331,11 +333,32 @@ MISFITS: dict[str, tuple[dict[str, Any], int, str]] = {
     "engine": (dict(engine="torch"), 400, "engine is torch, and was fused"),
     "rollout_order": (dict(rollout_order="arrival"), 400, "rollout_order is arrival, and was env"),
     "seed": (dict(seed=4), 400, "seed is 4, and was 3"),
+    "gamma": (dict(gamma=0.9), 400, "gamma is 0.9, and was 0.99"),
+    "gae_lambda": (dict(gae_lambda=0.9), 400, "gae_lambda is 0.9, and was 1.0"),
+    "ent_coef": (dict(ent_coef=[0.0, 0.1]), 400, "ent_coef is [0.0, 0.1], and was 0.0"),
+    "vf_coef": (dict(vf_coef=0.4), 400, "vf_coef is 0.4, and was 0.5"),
+    "max_grad_norm": (dict(max_grad_norm=np.float32(0.25)), 400, "max_grad_norm is 0.25, and was 0.5"),
+    "normalize_advantage": (dict(normalize_advantage=True), 400, "normalize_advantage is True, and was False"),
+    "learning_rate": (dict(learning_rate=1e-3), 400, "learning_rate is 0.001, and was 0.0007"),
+    "falling": (
+        dict(learning_rate=lambda left: 7e-4 * left),
+        400,
+        "learning_rate is a schedule from 0.0007 to 0.0, and was 0.0007",
+    ),
+    "vf_learning_rate": (dict(vf_learning_rate=1e-3), 400, "vf_learning_rate is 0.001, and was None"),
+    "optimizer": (dict(use_rms_prop=False), 400, "optimizer is Adam, and was RMSprop"),
+    "optimizer_options": (dict(rms_prop_eps=1e-3), 400, "'eps': 0.001, "),
+    "total_timesteps": ({}, 399, "total_timesteps is 399, and was 400"),
+    "activation": (
+        dict(policy_kwargs=dict(activation_fn=th.nn.ReLU)),
+        400,
+        "its policy is of another class, or made with other",
+    ),
     "length": ({}, 800, "total_timesteps of learn() make 80 rollouts, and made 40"),
     "parameters": (
         dict(policy_kwargs=dict(net_arch=[3])),
         400,
-        "its parameters, its observations or its random generators are",
+        "its policy is of another class, or made with other policy_kwargs; its parameters are not those",
     ),
 }
 
@@ -350,10 +373,106 @@ def test_a_schedule_that_does_not_fit(misfit: str, schedule: Schedule) -> None:
     model.learn(100)  # nothing is lost
 
 
+def wrapped(**kwargs: Any) -> VecEnv:
+    return VecNormalize(make_env("CartPole-v1", 2), **kwargs)
+
+
+def with_other_statistics() -> VecEnv:
+    env = wrapped()
+    env.obs_rms.var = env.obs_rms.var * 2  # type: ignore[attr-defined]
+    return env
+
+
+class OtherCartPole(CartPoleEnv):
+    """Another class, with the same observations."""
+
+
+ENVIRONMENTS: dict[str, tuple[Callable[[], VecEnv], str]] = {
+    "no VecNormalize": (lambda: make_env("CartPole-v1", 2), "wrappers is [], and was ['VecNormalize']"),
+    "two of it": (lambda: VecNormalize(wrapped()), "wrappers is ['VecNormalize', 'VecNormalize'], and was ['VecNormalize']"),
+    "other options": (lambda: wrapped(gamma=0.9), "a wrapper of its environments has other options"),
+    "other statistics": (with_other_statistics, "what wrappers of its environments hold (VecNormalize its"),
+    "another class": (lambda: VecNormalize(make_env(OtherCartPole, 2)), "its environments are of other classes"),
+    "other arguments": (
+        lambda: VecNormalize(make_vec_env("CartPole-v1", 2, seed=1, env_kwargs=dict(sutton_barto_reward=True))),
+        "its environments are made with other arguments",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def with_normalization() -> Schedule:
+    model = A3C("MlpPolicy", wrapped(), seed=3)
+    with record(model) as recorded:
+        model.learn(100)
+    return recorded
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_environments_that_do_not_fit(name: str, with_normalization: Schedule) -> None:
+    make, message = ENVIRONMENTS[name]
+    model = A3C("MlpPolicy", make(), seed=3)
+    with (
+        replay(model, with_normalization),
+        pytest.raises(ValueError, match=f"the schedule does not fit: .*{re.escape(message)}"),
+    ):
+        model.learn(100)
+    model.learn(20)
+
+
+def test_what_was_learned_before_fits_too(tmp_path: Path) -> None:
+    """The same model but for its optimizer, for VecNormalize's returns, and for its environments' generators."""
+
+    def load() -> A3C:
+        model = A3C.load(tmp_path / "model.zip", VecNormalize.load(str(tmp_path / "env.pkl"), make_env("CartPole-v1", 2)))
+        model.set_random_seed(5)
+        return model
+
+    def learn(model: A3C) -> None:
+        model.learn(100, reset_num_timesteps=False)
+
+    env = wrapped()
+    A3C("MlpPolicy", env, seed=3).learn(100).save(tmp_path / "model.zip")
+    env.save(str(tmp_path / "env.pkl"))  # type: ignore[attr-defined]
+    model = load()
+    with record(model) as schedule:
+        learn(model)
+
+    fresh = load()
+    fresh.policy.optimizer.state.clear()
+    with replay(fresh, schedule), pytest.raises(ValueError, match="fit: the statistics of its optimizer are not those that"):
+        learn(fresh)
+    reseeded = load()
+    reseeded.env.seed(9)  # type: ignore[union-attr]
+    with replay(reseeded, schedule), pytest.raises(ValueError, match="generators of its environments are in another state"):
+        learn(reseeded)
+    same = load()
+    with replay(same, schedule):
+        learn(same)
+    assert_equal_to_the_last_bit(model, same)
+
+
+def test_a_schedule_of_another_format(schedule: Schedule, tmp_path: Path) -> None:
+    path = tmp_path / "schedule.npz"
+    schedule.save(path)
+    with np.load(path) as content:
+        arrays = dict(content)
+    header = json.loads(str(arrays["header"]))
+    for written in (1, 3):
+        header["format"] = written
+        if written == 1:
+            del header["format"]
+        np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
+        with pytest.raises(
+            ValueError, match=rf"path must be a schedule of format 2, but '.*npz' is of format {written}: another"
+        ):
+            Schedule.load(path)
+
+
 def test_generators_that_are_elsewhere(schedule: Schedule) -> None:
     model = make_model()
     np.random.random()
-    with replay(model, schedule), pytest.raises(ValueError, match="its random generators are other ones"):
+    with replay(model, schedule), pytest.raises(ValueError, match="its random generators are in another state"):
         model.learn(400)
 
 
