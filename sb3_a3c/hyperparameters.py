@@ -34,6 +34,8 @@ class Hyperparameters:
     :param lr_schedule: Learning rate as a function of the progress remaining (1 to 0)
     :param vf_lr_schedule: The critic's own learning rate, None: ``lr_schedule``
     :param rules: Frozen parameters and the hooks of parameters
+    :param returns: Discount factor and lambda of the returns, as the model's rollout buffer has them. None: those that the
+        worker's own buffer was made with
     :param env_attributes: Attributes of the VecEnv's wrappers that the user has changed since the run began
     """
 
@@ -47,6 +49,7 @@ class Hyperparameters:
     lr_schedule: Schedule
     vf_lr_schedule: Schedule | None
     rules: GradientRules = field(default_factory=GradientRules)
+    returns: tuple[float, float] | None = None
     env_attributes: EnvAttributes = field(default_factory=EnvAttributes)
 
     @classmethod
@@ -77,6 +80,7 @@ class Hyperparameters:
             lr_schedule=model.lr_schedule,
             vf_lr_schedule=model.vf_lr_schedule,
             rules=rules,
+            returns=(model.rollout_buffer.gamma, model.rollout_buffer.gae_lambda),
             env_attributes=env_attributes,
         )
 

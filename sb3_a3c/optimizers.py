@@ -198,7 +198,7 @@ class FlatOptimizer(ABC):
         :param optimizer: The policy's optimizer, whose options are to be taken over
         :return: Whether they are
         """
-        if len(optimizer.param_groups) != 1 or self.other_options(optimizer):
+        if type(optimizer) is not self.torch_class or len(optimizer.param_groups) != 1 or self.other_options(optimizer):
             return False
         self.options = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
         return True
@@ -350,6 +350,8 @@ class TorchOptimizer:
 
     def set_options(self, optimizer: th.optim.Optimizer) -> bool:
         """See :meth:`FlatOptimizer.set_options`."""
+        if type(optimizer) is not type(self.policy.optimizer):
+            return False
         for group, new_group in zip(self.policy.optimizer.param_groups, optimizer.param_groups, strict=True):
             group.update({name: value for name, value in new_group.items() if name != "params"})
         return True

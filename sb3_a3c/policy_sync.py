@@ -1,7 +1,7 @@
 """The policy that callbacks see: kept equal to the shared parameters, which get what callbacks change in it."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch as th
@@ -9,6 +9,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import update_learning_rate
 
 from sb3_a3c.faults import NonFiniteError
+from sb3_a3c.layout import Vector
 from sb3_a3c.optimizers import FlatOptimizer, without_views
 from sb3_a3c.parameters import SharedParameters
 
@@ -88,6 +89,17 @@ class PolicySync:
         if learning_rate is not None:
             update_learning_rate(self._policy.optimizer, learning_rate)
 
+    def show_gradient(self, gradient: Vector, without_gradient: Collection[int]) -> None:
+        """
+        Let the policy's parameters have a gradient, as A2C's have that of the last update.
+
+        :param gradient: The gradient, of shape ``(size,)``
+        :param without_gradient: Indices of the parameters that have none
+        """
+        views = self._parameters.layout.views(th.as_tensor(gradient))
+        for index, (param, view) in enumerate(zip(self._params, views, strict=True)):
+            param.grad = None if index in without_gradient else view
+
     def close(self) -> None:
         """Let go of the policy."""
         for param in self._params:
@@ -134,15 +146,18 @@ class PolicySync:
             self._options = options
             if self._parameters.set_options(self._policy.optimizer):
                 return
+            name, groups = options
             warnings.warn(
-                f"a callback has changed the options of {type(self._policy.optimizer).__name__} to {options}. The workers go "
-                "on with those that learn() began with; the next learn() begins with these",
+                f"a callback has changed the policy's optimizer to {name} with the options {groups}. The workers go on with "
+                "the one that learn() began with. The next learn() begins with this one",
                 stacklevel=2,
             )
 
 
-def _options_of(optimizer: th.optim.Optimizer) -> list[dict[str, Any]]:
-    return [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in optimizer.param_groups]
+def _options_of(optimizer: th.optim.Optimizer) -> tuple[str, list[dict[str, Any]]]:
+    groups = optimizer.param_groups
+    options = [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
+    return type(optimizer).__name__, options
 
 
 def _is_not(one: Any, other: Any) -> bool:

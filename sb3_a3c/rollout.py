@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.protocol import Action, Losses
 from sb3_a3c.env_slices import LayerState
+from sb3_a3c.layout import Vector
 from sb3_a3c.normalization import Course
 
 #: Arrays of a rollout buffer that are filled step by step, and those that are there when all steps are.
@@ -89,6 +90,7 @@ class Rollout:
     :param seconds: How long the rollout took, from pull to push
     :param lock_seconds: How long of that was waiting for the lock of the shared parameters
     :param idle_seconds: How long its worker had waited for the main thread before
+    :param gradient: The gradient, of shape ``(size,)``, if the worker waits for callbacks
     """
 
     worker: int
@@ -104,6 +106,7 @@ class Rollout:
     seconds: float
     lock_seconds: float
     idle_seconds: float
+    gradient: Vector | None = None
 
 
 def beside(parts: list[Any], axis: int = 0) -> Any:

@@ -97,6 +97,8 @@ class Replay:
         model = self._model
         self._learning_rate = rollouts[-1].learning_rates[0]
         model._n_updates += len(rollouts)
+        if rollouts[0].gradient is not None and self.attention >= Attention.MODEL:
+            self._sync.show_gradient(rollouts[0].gradient, rollouts[0].losses.without_gradient)
         self._asynchrony.count(rollouts)
         self._unrecorded = rollouts
         was, self.attention = self.attention, self._attention_to_next()

@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -111,6 +112,8 @@ class Worker:
             if hyperparameters.env_attributes != self._env_attributes:
                 self._env_attributes = hyperparameters.env_attributes
                 self._env_attributes.set_in(self.env)
+            if hyperparameters.returns is not None:
+                self._rollout_buffer.gamma, self._rollout_buffer.gae_lambda = hyperparameters.returns
             pulled = self._sync(hyperparameters)
             if self._recorder is not None:
                 self._recorder.pulled(self.index, pulled.n_updates)
@@ -180,7 +183,7 @@ class Worker:
         self._parameters.pull(self._vector, self._engine.buffers)
         self._scale_std(hyperparameters)
         self.compute_gradient()
-        return self.push()
+        return replace(self.push(), gradient=self._gradient)
 
     def begin_anew(self, seed: int | None) -> None:
         """

@@ -146,6 +146,12 @@ def set_hyperparameters(callback: Writes, n: int) -> None:
     callback.model.max_grad_norm = 0.1
 
 
+def anneal(callback: Writes, n: int) -> None:
+    buffer = callback.model.rollout_buffer
+    callback.model.gamma = buffer.gamma = 0.99 - 0.001 * n
+    buffer.gae_lambda = 0.9
+
+
 def stop(callback: Writes, n: int) -> bool:
     return n < 53
 
@@ -164,6 +170,7 @@ WRITES: dict[str, tuple[Callable[[Writes, int], Any], str]] = {
     "values, actions, log_probs": (write_local_variables, "step"),
     "requires_grad": (freeze_and_unfreeze, "rollout end"),
     "hooks": (hook, "rollout end"),
+    "discount factor and lambda": (anneal, "rollout end"),
     "hyperparameters within a rollout": (set_hyperparameters, "step"),
     "stop within a rollout": (stop, "step"),
 }
@@ -365,7 +372,7 @@ def test_frozen_parameters_stay_with_several_workers(own: dict[str, Any], engine
     assert int(model.policy.optimizer.state[model.policy.action_net.bias]["step"]) < model._n_updates
 
 
-@pytest.mark.parametrize("own", BACKENDS[1:])
+@pytest.mark.parametrize("own", [*BACKENDS[1:], pytest.param(dict(backend="process", n_workers=1), id="one worker")])
 def test_hooks_that_log_are_called_for_each_update(own: dict[str, Any]) -> None:
     """As Weights & Biases does. In other processes it can't, which a warning says; the run is none the worse for it."""
     logged: list[str] = []
@@ -382,14 +389,33 @@ def test_hooks_that_log_are_called_for_each_update(own: dict[str, Any]) -> None:
     names = [name for name, _ in model.policy.named_parameters()]
     for name, param in model.policy.named_parameters():
         param.register_hook(log(name))
-    if own["backend"] == "thread":
+    if own["backend"] == "thread" or "n_workers" in own:
         model.learn(200)
         assert len(logged) == len(names) * model._n_updates
     else:
         with pytest.warns(UserWarning, match=r"a hook of parameter .* is not called by the workers: it can't be pickled"):
             model.learn(200)
         assert not logged
-    assert model._n_updates == 40
+    assert model._n_updates == (20 if "n_workers" in own else 40)
+
+
+@pytest.mark.parametrize("engine", ["torch", "fused"])
+def test_parameters_have_the_gradient_of_the_last_update(engine: str) -> None:
+    """Callbacks log its norm. With several workers no gradient comes to the main thread."""
+    runs = []
+    for algorithm, own in ((A2C, {}), (A3C, dict(n_workers=1, engine=engine))):
+        norms: list[float] = []
+
+        def note(callback: Writes, n: int, norms: list[float] = norms) -> None:
+            grads = [param.grad for param in callback.model.policy.parameters()]
+            norms.append(0.0 if grads[0] is None else float(th.cat([grad.flatten() for grad in grads]).norm()))
+
+        make(algorithm, max_grad_norm=1.5, **own).learn(200, callback=Writes(note))
+        runs.append(norms)
+    assert len(runs[0]) == len(runs[1]) == 20 and runs[1][0] == 0.0
+    assert max(runs[1]) == pytest.approx(1.5, rel=1e-4)
+    if engine == "torch":
+        np.testing.assert_allclose(runs[1], runs[0], rtol=1e-6)  # the same numbers, summed up in another order
 
 
 class NeedsTheMainProcess:
@@ -452,7 +478,7 @@ def test_an_option_that_can_not_be_followed_is_told() -> None:
     def write(callback: Writes, n: int) -> None:
         callback.model.policy.optimizer.param_groups[0]["weight_decay"] = 0.1
 
-    with pytest.warns(UserWarning, match="a callback has changed the options of RMSprop to .*'weight_decay': 0.1"):
+    with pytest.warns(UserWarning, match="changed the policy's optimizer to RMSprop with the options .*'weight_decay': 0.1"):
         make(A3C, n_workers=2).learn(100, callback=Writes(write))
 
 
