@@ -5,7 +5,7 @@ import traceback
 
 import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.protocol import Losses
@@ -46,6 +46,22 @@ def blame(error: BaseException, worker: int, env_indices: np.ndarray, env: VecEn
     else:
         note += f", {name_environments(env_indices)}"
     error.add_note(note)
+
+
+def is_of_first_use(error: BaseException, env: VecEnv, has_stepped: bool, has_reset: bool) -> bool:
+    """
+    :param error: An error, as raised in a worker
+    :param env: The worker's slice
+    :param has_stepped: Whether the worker had stepped it before
+    :param has_reset: Whether an episode had ended in it before
+    :return: Whether an environment has raised it in the first step, or in the first reset, that the worker made. What
+        environments in processes of their own raise does not count: they are used where they were made
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    in_env = isinstance(error, Exception) and any(frame.f_locals.get("self") is env for frame in frames)
+    if not in_env or isinstance(env.unwrapped, SubprocVecEnv):
+        return False
+    return not has_stepped or (not has_reset and any(frame.f_code.co_name == "reset" for frame in frames))
 
 
 def check_rewards(rewards: np.ndarray, env: VecEnv, env_indices: np.ndarray) -> None:

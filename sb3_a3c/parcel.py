@@ -4,6 +4,9 @@ What goes to a worker process when it is started, and the environments that come
 Nearly all of it is pickled, with cloudpickle, for environments and schedules are often defined in scripts. What can't be,
 because both processes are to have the very same thing, goes beside as a handle: memory that is shared, locks, the pipes
 of a SubprocVecEnv, the files that Monitor writes. On the way back a handle stands for what it was made of.
+
+A parcel also takes along what the sender's environment variables and NumPy's error handling are at that time: a fork server
+has those of its own start.
 """
 
 import csv
@@ -17,6 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import torch as th
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -38,8 +42,9 @@ class Parcel:
     content: bytes
     handles: list[Any]
 
-    def __reduce__(self) -> tuple[Callable[..., "Parcel"], tuple[bytes, list[Any]]]:
-        return _delivered, (self.content, [_File.of(h) if isinstance(h, ResultsWriter) else h for h in self.handles])
+    def __reduce__(self) -> tuple[Callable[..., "Parcel"], tuple[Any, ...]]:
+        handles = [_File.of(handle) if isinstance(handle, ResultsWriter) else handle for handle in self.handles]
+        return _delivered, (self.content, handles, dict(os.environ), dict(np.geterr()))
 
 
 def pack(content: Any) -> Parcel:
@@ -144,7 +149,11 @@ class _File:
         return results_writer
 
 
-def _delivered(content: bytes, handles: list[Any]) -> Parcel:
+def _delivered(content: bytes, handles: list[Any], environ: dict[str, str], numpy_errors: dict[str, Any]) -> Parcel:
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in environ.items() if os.environ.get(name) != value})
+    np.seterr(**numpy_errors)
     return Parcel(content, [handle.open() if isinstance(handle, _File) else handle for handle in handles])
 
 

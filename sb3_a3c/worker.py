@@ -22,7 +22,15 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from sb3_a3c.attention import Attention
 from sb3_a3c.engines import Engine, Losses, stack
 from sb3_a3c.env_slices import LayerState, changes_with_episodes, read_state, stack_states
-from sb3_a3c.faults import NonFiniteError, WorkerStopped, blame, check_rewards, non_finite_observation, non_finite_parts
+from sb3_a3c.faults import (
+    NonFiniteError,
+    WorkerStopped,
+    blame,
+    check_rewards,
+    is_of_first_use,
+    non_finite_observation,
+    non_finite_parts,
+)
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.normalization import Course, JournaledMeanStd, Moments, moments_of
 from sb3_a3c.parameters import Access, SharedParameters
@@ -74,6 +82,8 @@ class Worker:
         self.last_episode_starts = last_episode_starts
         #: Whether a step has failed, so that nobody knows what state its environments are in.
         self.failed = False
+        #: A note to an error with which an environment ends the first step, or the first reset, that this worker makes.
+        self.note_at_first_use = ""
         self._engine = engine
         self._parameters = parameters
         self._rollout_buffer = rollout_buffer
@@ -88,6 +98,8 @@ class Worker:
         self._stopping = False
         self._in_use = hyperparameters
         self._env_attributes = hyperparameters.env_attributes
+        self._first_obs: VecEnvObs | None = last_obs
+        self._has_reset = False
         self._collected: _Collected
         self._losses: Losses
 
@@ -192,9 +204,18 @@ class Worker:
         :param seed: Seed of the first of them, None: none
         """
         self._sync(self.hyperparameters)  # observations are normalized with the statistics of now
-        self.env.seed(seed)
-        self.last_obs = self.env.reset()
+        try:
+            self.env.seed(seed)
+            self.last_obs = self._first_obs = self.env.reset()
+        except Exception as error:
+            self._fail(error)
+            raise
         self.last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
+
+    @property
+    def has_stepped(self) -> bool:
+        """Whether it has made a step."""
+        return self.last_obs is not self._first_obs
 
     def stop(self) -> None:
         """Let a rollout under way end after the environments' present step. May be called from any thread."""
@@ -202,6 +223,8 @@ class Worker:
 
     def _fail(self, error: BaseException) -> None:
         self.failed = True
+        if self.note_at_first_use and is_of_first_use(error, self.env, self.has_stepped, self._has_reset):
+            error.add_note(self.note_at_first_use)
         blame(error, self.index, self.env_indices, self.env, self.last_obs)
 
     def _sync(self, hyperparameters: Hyperparameters) -> Access:
@@ -243,6 +266,7 @@ class Worker:
             if ended or _has_statistics(infos):
                 endings.append(Ending(n_steps, infos, dones))
             if ended:
+                self._has_reset = True
                 bootstraps = self._bootstrap_truncated(rewards, dones, infos, hyperparameters.gamma)
                 if steps is not None:
                     steps.bootstraps[n_steps] = bootstraps

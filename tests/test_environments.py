@@ -1,5 +1,9 @@
 """Environments as they are: whatever A2C learns from, A3C learns from, and what it can't do it says in words."""
 
+import contextvars
+import os
+import signal
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -294,3 +298,142 @@ def test_a_wrapper_that_is_declared_here_is_known_in_every_worker(backend: str) 
     A3C("MlpPolicy", venv, backend=backend).learn(20, records)
     assert records.seen == [[step, step] for step in range(1, 11)]
     assert venv.ages.tolist() == [10, 10]
+
+
+class Plain(gym.Env):
+    """Does nothing by itself."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+        self.n_steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        self.n_steps += 1
+        return np.zeros(1, np.float32), 1.0, self.n_steps % 7 == 0, False, {}
+
+
+class Database(Plain):
+    """Only the thread that made it can step it."""
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:")
+
+    def step(self, action: int) -> Any:
+        self.connection.execute("select 1")
+        return super().step(action)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class Signals(Plain):
+    """Only the main thread can reset it."""
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+        signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+        return super().reset(seed=seed)
+
+
+class Client(Plain):
+    """Its copies are not connected to anything, as PyBullet's are not."""
+
+    def __init__(self, broken: str = "step") -> None:
+        self.connected, self.broken = True, broken
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"connected": False, "broken": self.broken}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.broken == "unpickling":
+            raise ConnectionError("not connected to the simulator")
+
+    def step(self, action: int) -> Any:
+        if not self.connected:
+            raise ConnectionError("not connected to the simulator")
+        return super().step(action)
+
+
+class Late(Plain):
+    """Fails in the middle of its second episode."""
+
+    total = 0
+
+    def step(self, action: int) -> Any:
+        self.total += 1
+        if self.total == 9:
+            raise ConnectionError("late")
+        return super().step(action)
+
+
+def notes_of(error: BaseException) -> str:
+    return "\n".join(error.__notes__)
+
+
+@pytest.mark.parametrize("env_class", [Database, Signals])
+def test_what_only_its_own_thread_can_use_is_told_where_it_can_be_stepped(env_class: type[gym.Env]) -> None:
+    venv = DummyVecEnv([env_class, env_class])
+    with pytest.raises((sqlite3.ProgrammingError, ValueError), match="thread") as error:
+        A3C("MlpPolicy", venv, backend="thread").learn(40)
+    assert "made in another thread" in notes_of(error.value)
+    assert "backend='serial', or a SubprocVecEnv" in notes_of(error.value)
+    A3C("MlpPolicy", venv, backend="serial").learn(40)
+    if env_class is Database:
+        with pytest.raises(TypeError, match=r"can't be pickled.*Use a SubprocVecEnv.*backend='serial' if only the thread"):
+            A3C("MlpPolicy", venv, backend="process").learn(40)
+    venv.close()
+    processes = SubprocVecEnv([env_class, env_class])
+    A3C("MlpPolicy", processes, backend="thread").learn(40)
+    processes.close()
+
+
+@pytest.mark.parametrize("broken", ["step", "unpickling"])
+def test_a_copy_that_is_not_whole_is_told_to_be_a_copy(broken: str) -> None:
+    venv = DummyVecEnv([lambda: Client(broken)] * 2)
+    with pytest.raises(ConnectionError, match="not connected") as error:
+        A3C("MlpPolicy", venv, backend="process").learn(40)
+    assert "has a copy of it" in notes_of(error.value) and "use a SubprocVecEnv" in notes_of(error.value)
+    assert venv.get_attr("connected") == [True, True]  # the copy did nothing, so the original stays
+    A3C("MlpPolicy", venv, backend="thread").learn(40)
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_an_error_that_comes_later_has_no_such_note(backend: str) -> None:
+    with pytest.raises(ConnectionError, match="late") as error:
+        A3C("MlpPolicy", DummyVecEnv([Late, Late]), backend=backend).learn(40)
+    assert "first" not in notes_of(error.value)
+
+
+TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("TENANT", default="nobody")
+
+
+class Divides(Plain):
+    """Depends on a context variable, on NumPy's error handling and on an environment variable."""
+
+    seen = ""
+
+    def step(self, action: int) -> Any:
+        self.seen = f"{TENANT.get()} {np.geterr()['divide']} {os.environ.get('A3C_TENANT')} {'A3C_GONE' in os.environ}"
+        return super().step(action)
+
+
+@pytest.mark.parametrize("backend", ["serial", "thread", "process"])
+def test_workers_have_the_callers_surroundings(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A3C_GONE", "1")
+    model = A3C("MlpPolicy", DummyVecEnv([Divides, Divides]), backend=backend)
+    model.learn(20)  # a fork server has started by now
+    monkeypatch.delenv("A3C_GONE")
+    for tenant, division in (("one", "raise"), ("two", "ignore")):
+        monkeypatch.setenv("A3C_TENANT", tenant)
+        token = TENANT.set(tenant)
+        try:
+            with np.errstate(divide=division):  # type: ignore[call-overload]
+                model.learn(20)
+        finally:
+            TENANT.reset(token)
+        name = "nobody" if backend == "process" else tenant  # context variables can't be pickled
+        assert model.env is not None
+        assert model.env.get_attr("seen") == [f"{name} {division} {tenant} False"] * 2

@@ -3,7 +3,8 @@ Workers in a thread each.
 
 What is guaranteed: an exception in a worker wakes the main thread at once, whatever it waits for; after ``__exit__`` no
 worker's thread is alive, however often Ctrl-C was pressed meanwhile; a worker waits for nobody but the main thread, and
-for that only when it is ``max_lead`` rollouts ahead. What is assumed: that a step of an environment ends, for a thread
+for that only when it is ``max_lead`` rollouts ahead; each thread runs in a copy of the caller's context (context variables,
+and NumPy's error handling, which is one of them). What is assumed: that a step of an environment ends, for a thread
 can't be ended from outside; and nothing of the GIL.
 """
 
@@ -12,6 +13,7 @@ import time
 import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -35,6 +37,13 @@ from sb3_a3c.worker_spec import WorkerSpec, make_workers
 
 #: Seconds after which a step that keeps learn() from ending is told of. Out of the air: longer than a step should take.
 _PATIENCE = 10.0
+#: A note to what fails where a worker does something with an environment for the first time.
+_NOTE = (
+    "This was the first time that a worker's thread used this environment, which was made in another thread. If only the "
+    "thread that made it can use it (as with SQLite connections, event loops, signals and OpenGL contexts), use "
+    "backend='serial', or a SubprocVecEnv, which makes each environment in the process that steps it: "
+    "SubprocVecEnv([make_env, ...]), or make_vec_env(..., vec_env_cls=SubprocVecEnv)."
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,8 @@ class ThreadBackend:
         max_lead: MaxLead,
     ) -> None:
         self.workers = make_workers(specs, parameters)
+        for worker in self.workers:
+            worker.note_at_first_use = _NOTE
         self._quota = Quota(specs, n_rollouts, rollout_order)
         #: How many more rollouts each worker may make. (An interrupted Semaphore would stay locked.)
         self._permits: list[SimpleQueue[int]] = [SimpleQueue() for _ in specs]
@@ -80,7 +91,7 @@ class ThreadBackend:
         self._stopping = False
         self._threads = ThreadGroup(
             {
-                f"A3C worker {worker.index}": partial(self._run, worker, permits)
+                f"A3C worker {worker.index}": partial(copy_context().run, self._run, worker, permits)
                 for worker, permits in zip(self.workers, self._permits, strict=True)
             }
         )

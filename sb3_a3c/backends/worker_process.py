@@ -61,6 +61,13 @@ _GATHER = 0.02
 #: Seconds that are left to a step under way when the main process is gone, where the system does not end this one. Out of
 #: the air.
 _GRACE = 1.0
+#: A note to what fails where a worker does something with an environment for the first time.
+_NOTE = (
+    "This was the first use of an environment in a worker's process, which has a copy of it: backend='process' pickles "
+    "environments. If the copy is not whole (it lacks a connection or a simulator, for instance), use a SubprocVecEnv, which "
+    "makes each environment in the process that steps it: SubprocVecEnv([make_env, ...]), or "
+    "make_vec_env(..., vec_env_cls=SubprocVecEnv)."
+)
 
 
 @dataclass(frozen=True)
@@ -122,9 +129,17 @@ def _seed_of(seed: np.random.SeedSequence | None, number: int) -> np.random.Seed
     return np.random.SeedSequence([seed.entropy, number], spawn_key=seed.spawn_key)
 
 
+def _unpack(parcel: Parcel) -> Assignment:
+    try:
+        return unpack(parcel.content, parcel.handles)
+    except Exception as error:
+        error.add_note(f"raised while the environments, or something else that the worker needs, were unpickled. {_NOTE}")
+        raise
+
+
 class _Resident:
     def __init__(self, channel: Channel, main_end: int | None, parcel: Parcel, number: int) -> None:
-        assignment: Assignment = unpack(parcel.content, parcel.handles)
+        assignment = _unpack(parcel)
         spec = replace(assignment.spec, seed=_seed_of(assignment.spec.seed, number))
         if spec.seed is not None:
             # Processes that are forked from one server begin alike, and an environment may draw from NumPy itself.
@@ -134,6 +149,7 @@ class _Resident:
         self._handles = parcel.handles
         self._quota = assignment.quota
         self._worker = spec.make(assignment.parameters, nullcontext())  # nobody else computes in this process
+        self._worker.note_at_first_use = _NOTE
         if number > 0:
             discard_answers(self._worker.env, None)
         if number > 0 or begins_anew_elsewhere(self._worker.env):
