@@ -210,6 +210,17 @@ def take_envs_back(venv: VecEnv, slices: Sequence[VecEnv]) -> None:
                 setattr(layer, name, type(whole)(chain.from_iterable(values)))
 
 
+def environments_in(venv: VecEnv) -> list[gym.Env]:
+    """
+    :param venv: A slice, or a VecEnv as a whole
+    :return: The environments that are objects in it, and not in processes of their own
+    """
+    base = venv.unwrapped
+    values = [vars(base).get(name) for name in _declaration_of(base).handles]
+    entries = chain.from_iterable(value for value in values if isinstance(value, list | tuple))
+    return [entry for entry in entries if isinstance(entry, gym.Env)]
+
+
 def begins_anew_elsewhere(venv: VecEnv) -> bool:
     """
     :param venv: A slice

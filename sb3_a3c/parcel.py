@@ -54,17 +54,18 @@ def pack(content: Any) -> Parcel:
     :raises Exception: if there is something in it that can be neither pickled nor handed over
     """
     handles: list[Any] = []
-    return Parcel(_dump(content, handles, growing=True), handles)
+    return Parcel(_dump(content, handles, True, []), handles)
 
 
-def pack_return(content: Any, handles: list[Any]) -> bytes:
+def pack_return(content: Any, handles: list[Any], used: list[Any]) -> bytes:
     """
     :param content: What goes back to where a parcel came from
     :param handles: Those of the parcel, as they arrived here
+    :param used: Where to note which of them the content has, also if it can't be packed
     :return: What :func:`unpack` takes there, with the handles of that side
     :raises Exception: if there is something in it that can't be pickled
     """
-    return _dump(content, handles, growing=False)
+    return _dump(content, handles, False, used)
 
 
 def unpack(content: bytes, handles: list[Any]) -> Any:
@@ -87,17 +88,18 @@ def reclaim_files(parcel: Parcel) -> None:
             handle.file_handler.seek(0, os.SEEK_END)
 
 
-def _dump(content: Any, handles: list[Any], growing: bool) -> bytes:
+def _dump(content: Any, handles: list[Any], growing: bool, used: list[Any]) -> bytes:
     file = io.BytesIO()
-    _Pickler(file, handles, growing).dump(content)
+    _Pickler(file, handles, growing, used).dump(content)
     return file.getvalue()
 
 
 class _Pickler(cloudpickle.Pickler):
-    def __init__(self, file: io.BytesIO, handles: list[Any], growing: bool) -> None:
+    def __init__(self, file: io.BytesIO, handles: list[Any], growing: bool, used: list[Any]) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._handles = handles
         self._growing = growing
+        self._used = used
         self._indices = {id(handle): index for index, handle in enumerate(handles)}
 
     def persistent_id(self, obj: Any) -> int | None:
@@ -106,6 +108,8 @@ class _Pickler(cloudpickle.Pickler):
             if self._growing and id(obj) not in self._indices:
                 self._indices[id(obj)] = len(self._handles)
                 self._handles.append(obj)
+            if id(obj) in self._indices:
+                self._used.append(obj)
             return self._indices.get(id(obj))
         return None
 

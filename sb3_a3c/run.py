@@ -18,8 +18,17 @@ from sb3_a3c.backends.scheduled import ScheduledBackend
 from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.engines import choose_engine
 from sb3_a3c.engines.compilation import compile_kernels, is_compiled
+from sb3_a3c.env_closing import close_environments
 from sb3_a3c.env_gate import Gate
-from sb3_a3c.env_slices import CannotSlice, merge_counters, read_state, slice_vec_env, take_envs_back, write_state
+from sb3_a3c.env_slices import (
+    CannotSlice,
+    environments_in,
+    merge_counters,
+    read_state,
+    slice_vec_env,
+    take_envs_back,
+    write_state,
+)
 from sb3_a3c.layout import Layout
 from sb3_a3c.model_changes import ModelChanges
 from sb3_a3c.normalization import journal_statistics, moments_of, running_statistics, set_moments
@@ -65,6 +74,7 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     model.logger.info(f"Learning with {len(specs)} worker(s), backend {model.backend}, engine {engine} ({why})")
     stack = CleanupStack()
     with stack, stack:
+        stack.callback(lambda: _close_replaced(venv, backend.workers))
         stack.callback(lambda: _take_back(model, backend.workers, parameters))
         if recording is not None and terms is not None:
             stack.callback(lambda: recording.end(terms, backend))
@@ -196,6 +206,15 @@ def _take_back(model: "A3C", workers: Sequence[SeenWorker], parameters: SharedPa
     model._last_episode_starts = beside([worker.last_episode_starts for worker in workers])
     if any(worker.failed for worker in workers):
         model._last_obs = None  # the next learn() resets the environments
+
+
+def _close_replaced(venv: VecEnv, workers: Sequence[SeenWorker]) -> None:
+    """Close the environments that were in the user's VecEnv, and of which copies have come back from other processes."""
+    held = {id(env) for env in environments_in(venv)}
+    for worker in workers:
+        worker.replaced = [env for env in worker.replaced if id(env) not in held]
+        for failure in close_environments(worker.replaced):
+            warnings.warn(f"copies have come back from a worker's process, and of an original {failure}", stacklevel=2)
 
 
 def _entries(obs: VecEnvObs, indices: np.ndarray) -> VecEnvObs:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -82,6 +83,8 @@ class Worker:
         self.last_episode_starts = last_episode_starts
         #: Whether a step has failed, so that nobody knows what state its environments are in.
         self.failed = False
+        #: Its environments are the user's own, so none takes the place of another.
+        self.replaced: list[gym.Env] = []
         #: A note to an error with which an environment ends the first step, or the first reset, that this worker makes.
         self.note_at_first_use = ""
         self._engine = engine

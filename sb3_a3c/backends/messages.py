@@ -100,15 +100,24 @@ class Farewell:
     """
     From a worker, the last: what it has come to.
 
-    :param env: Its slice, packed; None if that can't be done
+    :param env: Its slice, packed; None if that can't be done, or if the worker has never stepped it
     :param lost: Why the slice can't be packed
+    :param shares: Whether the environments hold a pipe, a lock or memory that those in the main process hold, too
     """
 
     env: bytes | None
     lost: str
+    shares: bool
     last_obs: VecEnvObs
     last_episode_starts: np.ndarray
     failed: bool
+
+
+@dataclass(frozen=True)
+class Unclosed:
+    """From a worker, after its farewell: what went wrong when it closed its environments, which the main process has now."""
+
+    failures: list[str]
 
 
 def encode(message: Any) -> bytes:

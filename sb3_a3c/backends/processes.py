@@ -29,7 +29,7 @@ import sb3_a3c.backends.fork_server as fork_server
 from sb3_a3c.backends.failures import Failure
 from sb3_a3c.backends.mailbox import Ended, Mailbox
 from sb3_a3c.backends.max_lead import MaxLead
-from sb3_a3c.backends.messages import Answer, EnvCall, Farewell, Notice, Ready, Rollouts, Whereabouts
+from sb3_a3c.backends.messages import Answer, EnvCall, Farewell, Notice, Ready, Rollouts, Unclosed, Whereabouts
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import Quota, RolloutOrder
 from sb3_a3c.backends.remote_worker import GUARD, RemoteWorker
@@ -183,6 +183,8 @@ class ProcessBackend:
             error = None
         for text in filter(None, (worker.lost for worker in self.workers)):
             warnings.warn(text, stacklevel=2)
+        if unclosed := [text for worker in self.workers for text in worker.unclosed]:
+            warnings.warn(f"in a worker's process, {unclosed[0]}", stacklevel=2)
 
     def _call(self, method: str, bound: inspect.BoundArguments, indices: list[int]) -> list[Any]:
         """Call a method in each process that has some of the environments; the values come in the order of ``indices``."""
@@ -245,6 +247,8 @@ class ProcessBackend:
                 warnings.warn(text, stacklevel=2)
             case Farewell():
                 worker.part(message)
+            case Unclosed(failures):
+                worker.unclosed += failures
             case Failure():
                 self._failures.append(message.error())
                 worker.fail()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
+import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
@@ -46,6 +47,8 @@ class SeenWorker(Protocol):
     last_obs: VecEnvObs
     last_episode_starts: np.ndarray
     failed: bool
+    #: Environments of the user's VecEnv whose copies are in ``env``. When these have taken their place, they are to be closed.
+    replaced: list[gym.Env]
 
 
 class Backend(Protocol):

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import gymnasium as gym
+
 from sb3_a3c.backends.life import Life
 from sb3_a3c.backends.mailbox import Mailbox
 from sb3_a3c.backends.messages import EnvCall, Farewell, Learn, Permits, Stop, encode
 from sb3_a3c.backends.worker_process import Assignment
-from sb3_a3c.env_slices import begins_anew_elsewhere, discard_answers
+from sb3_a3c.env_slices import begins_anew_elsewhere, discard_answers, environments_in
 from sb3_a3c.faults import name_environments
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.parcel import Parcel, pack, reclaim_files, unpack
@@ -48,6 +50,11 @@ class RemoteWorker:
         self.last_obs = spec.last_obs
         self.last_episode_starts = spec.last_episode_starts
         self.failed = False
+        #: Environments that those which came back have taken the place of. Those that share
+        #: a pipe with them, say, are not among these: it would be closed.
+        self.replaced: list[gym.Env] = []
+        #: What went wrong when its process closed the environments that it had.
+        self.unclosed: list[str] = []
         #: Its process, or the last that it had.
         self.life: Life | None = None
         self.n_lives = 0
@@ -180,7 +187,9 @@ class RemoteWorker:
         reason = farewell.lost
         if farewell.env is not None:
             try:
+                originals = environments_in(self.env)
                 self.env = unpack(farewell.env, self._parcel.handles)
+                self.replaced = [] if farewell.shares else originals
                 self.failed |= begins_anew_elsewhere(self.env)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"

@@ -4,7 +4,8 @@ The life of a worker in a process of its own.
 The main thread steps the worker; another one obeys what the main process says: permits, stop; a third calls methods of the
 environments, one after another.
 What is guaranteed: if the main process is gone, this one ends at once, even in the middle of a step (``lifeline``); it
-ignores Ctrl-C, which is the main process's to handle; it sends a farewell, unless it is killed. What is assumed: that
+ignores Ctrl-C, which is the main process's to handle; it sends a farewell and then closes its environments, unless it is
+killed. What is assumed: that
 environments may be entered by two threads, one at a time (``env_lock``), and nothing of the GIL.
 """
 
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.utils import set_random_seed
 
 from sb3_a3c.backends.channel import Channel
@@ -40,6 +42,7 @@ from sb3_a3c.backends.messages import (
     Ready,
     Rollouts,
     Stop,
+    Unclosed,
     Whereabouts,
     WhereAreYou,
     decode,
@@ -47,7 +50,8 @@ from sb3_a3c.backends.messages import (
     lighten,
 )
 from sb3_a3c.backends.quota import Quota
-from sb3_a3c.env_slices import begins_anew_elsewhere, discard_answers
+from sb3_a3c.env_closing import close_environments
+from sb3_a3c.env_slices import begins_anew_elsewhere, discard_answers, environments_in
 from sb3_a3c.faults import WorkerStopped
 from sb3_a3c.parameters import SharedParameters
 from sb3_a3c.parcel import Parcel, pack_return, unpack
@@ -112,11 +116,15 @@ def live(
     os.register_at_fork(after_in_child=connection.close)  # else an environment's own process would seem to be this one
     th.set_num_threads(1)  # many workers leave nothing to divide
     channel = Channel(connection)
+    assignment: Assignment | None = None
     try:
-        resident = _Resident(channel, main_end, parcel, number)
+        assignment = _unpack(parcel)
+        resident = _Resident(channel, main_end, assignment, parcel.handles, number)
     except BaseException as error:
         error.add_note(f"raised while the process of {current_process().name} was starting")
         channel.send(encode(Failure.of(error)))
+        if assignment is not None:
+            close_environments(environments_in(assignment.spec.env))
         return
     resident.live()
 
@@ -138,15 +146,16 @@ def _unpack(parcel: Parcel) -> Assignment:
 
 
 class _Resident:
-    def __init__(self, channel: Channel, main_end: int | None, parcel: Parcel, number: int) -> None:
-        assignment = _unpack(parcel)
+    def __init__(
+        self, channel: Channel, main_end: int | None, assignment: Assignment, handles: list[Any], number: int
+    ) -> None:
         spec = replace(assignment.spec, seed=_seed_of(assignment.spec.seed, number))
         if spec.seed is not None:
             # Processes that are forked from one server begin alike, and an environment may draw from NumPy itself.
             set_random_seed(int(spec.seed.generate_state(1)[0]))
         self._channel = channel
         self._sources: list[Any] = [channel] if main_end is None else [channel, main_end]
-        self._handles = parcel.handles
+        self._handles = handles
         self._quota = assignment.quota
         self._worker = spec.make(assignment.parameters, nullcontext())  # nobody else computes in this process
         self._worker.note_at_first_use = _NOTE
@@ -179,7 +188,7 @@ class _Resident:
                 self._send_gathered()
             self._send(failure)
         self._stopping.wait()  # until then callbacks may still call the environments
-        self._send(self._farewell())
+        self._part()
         self._gone.set()
 
     def _learn(self) -> None:
@@ -221,14 +230,25 @@ class _Resident:
                 self._gone.set()
                 os._exit(1)
 
-    def _farewell(self) -> Farewell:
+    def _part(self) -> None:
+        """Send the environments back, and close what is here, unless that would close something that they share."""
         worker, lost = self._worker, ""
         env: bytes | None = None
+        handles: list[Any] = []
         try:
-            env = pack_return(worker.env, self._handles)
+            env = pack_return(worker.env, self._handles, handles)
         except Exception as error:
             lost = f"{type(error).__name__}: {error}"
-        return Farewell(env, lost, worker.last_obs, worker.last_episode_starts, worker.failed)
+        environments = environments_in(worker.env)
+        # Copies that could not make a step may not be whole. The originals are, and are as they were.
+        keeps_originals = worker.failed and not worker.has_stepped and bool(environments)
+        if keeps_originals:
+            env, lost = None, ""
+        shares = not all(isinstance(handle, ResultsWriter) for handle in handles)
+        self._send(Farewell(env, lost, shares, worker.last_obs, worker.last_episode_starts, worker.failed))
+        failures = [] if shares else close_environments(environments)
+        if failures and not keeps_originals:
+            self._send(Unclosed(failures))
 
     def _obey(self) -> None:
         """In a thread of its own."""
