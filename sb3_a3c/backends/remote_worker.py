@@ -289,7 +289,7 @@ def _pack(assignment: Assignment) -> Parcel:
     except Exception as error:
         raise TypeError(
             f"{name_environments(assignment.spec.env_indices)}, or something else that worker {assignment.spec.index} needs, "
-            f"can't be pickled for another process ({type(error).__name__}: {error}). Use a SubprocVecEnv, which is given "
+            f"can't be pickled for another process ({type(error).__name__}: {error}). Use a SubprocVecEnv, which takes "
             "constructors and makes each environment in the process that steps it: SubprocVecEnv([make_env, ...]), or "
             "make_vec_env(..., vec_env_cls=SubprocVecEnv). Or use backend='thread', or backend='serial' if only the thread "
             "that made an environment can use it: they pickle nothing."
