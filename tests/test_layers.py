@@ -56,12 +56,7 @@ ROWS = [
     ["cleanup", "locks"],
     ["normalization"],
     ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores", "attention", "policy_copies"],
-<<<<<<< HEAD
-    ["atomic_write", "bounded_policy", "extras", "policy_hooks", "space_warnings"],
-=======
-    ["env_closing"],
-    ["atomic_write", "bounded_policy", "space_warnings"],
->>>>>>> f027afb (Environments that have come back from processes take the place of others, which are closed, as are the copies in the workers)
+    ["atomic_write", "bounded_policy", "env_closing", "extras", "policy_hooks", "space_warnings"],
 ]
 
 
