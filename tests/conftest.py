@@ -1,10 +1,15 @@
 """What every test is checked for: no thread and no process of a run outlives it."""
 
 import multiprocessing
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
+
+# By default torch's OpenMP threads spin while they wait for each other. If the machine is busy, a test takes fifty times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 # Each process would import torch by itself; so the server that they are forked from has it.
 multiprocessing.set_forkserver_preload(["sb3_a3c.backends.preloaded"])
