@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# By default torch's OpenMP threads spin while they wait for each other. If the machine is busy, a test takes fifty times as long.
+# torch's OpenMP threads spin while they wait for each other. On a busy machine that makes a test fifty times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
