@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_a3c.arguments import FORMAT, check_arguments, check_learn, check_n_workers, check_policy, resolve_n_workers
 from sb3_a3c.atomic_write import atomic_write, sb3_path
 from sb3_a3c.backends import RolloutOrder, prepare_backend
+from sb3_a3c.backends.torch_threads import survive_fork
 from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.cores import usable_cores
 from sb3_a3c.env_gate import Claim
@@ -195,6 +196,7 @@ class A3C(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         check_arguments(self)
+        survive_fork()
         warn_of_spaces(self.observation_space, self.action_space)
         super()._setup_model()
         check_policy(self)
@@ -250,6 +252,7 @@ class A3C(OnPolicyAlgorithm):
         :raises BaseException: what a worker or a callback raised, itself; the model can be used and can learn on
         """
         check_learn(self, total_timesteps, log_interval)
+        survive_fork()
         stack = CleanupStack()
         with stack, stack:
             stack.enter(Claim(self.env))
