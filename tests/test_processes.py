@@ -254,7 +254,9 @@ def test_environments_that_cannot_be_received() -> None:
     model = make_model(env)
     with pytest.raises(LookupError, match="away from home") as caught:
         model.learn(100)
-    assert caught.value.__notes__ == ["raised while the process of A3C worker 1 was starting"]
+    advice, place = caught.value.__notes__
+    assert "were unpickled" in advice and "use a SubprocVecEnv" in advice
+    assert place == "raised while the process of A3C worker 1 was starting"
     model.backend = "thread"
     assert model.learn(100).num_timesteps == 100
 
