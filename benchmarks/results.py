@@ -29,7 +29,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from sb3_a3c import A3C
 from sb3_a3c.compare import compare
 from sb3_a3c.comparison.cells import median_and_range, number, of_seeds
-from sb3_a3c.comparison.estimates import Summary, return_at
+from sb3_a3c.comparison.estimates import MIN_SEEDS, Summary, return_at
 from sb3_a3c.comparison.figure import draw_curves
 from sb3_a3c.comparison.settings import Settings, read_settings
 
@@ -165,9 +165,9 @@ def main() -> None:
     steps = ", ".join(f"{_n_timesteps(env_id, args.budget):,} ({env_id})" for env_id in tasks)
     episodes = ", ".join(f"{TASKS[env_id].n_eval_episodes} ({env_id})" for env_id in tasks)
     notes = [
-        f"{args.repetitions} seed(s), the same steps for all algorithms: {steps}. Returns and steps/s: interquartile means, "
-        "in brackets 95 % bootstrap intervals. In A3C's time: the return when as many seconds had gone by as A3C took for all "
-        "its steps.",
+        f"{args.repetitions} seed(s), the same steps for all algorithms: {steps}. Returns: interquartile means, in brackets "
+        f"95 % bootstrap intervals; with fewer than {MIN_SEEDS} seeds the value of each run. Steps/s: interquartile means. In "
+        "A3C's time: the return when as many seconds had gone by as A3C took for all its steps.",
         f"Reached: how many seeds reached, in the mean of an evaluation, {thresholds}. An evaluation's episodes: {episodes}. "
         "After: medians of the seeds, in brackets the least and the greatest; a seed that never got there counts as later "
         "than all others.",

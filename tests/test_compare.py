@@ -87,7 +87,8 @@ def test_it_goes_on_where_it_was_interrupted(name: str, returncode: int, tmp_pat
 
 @pytest.mark.slow
 def test_a_run_that_fails_leaves_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments: dict[str, Any] = dict(env="test_compare:Troubled-v0", algos=["a2c"], timesteps=50, out=tmp_path, jobs=3)
+    arguments: dict[str, Any] = dict(env="test_compare:Troubled-v0", algos=["a2c"], timesteps=50, n_envs=1)
+    arguments |= dict(out=tmp_path, jobs=3)
     with pytest.raises(RunFailed) as raised:
         compare(seeds=3, **arguments)
     assert "a2c seed 1 failed" in str(raised.value) and "OSError: no such pole" in str(raised.value)
