@@ -135,6 +135,8 @@ def test_commands_exist(page: Path) -> None:
             assert command.split()[1] in verbs, command
         elif command.startswith("python -m sb3_a3c.compare "):
             make_parser().parse_args(shlex.split(command)[3:])
+        elif match := re.fullmatch(r"\.venv/bin/python -m pytest -m slow -k (\w+)", command):
+            assert f"def test_the_{match[1]}(" in Path(__file__).read_text(), command
         elif match := re.match(r"python (\S+\.py)", command):
             assert (ROOT / match[1]).is_file(), command
         elif match := re.fullmatch(r"pip install '\.\[([\w,]+)\]'", command):
