@@ -80,7 +80,7 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
             stack.callback(lambda: recording.end(terms, backend))
         stack.callback(partial(model.policy.set_training_mode, True))
         stack.enter(replay)
-        stack.callback(replay.refresh)
+        stack.callback(lambda: replay.refresh())
         if len(specs) > 1:  # a single worker rests while callbacks run, so they may do with the environments what they like
             stack.enter(Gate(venv, backend.reach))
         stack.enter(backend)
