@@ -245,7 +245,8 @@ def worker_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("A3C")]
 
 
-def test_ctrl_c_again_and_again_does_not_leave_a_thread_in_an_environment() -> None:
+def test_ctrl_c_again_and_again_does_not_leave_a_thread_in_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_a3c.backends.threads._PATIENCE_AFTER_CTRL_C", 0.05)
     envs = [Gated(), Gated()]
 
     def press() -> None:

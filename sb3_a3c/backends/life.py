@@ -1,5 +1,6 @@
 """One process of a worker, from its start to its end."""
 
+import io
 import os
 import signal
 import socket
@@ -33,13 +34,15 @@ class Life:
         self.ready = False
         #: Whether it is right for it to end: it has said farewell, or we have ended it.
         self.parted = False
-        #: Whether it has ended.
+        #: Whether it has ended, and all that it had sent was read. (Of this there is a message, which an interrupt may drop.)
+        self.gone = False
+        #: Whether :meth:`end` has been called.
         self.ended = False
         #: How it has ended, None: this is not known.
         self.exit_code: int | None = None
         self.connection, theirs = socket.socketpair()
         their_lifeline, self._lifeline = context.Pipe(duplex=False)
-        self._pidfd: int | None = None
+        self._pidfd: io.FileIO | None = None  # which may be closed twice, as a number may not
         self._has_server = context.get_start_method() == "forkserver"
         forks = context.get_start_method() == "fork"
         not_ours = [end for life in (*others, self) for end in (life.connection, life._lifeline)] if forks else []
@@ -55,14 +58,15 @@ class Life:
             their_lifeline.close()
         self.pid: int = self._process.pid
         # The process's own sentinel would be another process's, the fork server's, which may end before it.
-        self._pidfd = watch(self.pid)
-        self.sentinel: int = self._process.sentinel if self._pidfd is None else self._pidfd
+        pidfd = watch(self.pid)
+        self._pidfd = None if pidfd is None else io.FileIO(pidfd)
+        self.sentinel: int = self._process.sentinel if pidfd is None else pidfd
 
     def kill(self) -> None:
         """End it; that it has ended is found by who reads its messages."""
         if self._pidfd is not None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            with suppress(ProcessLookupError, ValueError):  # it has ended, or was closed
+                signal.pidfd_send_signal(self._pidfd.fileno(), signal.SIGKILL)
         else:
             self._process.kill()
 
@@ -73,18 +77,18 @@ class Life:
 
     def end(self) -> None:
         """Note that it has ended, and close what led to it; nobody listens to it any more."""
-        self.ended = True
-        self.exit_code = self._process.exitcode
-        if self.exit_code is None:
-            # SIGCHLD is ignored, or another part of the program has waited for it, so nobody can say how it has ended.
-            # multiprocessing would take it for one that runs, and would end whatever has its number when the program ends.
-            self._process._popen.returncode = 255
+        with suppress(ValueError):  # it is closed already: this was interrupted, and is repeated
+            self.exit_code = self._process.exitcode
+            if self.exit_code is None:
+                # SIGCHLD is ignored, or another part of the program has waited for it, so nobody can say how it has ended.
+                # multiprocessing would take it for one that runs, and would end whatever has its number in the end.
+                self._process._popen.returncode = 255
         self._close()
         self._process.close()
+        self.ended = True
 
     def _close(self) -> None:
         self.connection.close()
         self._lifeline.close()
         if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
+            self._pidfd.close()

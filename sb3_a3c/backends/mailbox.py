@@ -7,20 +7,20 @@ for a single process, and neither does who sends a message: a process that is fr
 not read what it is sent, delays no other's.
 """
 
-import os
 import selectors
-import threading
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Self
 
 from sb3_a3c.backends.channel import Line
 from sb3_a3c.backends.failures import Failure
 from sb3_a3c.backends.life import Life
 from sb3_a3c.backends.messages import decode
+from sb3_a3c.backends.thread_group import ThreadGroup
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,32 @@ class _Sender:
 
 
 class Mailbox:
-    """It is open from its making until it is closed."""
+    """A context manager: it is open while it is entered."""
 
     def __init__(self) -> None:
         self._mail: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._senders: dict[Life, _Sender] = {}
         self._closing = False
-        self._woken, self._wake = os.pipe()
-        os.set_blocking(self._woken, False)
-        os.set_blocking(self._wake, False)
-        self._thread = threading.Thread(target=self._serve, name="A3C workers' mail", daemon=True)
+        self._thread = ThreadGroup({"A3C workers' mail": self._serve})
+        self._woken: socket.socket | None = None
+        self._wake: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        self._woken, self._wake = socket.socketpair()
+        self._woken.setblocking(False)
+        self._wake.setblocking(False)
         self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop listening; to be called when all processes have ended. May be called again, if it was interrupted."""
+        self._closing = True
+        self._order(lambda: None)
+        self._thread.join()
+        for end in (self._woken, self._wake):
+            if end is not None:
+                end.close()
 
     def listen(self, worker: int, life: Life) -> None:
         """
@@ -79,21 +93,16 @@ class Mailbox:
         """
         return self._mail.get(timeout=timeout)
 
-    def close(self) -> None:
-        """Stop listening; to be called when all processes have ended."""
-        self._order(self._end)
-        self._thread.join()
-        os.close(self._woken)
-        os.close(self._wake)
-
     def _order(self, order: Callable[[], None]) -> None:
         """Let the thread do something."""
         self._orders.put(order)
-        with suppress(BlockingIOError):  # the pipe is full, so the thread will wake up
-            os.write(self._wake, b"!")
+        if self._wake is not None:
+            with suppress(OSError):  # it is full, so the thread will wake up; or it was closed
+                self._wake.send(b"!")
 
     def _serve(self) -> None:
         """In a thread of its own, as all that follows."""
+        assert self._woken is not None
         with selectors.DefaultSelector() as self._selector:
             self._selector.register(self._woken, selectors.EVENT_READ)
             while not self._closing:
@@ -106,13 +115,11 @@ class Mailbox:
                         self._exchange(key.data, events)
 
     def _follow_orders(self) -> None:
-        os.read(self._woken, 1 << 16)
+        assert self._woken is not None
+        self._woken.recv(1 << 16)
         with suppress(Empty):
             while True:
                 self._orders.get_nowait()()
-
-    def _end(self) -> None:
-        self._closing = True
 
     def _welcome(self, worker: int, life: Life) -> None:
         sender = self._senders[life] = _Sender(worker, life, Line(life.connection))
@@ -156,6 +163,7 @@ class Mailbox:
         self._selector.unregister(sender.life.sentinel)
         del self._senders[sender.life]
         sender.life.join()
+        sender.life.gone = True
         self._mail.put((sender.worker, Ended()))
 
 

@@ -19,7 +19,7 @@ import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from queue import Empty
 from typing import Any, ClassVar, Self
 
@@ -34,6 +34,7 @@ from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import Quota, RolloutOrder
 from sb3_a3c.backends.remote_worker import GUARD, RemoteWorker
 from sb3_a3c.backends.restarts import Restarts
+from sb3_a3c.backends.thread_group import ThreadGroup
 from sb3_a3c.backends.watchdog import Watchdog
 from sb3_a3c.backends.worker_process import Assignment
 from sb3_a3c.faults import WorkerDied
@@ -44,6 +45,8 @@ from sb3_a3c.worker_spec import WorkerSpec
 
 #: Seconds that are left to a step under way before its process is killed. Out of the air: longer than a step should take.
 _PATIENCE = 10.0
+#: Seconds between two looks at which processes have ended, whatever messages have come. Chosen arbitrarily.
+_LOOK_EVERY = 1.0
 #: Methods of a VecEnv that give one value for all its environments.
 _ONE_FOR_ALL = ("has_attr", "set_attr")
 #: How often a worker's first process is started if the fork server ends meanwhile.
@@ -114,7 +117,8 @@ class ProcessBackend:
         self._failures: list[BaseException] = []
         self._begun = False
         self._stopping = False
-        self._mailbox: Mailbox
+        self._mailbox = Mailbox()
+        self._starting: ThreadGroup | None = None
 
     @property
     def n_restarts(self) -> int:
@@ -124,15 +128,10 @@ class ProcessBackend:
     def __enter__(self) -> Self:
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise RuntimeError(GUARD)  # this process is itself being started
-        self._mailbox = Mailbox()
         for lock in self._locks:  # a worker that is frozen while it holds one can be killed, then
             lock.while_waiting = self._watchdog.look
-        try:
-            for worker in self.workers:
-                self._start_first(worker)
-        except BaseException:
-            self._stop()
-            raise
+        self._mailbox.__enter__()
+        self._without_interrupts(self._start_all)
         return self
 
     def collect(self) -> list[Rollout]:
@@ -172,7 +171,12 @@ class ProcessBackend:
         return reaching
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
-        self._stop()
+        self._end_all()
+        self._mailbox.__exit__()
+        for lock in self._locks:
+            lock.while_waiting = None
+        for worker in self.workers:
+            worker.close()
         error = _with_others(error, self._failures)
         # An error knows the frames that it came through. If they knew it too, the shared memory would stay for a while.
         self._failures = []
@@ -181,9 +185,14 @@ class ProcessBackend:
                 raise error
         finally:
             error = None
-        for text in filter(None, (worker.lost for worker in self.workers)):
-            warnings.warn(text, stacklevel=2)
-        if unclosed := [text for worker in self.workers for text in worker.unclosed]:
+        for worker in self.workers:
+            text, worker.lost = worker.lost, ""
+            if text:
+                warnings.warn(text, stacklevel=2)
+        unclosed = [text for worker in self.workers for text in worker.unclosed]
+        for worker in self.workers:
+            worker.unclosed = []
+        if unclosed:
             warnings.warn(f"in a worker's process, {unclosed[0]}", stacklevel=2)
 
     def _call(self, method: str, bound: inspect.BoundArguments, indices: list[int]) -> list[Any]:
@@ -252,7 +261,7 @@ class ProcessBackend:
             case Failure():
                 self._failures.append(message.error())
                 worker.fail()
-            case Ended():
+            case Ended() if worker.alive:
                 self._bury(worker)
 
     def _receive_rollouts(self, worker: RemoteWorker, rollouts: Sequence[Rollout]) -> None:
@@ -312,9 +321,20 @@ class ProcessBackend:
             del self._due[index]
             worker = self.workers[index]
             try:
-                self._start(worker)
+                self._without_interrupts(partial(self._start, worker))
             except (OSError, EOFError) as error:
                 self._schedule(worker, f"no process could be started for worker {index} ({type(error).__name__}: {error})")
+
+    def _without_interrupts(self, start: Callable[[], None]) -> None:
+        """Start processes in another thread: an interrupt in the middle of it would leave a process that nobody knows."""
+        self._starting = ThreadGroup({"A3C workers' start": start})
+        self._starting.start()
+        self._starting.join()
+
+    def _start_all(self) -> None:
+        for worker in self.workers:
+            if not self._stopping:
+                self._start_first(worker)
 
     def _start_first(self, worker: RemoteWorker) -> None:
         """Start its first process, with another fork server if the one that there was has ended."""
@@ -340,29 +360,36 @@ class ProcessBackend:
         worker.start(self.workers, self._mailbox)
         self._watchdog.heard(worker.index)
 
-    def _stop(self) -> None:
-        self._stopping = True
-        try:
-            for worker in self.workers:
-                worker.stop()
-            deadline = time.monotonic() + _PATIENCE
-            while any(worker.alive for worker in self.workers):
-                try:
-                    self._take(*self._mailbox.get(max(0.01, deadline - time.monotonic())))
-                except Empty:
-                    for worker in self.workers:
-                        worker.give_up(_PATIENCE)
-        finally:  # a second Ctrl-C is impatient
-            for worker in self.workers:
-                worker.kill()
-            with suppress(Empty):
-                while any(worker.alive for worker in self.workers):
-                    self._take(*self._mailbox.get(_PATIENCE))
-            self._mailbox.close()
-            for lock in self._locks:
-                lock.while_waiting = None
-            for worker in self.workers:
-                worker.close()
+    def _end_all(self) -> None:
+        """End all processes, and return when none is left. If it is called again, for it was interrupted, it is impatient."""
+        is_patient, self._stopping = not self._stopping, True
+        self._quota.free()
+        if self._starting is not None:
+            self._starting.join()
+        for worker in self.workers:
+            worker.stop()
+        if is_patient:
+            self._await_ends(_PATIENCE)
+        for worker in self.workers:
+            worker.give_up(_PATIENCE if is_patient else None)
+        while not self._await_ends(_PATIENCE):
+            alive = [worker.life.pid for worker in self.workers if worker.life is not None and worker.alive]
+            with suppress(Warning):  # if the user wants warnings to be errors: learn() can't end yet
+                warnings.warn(f"learn() waits for processes that have been killed and have not ended: {alive}", stacklevel=2)
+
+    def _await_ends(self, patience: float) -> bool:
+        """Whether all processes end within so many seconds."""
+        deadline = time.monotonic() + patience
+        while any(worker.alive for worker in self.workers):
+            try:
+                self._take(*self._mailbox.get(min(_LOOK_EVERY, max(0.01, deadline - time.monotonic()))))
+            except Empty:
+                for worker in self.workers:
+                    if worker.alive and worker.life is not None and worker.life.gone:
+                        self._bury(worker)  # an interrupt has dropped the message
+                if time.monotonic() >= deadline:
+                    return False
+        return True
 
 
 def prepare(start_method: str = "forkserver") -> None:

@@ -165,7 +165,9 @@ class RemoteWorker:
             self._mailbox.send(self.life, encode(message))
 
     def stop(self) -> None:
-        """Ask it to end. If its process has done nothing yet, there is nothing to wait for."""
+        """Ask it to end. If its process has done nothing yet, there is nothing to wait for. It may be called again."""
+        if self._said_farewell:
+            return
         if self.ready:
             self.send(Stop())
             return
@@ -181,7 +183,6 @@ class RemoteWorker:
         :param farewell: Its last message
         """
         assert self.life is not None
-        self.life.parted = self._said_farewell = True
         self.failed |= farewell.failed
         self.last_obs, self.last_episode_starts = farewell.last_obs, farewell.last_episode_starts
         reason = farewell.lost
@@ -195,6 +196,7 @@ class RemoteWorker:
                 reason = f"{type(error).__name__}: {error}"
         if reason:
             self.lose(f"it can't be brought back from another process ({reason})")
+        self.life.parted = self._said_farewell = True  # the last, for this may be interrupted
 
     def fail(self) -> None:
         """It has sent an error, so it makes no more rollouts. If that was before it was ready, it ends by itself."""
@@ -212,14 +214,18 @@ class RemoteWorker:
         self.life.end()
         return self.life.parted
 
-    def give_up(self, patience: float) -> None:
+    def give_up(self, patience: float | None) -> None:
         """
         End it in the middle of a step.
 
-        :param patience: Seconds that it was given to end by itself
+        :param patience: Seconds that it was given to end by itself, None: it was given none
         """
         if self.life is not None and self.alive and not self.life.parted:
-            self.lose(f"worker {self.index} was still in a step {patience:g} s after it was asked to stop, and was killed")
+            if patience is None:
+                how = "was killed, because learn() was interrupted while it was ending"
+            else:
+                how = f"was still in a step {patience:g} s after it was asked to stop, and was killed"
+            self.lose(f"worker {self.index} {how}")
         self.kill()
 
     def kill(self) -> None:

@@ -44,9 +44,7 @@ class ThreadGroup:
         self._starters.extend(map(start_new_thread, [self._start], [()]))
         while not self._all_started:
             self._changes.get()
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        self._raise_error()
 
     def join(self, timeout: float | None = None) -> list[str]:
         """
@@ -54,6 +52,7 @@ class ThreadGroup:
 
         :param timeout: Seconds to wait, None: as long as it takes
         :return: The names of those that have not ended
+        :raises BaseException: what one of them has ended with
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._starters and not (self._all_started and len(self._ended) == len(self._started)):
@@ -64,6 +63,7 @@ class ThreadGroup:
         for thread in self._threads:
             if thread.name in self._started:
                 thread.join()  # it is past its target
+        self._raise_error()
         return []
 
     def _start(self) -> None:
@@ -80,6 +80,15 @@ class ThreadGroup:
     def _run(self, name: str, target: Callable[[], None]) -> None:
         try:
             target()
+        except BaseException as error:
+            self._error = error
+        self._ended.append(name)
+        self._changes.put(None)
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
         finally:
-            self._ended.append(name)
-            self._changes.put(None)
+            del error  # it knows this frame

@@ -35,8 +35,9 @@ from sb3_a3c.rollout import Rollout
 from sb3_a3c.worker import Worker
 from sb3_a3c.worker_spec import WorkerSpec, make_workers
 
-#: Seconds after which a step that keeps learn() from ending is told of. Out of the air: longer than a step should take.
-_PATIENCE = 10.0
+#: Seconds after which a warning tells of a step that keeps learn() from ending, and seconds after Ctrl-C was pressed again.
+#: Chosen arbitrarily: longer than a step should take, and shorter than a user waits.
+_PATIENCE, _PATIENCE_AFTER_CTRL_C = 10.0, 1.0
 #: A note to what fails where a worker does something with an environment for the first time.
 _NOTE = (
     "This was the first time that a worker's thread used this environment, which was made in another thread. If only the "
@@ -155,8 +156,8 @@ class ThreadBackend:
                 self._tell_of(late, time.monotonic() - started)
             except Warning as error:  # the user wants warnings to be errors
                 raised = raised or error
-            except BaseException as error:  # whoever presses Ctrl-C again is told at once what there is to wait for
-                raised, patience = error, 0.0
+            except BaseException as error:  # whoever presses Ctrl-C again is told soon what there is to wait for
+                raised, patience = error, _PATIENCE_AFTER_CTRL_C
         if raised is not None:
             try:
                 raise raised

@@ -236,7 +236,8 @@ class _Resident:
         env: bytes | None = None
         handles: list[Any] = []
         try:
-            env = pack_return(worker.env, self._handles, handles)
+            with worker.env_lock:  # a call that nobody waits for any more may be in the middle of them
+                env = pack_return(worker.env, self._handles, handles)
         except Exception as error:
             lost = f"{type(error).__name__}: {error}"
         environments = environments_in(worker.env)
@@ -246,7 +247,8 @@ class _Resident:
             env, lost = None, ""
         shares = not all(isinstance(handle, ResultsWriter) for handle in handles)
         self._send(Farewell(env, lost, shares, worker.last_obs, worker.last_episode_starts, worker.failed))
-        failures = [] if shares else close_environments(environments)
+        with worker.env_lock:
+            failures = [] if shares else close_environments(environments)
         if failures and not keeps_originals:
             self._send(Unclosed(failures))
 
