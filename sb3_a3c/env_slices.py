@@ -11,6 +11,7 @@ import os
 import struct
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from itertools import chain
@@ -36,6 +37,9 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_a3c.lean_vec_envs import lean_class
+
+#: Seconds to wait for the end of a step that was interrupted, in the process of its environment. Chosen arbitrarily.
+_PATIENCE = 10.0
 
 #: What one VecEnv, wrapped or wrapper, holds for each of its environments: attribute name -> value.
 LayerState = dict[str, Any]
@@ -248,6 +252,26 @@ def discard_answers(venv: VecEnv, patience: float | None) -> None:
         remotes = venv.unwrapped.remotes
         for remote, answers in [(remote, _ask_at_random(remote)) for remote in remotes]:
             _skip_to(remote, answers, patience)
+
+
+class SynchronizedPipes:
+    """
+    Leaves no answer in the pipes of a SubprocVecEnv, when what is entered ends with an exception: that may have come between
+    a question and its answer, which would be taken for the next one's.
+
+    :param venv: The VecEnv; if it is no SubprocVecEnv, nothing is done
+    """
+
+    def __init__(self, venv: VecEnv) -> None:
+        self._venv = venv
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and isinstance(self._venv.unwrapped, SubprocVecEnv):
+            with suppress(EOFError, OSError):  # its processes have ended, or do not answer
+                discard_answers(self._venv, _PATIENCE)
+            self._venv.unwrapped.waiting = False
 
 
 def _ask_at_random(remote: Connection) -> bytes:

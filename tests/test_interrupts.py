@@ -1,6 +1,7 @@
 """An exception at any line of the main thread, and Ctrl-C at any time, leave nothing of a run behind."""
 
 import gc
+import itertools
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 import sb3_a3c
 from sb3_a3c import A3C
@@ -110,8 +111,8 @@ def _n_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def make_model(backend: str) -> A3C:
-    return A3C("MlpPolicy", VecNormalize(make_vec_env("CartPole-v1", 2, seed=1)), n_steps=4, seed=1, backend=backend)
+def make_model(backend: str, **vec_env: Any) -> A3C:
+    return A3C("MlpPolicy", VecNormalize(make_vec_env("CartPole-v1", 2, 1, **vec_env)), n_steps=4, seed=1, backend=backend)
 
 
 def learn(model: A3C) -> None:
@@ -150,7 +151,7 @@ def interrupt_at_lines(backend: str, stride: int) -> None:
     assert not [problem for line, n in places[::stride] for problem in interrupt(model, line, n)]
 
 
-@pytest.mark.parametrize(("backend", "stride"), [("serial", 37), ("thread", 37), ("process", 331)])
+@pytest.mark.parametrize(("backend", "stride"), [("serial", 97), ("thread", 97), ("process", 499)])
 def test_an_exception_at_some_lines_leaves_nothing_behind(backend: str, stride: int) -> None:
     interrupt_at_lines(backend, stride)
 
@@ -312,6 +313,36 @@ def test_the_vec_env_is_put_back_though_the_replay_fails(backend: str, method: s
     model.learn(8, reset_num_timesteps=False)
 
 
+@pytest.mark.parametrize(("backend", "n_workers"), [("serial", 1), ("serial", 2), ("thread", 2)])
+@pytest.mark.parametrize("where", ["step", "call"])
+def test_no_answer_of_an_interrupted_call_is_taken_for_another_ones(backend: str, n_workers: int, where: str) -> None:
+    model = make_model(backend, vec_env_cls=SubprocVecEnv, vec_env_kwargs=dict(start_method="fork"))
+    model.n_workers = n_workers
+    env, remote = model.env, model.env.unwrapped.remotes[1]
+    state = State(model)
+
+    n_calls = itertools.count()
+
+    def recv() -> Any:
+        if next(n_calls) == 5:
+            raise Interrupt
+        return type(remote).recv(remote)
+
+    def ask(*_: Any) -> bool:
+        if where == "call":
+            env.get_attr("spec")
+        return True
+
+    remote.recv = recv
+    with pytest.raises(Interrupt):
+        model.learn(1000, callback=ask)
+    del remote.recv
+    assert not state.problems()
+    assert env.get_attr("render_mode") == ["rgb_array"] * 2 and env.reset().shape == (2, 4)
+    model.learn(8)
+    env.close()
+
+
 def test_the_gate_keeps_what_the_user_has_replaced() -> None:
     env = make_vec_env("CartPole-v1", 2)
     env.render = own = lambda: None  # type: ignore[method-assign]
@@ -356,10 +387,11 @@ def test_a_lock_is_free_whatever_line_is_interrupted(lock_class: type) -> None:
         with lock as waited:
             assert waited >= 0.0
 
+    lock: Lock = lock_class()
     with Tracer() as tracer:
-        hold(lock_class())
+        hold(lock)
     for line in tracer.counts:
-        lock: Lock = lock_class()
+        lock = lock_class()
         with pytest.raises(Interrupt), Tracer(line):
             hold(lock)
         lock.free()
