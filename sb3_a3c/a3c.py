@@ -23,6 +23,7 @@ from sb3_a3c.backends.torch_threads import survive_fork
 from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.cores import usable_cores
 from sb3_a3c.env_gate import Claim
+from sb3_a3c.env_slices import SynchronizedPipes
 from sb3_a3c.hyperparameters import PerWorker
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.run import run
@@ -256,6 +257,7 @@ class A3C(OnPolicyAlgorithm):
         stack = CleanupStack()
         with stack, stack:
             stack.enter(Claim(self.env))
+            stack.enter(SynchronizedPipes(self.env))
             total_timesteps, callback = self._setup_learn(
                 total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
             )

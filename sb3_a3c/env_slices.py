@@ -262,13 +262,13 @@ class SynchronizedPipes:
     :param venv: The VecEnv; if it is no SubprocVecEnv, nothing is done
     """
 
-    def __init__(self, venv: VecEnv) -> None:
+    def __init__(self, venv: VecEnv | None) -> None:
         self._venv = venv
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None and isinstance(self._venv.unwrapped, SubprocVecEnv):
+        if error is not None and self._venv is not None and isinstance(self._venv.unwrapped, SubprocVecEnv):
             with suppress(EOFError, OSError):  # its processes have ended, or do not answer
                 discard_answers(self._venv, _PATIENCE)
             self._venv.unwrapped.waiting = False

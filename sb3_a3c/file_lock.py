@@ -7,6 +7,7 @@ of each process uses it, for the system tells processes apart and not threads. A
 must not wait for it for ever sets :attr:`FileLock.while_waiting`, and may kill it there.
 """
 
+import io
 import os
 import struct
 import sys
@@ -45,13 +46,12 @@ class FileLock:
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
-        if descriptor is None:
-            with tempfile.TemporaryFile() as file:
-                descriptor = os.dup(file.fileno())
-        self._descriptor = descriptor
+        # A file object rather than a number, which an interrupt might lose.
+        file = tempfile.TemporaryFile(buffering=0) if descriptor is None else io.FileIO(descriptor, "r+")
+        weakref.finalize(self, file.close)  # as shared memory, it is there as long as somebody has it
+        self._descriptor = file.fileno()
         #: What this process does again and again while it waits; None: it waits until the lock is free.
         self.while_waiting: Callable[[], None] | None = None
-        weakref.finalize(self, os.close, descriptor)  # as shared memory, it is there as long as somebody has it
 
     def __enter__(self) -> float:
         try:

@@ -22,7 +22,6 @@ from sb3_a3c.env_closing import close_environments
 from sb3_a3c.env_gate import Gate
 from sb3_a3c.env_slices import (
     CannotSlice,
-    SynchronizedPipes,
     environments_in,
     merge_counters,
     read_state,
@@ -77,7 +76,6 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     with stack, stack:
         stack.callback(lambda: _close_replaced(venv, backend.workers))
         stack.callback(lambda: _take_back(model, backend.workers, parameters))
-        stack.enter(SynchronizedPipes(venv))
         if recording is not None and terms is not None:
             stack.callback(lambda: recording.end(terms, backend))
         stack.callback(partial(model.policy.set_training_mode, True))
