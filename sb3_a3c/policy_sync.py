@@ -38,6 +38,8 @@ class PolicySync:
         self._options = _options_of(policy.optimizer)
         self._buffers = list(policy.buffers())
         self._seen_buffers = [buffer.clone() for buffer in self._buffers]
+        #: False while values are copied. If that is interrupted, what differs is no change of a callback's.
+        self._in_sync = True
 
     def open(self) -> None:
         """Make the policy's parameters views. If that is interrupted, :meth:`close` undoes what was done."""
@@ -49,6 +51,8 @@ class PolicySync:
 
         :raises NonFiniteError: if a callback has set a parameter to NaN or infinity
         """
+        if not self._in_sync:
+            return
         self._check_options()
         bound = [param.data_ptr() for param in self._params] == self._pointers
         vector = self._vector if bound else self._parameters.layout.gather(self._policy)
@@ -56,6 +60,7 @@ class PolicySync:
         with_statistics = self._has_other_statistics()
         if with_statistics or not th.equal(vector, self._seen) or not all(map(th.equal, buffers, self._seen_buffers)):
             self._check_finite(vector)
+            self._in_sync = False
             self._parameters.write(self._policy, self._seen, self._seen_buffers, with_statistics)
             self._seen.copy_(vector)
             for seen, buffer in zip(self._seen_buffers, buffers, strict=True):
@@ -63,6 +68,7 @@ class PolicySync:
             if with_statistics:
                 self._states = [self._policy.optimizer.state.get(param) for param in self._params]
                 self._shown, self._seen_state = False, _copy_of(self._policy.optimizer.state)
+            self._in_sync = True
         if not bound:
             self._vector.copy_(vector)
         if not bound or any(map(_is_not, buffers, self._buffers)):
@@ -75,6 +81,7 @@ class PolicySync:
         :param learning_rate: The learning rate that the optimizer is to show, None: the one that it shows now
         """
         self.absorb()
+        self._in_sync = False
         optimizer = self._parameters.optimizer
         if isinstance(optimizer, FlatOptimizer):
             n_steps = self._parameters.read(self._vector, self._buffers, self._statistics)
@@ -86,6 +93,7 @@ class PolicySync:
         for copies, originals in ((self._seen_statistics, self._statistics), (self._seen_buffers, self._buffers)):
             for copy, original in zip(copies, originals, strict=True):
                 copy.copy_(original)
+        self._in_sync = True
         if learning_rate is not None:
             update_learning_rate(self._policy.optimizer, learning_rate)
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +29,7 @@ from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.env_gate import Gate
 from sb3_a3c.file_lock import FileLock
 from sb3_a3c.locks import Lock, ThreadLock
+from sb3_a3c.parameters import SharedParameters
 
 PACKAGE = str(Path(sb3_a3c.__file__).parent) + os.sep
 Line = tuple[str, int]
@@ -311,6 +313,35 @@ def test_the_vec_env_is_put_back_though_the_replay_fails(backend: str, method: s
     assert {problem.split(":")[0] for problem in state.problems()} <= ({"views"} if method == "close" else set())
     assert model._last_obs is not None and model._last_obs.shape == (2, 4)
     model.learn(8, reset_num_timesteps=False)
+
+
+@pytest.mark.parametrize("optimizer_class", [th.optim.RMSprop, th.optim.SGD])
+def test_updates_count_once_though_bringing_the_policy_up_to_date_is_interrupted(
+    optimizer_class: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kwargs: Any = dict(n_steps=4, seed=1, backend="serial", policy_kwargs=dict(optimizer_class=optimizer_class))
+    model = A3C("MlpPolicy", make_vec_env("CartPole-v1", 2, 1), **kwargs)
+    reads = itertools.count()
+
+    def interrupted(original: Callable) -> Callable:
+        def method(self: SharedParameters, *args: Any) -> Any:
+            result = original(self, *args)
+            if next(reads) == 3:
+                raise Interrupt
+            return result
+
+        return method
+
+    for name in ("read", "save"):
+        monkeypatch.setattr(SharedParameters, name, interrupted(getattr(SharedParameters, name)))
+    with pytest.raises(Interrupt):
+        model.learn(1000, log_interval=1)
+    monkeypatch.undo()
+    twin = A3C("MlpPolicy", make_vec_env("CartPole-v1", 2, 1), **kwargs)
+    twin.learn(model.num_timesteps)
+    assert twin.num_timesteps == model.num_timesteps
+    for param, other in zip(model.policy.parameters(), twin.policy.parameters(), strict=True):
+        assert th.equal(param, other)
 
 
 @pytest.mark.parametrize(("backend", "n_workers"), [("serial", 1), ("serial", 2), ("thread", 2)])

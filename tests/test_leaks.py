@@ -18,7 +18,7 @@ EXPECTED = [
     "Trouble",
     "Trouble",
     "SystemExit",
-    "ValueError",
+    "NonFiniteError",
     "NonFiniteError",
     "OSError",
     "end",
