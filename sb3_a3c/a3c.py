@@ -22,6 +22,8 @@ from sb3_a3c.backends import RolloutOrder, prepare_backend
 from sb3_a3c.backends.torch_threads import survive_fork
 from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.cores import usable_cores
+from sb3_a3c.engines import choose_engine
+from sb3_a3c.engines.compilation import compile_kernels, needed
 from sb3_a3c.env_gate import Claim
 from sb3_a3c.env_slices import SynchronizedPipes
 from sb3_a3c.hyperparameters import PerWorker
@@ -257,6 +259,7 @@ class A3C(OnPolicyAlgorithm):
         stack = CleanupStack()
         with stack, stack:
             stack.enter(Claim(self.env))
+            self._compile_kernels()  # before the clock starts that fps is computed from
             stack.enter(SynchronizedPipes(self.env))
             total_timesteps, callback = self._setup_learn(
                 total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
@@ -267,6 +270,11 @@ class A3C(OnPolicyAlgorithm):
                 run(self, callback, log_interval)
             callback.on_training_end()
         return self
+
+    def _compile_kernels(self) -> None:
+        assert self.env is not None
+        engine = choose_engine(self.engine, self.policy, self.rollout_buffer_class).name
+        compile_kernels(needed(engine, self.policy, self.use_locking, self.env))
 
 
 def _make_envs(env_id: str, n_envs: int, verbose: int) -> DummyVecEnv:

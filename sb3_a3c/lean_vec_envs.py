@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
-from sb3_a3c.normalization import JournaledMeanStd
+from sb3_a3c.normalization import JournaledMeanStd, contiguous
 from sb3_a3c.normalization_kernels import normalize, step_obs, step_rewards
 
 _ZERO = np.zeros(1)
@@ -87,11 +87,11 @@ class LeanVecNormalize(VecNormalize):
         rows = normalized.reshape(len(obs), -1)
         batch_moments, moments = np.empty((2, rows.shape[1]), obs.dtype), np.empty((2, rows.shape[1]))
         step_obs(
-            obs.reshape(rows.shape),
+            contiguous(obs, obs.dtype).reshape(rows.shape),
             rms.mean.reshape(-1),
             rms.var.reshape(-1),
             float(rms.count),
-            self.epsilon,
+            float(self.epsilon),
             float(self.clip_obs),
             rows,
             batch_moments,
@@ -109,14 +109,14 @@ class LeanVecNormalize(VecNormalize):
         returns, normalized = np.empty(len(rewards)), np.empty(len(rewards), np.float32)
         batch_moments, moments = np.empty((2, 2, 1))
         step_rewards(
-            rewards,
-            dones,
+            contiguous(rewards),
+            contiguous(dones, bool),
             self.returns,
             float(self.gamma),
             rms.mean.reshape(-1),
             rms.var.reshape(-1),
             float(rms.count),
-            self.epsilon,
+            float(self.epsilon),
             float(self.clip_reward),
             returns,
             normalized,
@@ -134,15 +134,17 @@ class LeanVecNormalize(VecNormalize):
         if not self.norm_obs:
             return obs.copy()
         mean, var = self.obs_rms.mean, self.obs_rms.var
-        rows = obs.reshape(-1, mean.size)
-        return normalize(rows, mean.reshape(-1), var.reshape(-1), self.epsilon, float(self.clip_obs)).reshape(obs.shape)
+        rows = contiguous(obs).reshape(-1, mean.size)
+        return normalize(rows, mean.reshape(-1), var.reshape(-1), float(self.epsilon), float(self.clip_obs)).reshape(obs.shape)
 
     def normalize_reward(self, reward: np.ndarray) -> np.ndarray:
         """As ``VecNormalize.normalize_reward``."""
         if not self.norm_reward:
             return reward.astype(np.float32)
         var = self.ret_rms.var.reshape(-1)
-        return normalize(reward.reshape(-1, 1), _ZERO, var, self.epsilon, float(self.clip_reward)).reshape(-1)
+        return normalize(contiguous(reward).reshape(-1, 1), _ZERO, var, float(self.epsilon), float(self.clip_reward)).reshape(
+            -1
+        )
 
 
 def lean_class(venv: VecEnv) -> type[VecEnv]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import torch as th
+from numpy.typing import DTypeLike
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
@@ -36,12 +37,12 @@ class JournaledMeanStd(RunningMeanStd):
         if not self.compiles(arr):
             super().update(arr)
             return
-        batch_mean, batch_var = batch_moments(arr.reshape(len(arr), -1))
+        batch_mean, batch_var = batch_moments(contiguous(arr, arr.dtype).reshape(len(arr), -1))
         self._count(batch_mean, batch_var, len(arr))
 
     def update_from_moments(self, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> None:
         """Count a batch, and note it."""
-        self._count(np.reshape(batch_mean, -1), np.reshape(batch_var, -1), batch_count)
+        self._count(_as_vector(batch_mean), _as_vector(batch_var), batch_count)
 
     @staticmethod
     def compiles(arr: np.ndarray) -> bool:
@@ -209,8 +210,22 @@ def _counted(moments: Moments, batch_mean: np.ndarray, batch_var: np.ndarray, ba
     """What ``RunningMeanStd.update_from_moments`` makes of moments, compiled."""
     mean, var, n_samples = moments
     shape = mean.shape
-    mean, var = count_moments(batch_mean, batch_var, batch_count, mean.reshape(-1), var.reshape(-1), float(n_samples))
+    mean, var = count_moments(batch_mean, batch_var, float(batch_count), mean.reshape(-1), var.reshape(-1), float(n_samples))
     return Moments(mean.reshape(shape), var.reshape(shape), n_samples + batch_count)
+
+
+def contiguous(array: np.ndarray, dtype: DTypeLike = np.float64) -> np.ndarray:
+    """
+    :param array: An array
+    :param dtype: The type that it becomes. Kernels are compiled for few types, so that none is compiled while a worker runs
+    :return: The same numbers, contiguous and writable
+    """
+    return array if array.dtype == dtype and array.flags.carray else np.require(array, dtype, ["C", "A", "W"])
+
+
+def _as_vector(moments: np.ndarray) -> np.ndarray:
+    vector = np.reshape(moments, -1)
+    return contiguous(vector, vector.dtype if vector.dtype in _FLOATS else np.float64)
 
 
 def running_statistics(venv: VecEnv) -> list[RunningMeanStd]:

@@ -13,7 +13,7 @@ from numba import njit
 #: As many environments' numbers, or more, NumPy adds up in blocks.
 MANY = 128
 
-_OPTIONS: dict[str, Any] = dict(cache=True, nogil=False, error_model="numpy", fastmath=False)
+_OPTIONS: dict[str, Any] = dict(nogil=False, error_model="numpy", fastmath=False, no_cfunc_wrapper=True)
 _INNER: dict[str, Any] = dict(no_cpython_wrapper=True, **_OPTIONS)
 _kernel: Any = njit(**_OPTIONS)
 _inner: Any = njit(**_INNER)
@@ -35,7 +35,7 @@ def step_obs(batch, mean, var, count, epsilon, clip, normalized, batch_moments, 
     :param moments: The new running mean and variance, of shape ``(2, size)``, written
     """
     _moments(batch, batch_moments[0], batch_moments[1])
-    _count(batch_moments[0], batch_moments[1], batch.shape[0], mean, var, count, moments[0], moments[1])
+    _count(batch_moments[0], batch_moments[1], float(batch.shape[0]), mean, var, count, moments[0], moments[1])
     _normalize(batch, moments[0], moments[1], epsilon, clip, normalized)
 
 
@@ -63,7 +63,7 @@ def step_rewards(
     for env in range(returns.size):
         new_returns[env] = returns[env] * gamma + rewards[env]
     _moments(new_returns.reshape(-1, 1), batch_moments[0], batch_moments[1])
-    _count(batch_moments[0], batch_moments[1], returns.size, mean, var, count, moments[0], moments[1])
+    _count(batch_moments[0], batch_moments[1], float(returns.size), mean, var, count, moments[0], moments[1])
     _normalize(rewards.reshape(-1, 1), np.zeros(1), moments[1], epsilon, clip, normalized.reshape(-1, 1))
     for env in range(returns.size):
         if dones[env]:
@@ -140,25 +140,41 @@ def _moments(batch, mean, var):
     n_envs, size = batch.shape
     n = mean.dtype.type(n_envs)
     for j in range(size):
-        mean[j] = _sum(batch[:, j], size == 1) / n
-        deviations = batch[:, j] - mean[j]
-        var[j] = _sum(deviations * deviations, size == 1) / n
+        mean[j] = _sum(batch, j, mean[j], False) / n
+        var[j] = _sum(batch, j, mean[j], True) / n
 
 
 @_inner
-def _sum(numbers, unrolled):
-    """As NumPy adds up: one after another; a single column in eight sums, whose sum is taken pairwise."""
+def _sum(batch, j, mean, squares):
+    """Add up a column, or the squares of its deviations from the mean, as NumPy does: one number after another; an only
+    column in eight sums, whose sum is taken pairwise."""
+    n_envs, size = batch.shape
     start = 0
-    total = numbers.dtype.type(0)
-    if unrolled and numbers.size >= 8:
-        sums = numbers[:8].copy()
-        start = numbers.size - numbers.size % 8
-        for i in range(8, start):
-            sums[i % 8] += numbers[i]
-        total = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))
-    for i in range(start, numbers.size):
-        total += numbers[i]
+    total = batch.dtype.type(0)
+    if size == 1 and n_envs >= 8:
+        start = n_envs - n_envs % 8
+        s0, s1 = _every_eighth(batch, 0, start, mean, squares), _every_eighth(batch, 1, start, mean, squares)
+        s2, s3 = _every_eighth(batch, 2, start, mean, squares), _every_eighth(batch, 3, start, mean, squares)
+        s4, s5 = _every_eighth(batch, 4, start, mean, squares), _every_eighth(batch, 5, start, mean, squares)
+        s6, s7 = _every_eighth(batch, 6, start, mean, squares), _every_eighth(batch, 7, start, mean, squares)
+        total = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+    for env in range(start, n_envs):
+        total += _term(batch[env, j], mean, squares)
     return total
+
+
+@_inner
+def _every_eighth(batch, first, end, mean, squares):
+    total = _term(batch[first, 0], mean, squares)
+    for env in range(first + 8, end, 8):
+        total += _term(batch[env, 0], mean, squares)
+    return total
+
+
+@_inner
+def _term(number, mean, square):
+    deviation = number - mean
+    return deviation * deviation if square else number
 
 
 @_inner

@@ -246,7 +246,8 @@ class RMSprop(FlatOptimizer):
         n_steps: int,
     ) -> None:
         params, square_avg = arrays
-        self.kernel(params, grad, square_avg, learning_rate, self.options["alpha"], self.options["eps"], *new_arrays)
+        alpha, eps = float(self.options["alpha"]), float(self.options["eps"])
+        self.kernel(params, grad, square_avg, learning_rate, alpha, eps, *new_arrays)
 
 
 class RMSpropTensorFlow(RMSprop):
@@ -296,7 +297,7 @@ class Adam(FlatOptimizer):
         n_steps: int,
     ) -> None:
         params, exp_avg, exp_avg_sq = arrays
-        (beta1, beta2), eps = self.options["betas"], self.options["eps"]
+        (beta1, beta2), eps = map(float, self.options["betas"]), float(self.options["eps"])
         kernels.adam_step(params, grad, exp_avg, exp_avg_sq, learning_rate, beta1, beta2, eps, n_steps, *new_arrays)
 
 

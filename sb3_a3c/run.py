@@ -17,7 +17,6 @@ from sb3_a3c.backends import BACKENDS, Backend, MaxLead, SeenWorker, make_backen
 from sb3_a3c.backends.scheduled import ScheduledBackend
 from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.engines import choose_engine
-from sb3_a3c.engines.compilation import compile_kernels, is_compiled
 from sb3_a3c.env_closing import close_environments
 from sb3_a3c.env_gate import Gate
 from sb3_a3c.env_slices import (
@@ -59,10 +58,6 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     attention = attention_of(callback, model)
     slices, envs = _divide(venv, resolve_n_workers(model, venv.num_envs))
     engine, why = choose_engine(model.engine, model.policy, model.rollout_buffer_class)
-    if engine == "fused":
-        if not is_compiled():
-            model.logger.info("Compiling the fused engine: this takes some seconds, once on this machine")
-        compile_kernels()
     recording = model._scheduling if isinstance(model._scheduling, Recording) else None
     recorder = None if recording is None else recording.begin(len(slices), min(model.max_lead, n_rollouts * len(slices)))
     elsewhere = len(slices) > 1 and BACKENDS[model.backend].elsewhere and not isinstance(model._scheduling, Replaying)
@@ -71,7 +66,8 @@ def run(model: "A3C", callback: BaseCallback, log_interval: int | None) -> None:
     terms = None if model._scheduling is None else terms_of(model, len(specs), n_rollouts, engine, specs[0].seed)
     backend = _make_backend(model, specs, parameters, n_rollouts, terms)
     replay = Replay(model, callback, attention, parameters, log_interval)
-    model.logger.info(f"Learning with {len(specs)} worker(s), backend {model.backend}, engine {engine} ({why})")
+    if model.verbose >= 1:  # a caller may have given the model a logger that prints
+        model.logger.info(f"Learning with {len(specs)} worker(s), backend {model.backend}, engine {engine} ({why})")
     stack = CleanupStack()
     with stack, stack:
         stack.callback(lambda: _close_replaced(venv, backend.workers))

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.attention import Attention
 from sb3_a3c.engines import make_engine, make_turn
+from sb3_a3c.engines.kernel_cache import use_cache
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.normalization import JournaledMeanStd
 from sb3_a3c.parameters import SharedParameters
@@ -51,6 +52,7 @@ class WorkerSpec:
         :param turn: What the engines in this process hold while they compute
         :return: The worker
         """
+        use_cache()
         return Worker(
             index=self.index,
             env_indices=self.env_indices,

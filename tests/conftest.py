@@ -15,6 +15,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 multiprocessing.set_forkserver_preload(["sb3_a3c.backends.preloaded"])
 
 
+@pytest.fixture(autouse=True, scope="session")
+def kernels_are_compiled() -> None:
+    """No test waits for a compiler."""
+    from sb3_a3c.engines.compilation import compile_kernels  # here, for torch reads the variables when it is imported
+    from sb3_a3c.engines.kernel_examples import EXAMPLES
+
+    compile_kernels(list(EXAMPLES))
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_running() -> Iterator[None]:
     yield

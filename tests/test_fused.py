@@ -1,9 +1,6 @@
 """The fused engine is the torch engine to float32 rounding, draws what it should, and is taken where it fits."""
 
 import multiprocessing
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -11,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from math import erf, sqrt
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -29,13 +25,14 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from torch import nn
 
 from sb3_a3c import A3C, normalization_kernels
 from sb3_a3c.engines import choose_engine, kernels
-from sb3_a3c.engines.compilation import compile_kernels, is_compiled
+from sb3_a3c.engines.compilation import compile_kernels
 from sb3_a3c.engines.fused import FusedEngine
+from sb3_a3c.engines.kernel_examples import EXAMPLES
 from sb3_a3c.engines.network import why_not_fused
 from sb3_a3c.engines.protocol import Action
 from sb3_a3c.engines.reference import ReferenceEngine
@@ -709,11 +706,15 @@ def test_optimizer_steps_are_torchs(case: tuple, in_place: bool) -> None:
 
 
 def test_kernels_are_compiled_once() -> None:
-    """Whatever the network, the spaces and the number of environments; before a run, in a process where nothing else ran."""
+    """
+    Whatever the network, the spaces, the environments and their types of numbers; before a run, in a process where nothing
+    else ran: workers never compile.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
         prepared, used = fresh.submit(compilations).result()
     assert prepared == used
-    twice = {"count_journal", "rmsprop_step", "rmsprop_tf_step", "adam_step"}  # of two precisions; in place and elsewhere
+    twice = {"rmsprop_step", "rmsprop_tf_step", "adam_step"}  # in place and elsewhere
+    twice |= {"step_obs", "batch_moments", "count_moments", "count_journal"}  # of two precisions
     assert used == {name: 2 if name in twice else 1 for name in used}
     assert {"act", "predict_values", "gradient", "step_obs", "step_rewards"} <= used.keys()
 
@@ -722,8 +723,7 @@ def compilations() -> tuple[dict[str, int], dict[str, int]]:
     """
     :return: How often each kernel has been compiled before a run, and after runs of many kinds
     """
-    compile_kernels()
-    assert is_compiled()
+    compile_kernels(list(EXAMPLES))
     prepared = n_signatures()
     for obs_space, action_space in product(OBS_SPACES.values(), ACTION_SPACES.values()):
         policy = make_policy(obs_space, action_space, net_arch=[3])
@@ -731,8 +731,25 @@ def compilations() -> tuple[dict[str, int], dict[str, int]]:
         engine.act(buffer.observations[0].reshape(2, *obs_space.shape), 0)
         buffer.observations.flags.writeable = False  # a callback's doing, say
         engine.gradient(buffer, th.empty_like(engine.vector))
-    A3C("MlpPolicy", VecNormalize(make_vec_env("Pendulum-v1", 2)), n_workers=1).learn(10)
+    for venv in (make_vec_env("Pendulum-v1", 2), DummyVecEnv([FloatEnv]), SubprocVecEnv([FloatEnv])):
+        whole_numbers: dict[str, Any] = dict(optimizer_class=th.optim.RMSprop, optimizer_kwargs=dict(alpha=0, eps=1))
+        model = A3C("MlpPolicy", VecNormalize(venv), n_workers=1, learning_rate=1, policy_kwargs=whole_numbers)
+        model.learn(10)
+        venv.close()
     return prepared, n_signatures()
+
+
+class FloatEnv(gym.Env):
+    """Observations and rewards in another precision than most, and observations that lie in memory in another way."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float64)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        return np.zeros(4)[::2], {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return np.ones(4)[::2], np.float64(1), bool(self.np_random.random() < 0.5), False, {}
 
 
 def n_signatures() -> dict[str, int]:
@@ -772,14 +789,3 @@ def test_a_serial_run_repeats_to_the_last_bit(n_workers: int) -> None:
         model = A3C("MlpPolicy", env, n_workers=n_workers, engine="fused", backend="serial", seed=4).learn(600)
         ends.append(th.cat([param.detach().flatten() for param in model.policy.parameters()]))
     assert th.equal(*ends)
-
-
-def test_a_first_run_says_that_it_compiles(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text('from sb3_a3c import A3C\nA3C("MlpPolicy", "Pendulum-v1", n_workers=1, verbose=1).learn(5)\n')
-    says = []
-    for _ in range(2):
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-        run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
-        says.append("Compiling the fused engine" in run.stdout)
-    assert says == [True, False]

@@ -41,6 +41,7 @@ ROWS = [
         "backends.thread_group",
         "backends.torch_threads",
     ],
+    ["backends.installation"],
     ["worker_spec"],
     ["worker", "schedule"],
     ["recorder", "rollout", "terms"],
@@ -48,6 +49,8 @@ ROWS = [
     ["engines"],
     ["engines.fused", "engines.reference"],
     ["engines.compilation", "engines.network"],
+    ["engines.compile_apart"],
+    ["engines.kernel_cache", "engines.kernel_examples"],
     ["engines.protocol", "engines.turns", "parameters", "parcel"],
     ["hyperparameters"],
     ["env_attributes"],
@@ -56,7 +59,7 @@ ROWS = [
     ["cleanup", "locks"],
     ["normalization"],
     ["engines.kernels", "normalization_kernels", "layout", "memory", "policies", "cores", "attention", "policy_copies"],
-    ["atomic_write", "bounded_policy", "env_closing", "extras", "policy_hooks", "space_warnings"],
+    ["atomic_write", "bounded_policy", "env_closing", "extras", "policy_hooks", "same_path", "space_warnings"],
 ]
 
 
@@ -91,7 +94,7 @@ def test_imports_point_down() -> None:
 
 def test_heavy_libraries_are_imported_where_they_are_at_home() -> None:
     homes = {
-        "numba": {"engines.kernels", "normalization_kernels", "optimizers"},
+        "numba": {"engines.kernels", "engines.kernel_cache", "normalization_kernels", "optimizers"},
         "matplotlib": {"callbacks", "comparison.figure"},
         "scipy": {"comparison.estimates"},
         "tqdm": {"comparison.progress"},

@@ -13,6 +13,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from sb3_a3c.backends.installation import importing_the_same
+
 try:
     from multiprocessing import forkserver
 except ImportError:  # Windows has none
@@ -41,11 +43,12 @@ def ensure_running() -> None:
 
     :raises OSError: if there can be no further process now
     """
-    try:
-        forkserver.ensure_running()
-    except ChildProcessError:
-        _forget()
-        forkserver.ensure_running()
+    with importing_the_same():
+        try:
+            forkserver.ensure_running()
+        except ChildProcessError:
+            _forget()
+            forkserver.ensure_running()
 
 
 def recover() -> None:

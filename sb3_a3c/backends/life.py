@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from sb3_a3c.backends.installation import Installation
 from sb3_a3c.backends.lifeline import watch
 from sb3_a3c.backends.worker_process import live
 from sb3_a3c.parcel import Parcel
@@ -46,7 +47,7 @@ class Life:
         self._has_server = context.get_start_method() == "forkserver"
         forks = context.get_start_method() == "fork"
         not_ours = [end for life in (*others, self) for end in (life.connection, life._lifeline)] if forks else []
-        arguments = theirs, their_lifeline, os.getpid(), parcel, number, not_ours
+        arguments = theirs, their_lifeline, os.getpid(), parcel, number, not_ours, Installation.here()
         self._process = context.Process(target=live, args=arguments, name=name, daemon=True)
         try:
             self._process.start()

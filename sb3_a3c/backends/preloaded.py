@@ -3,7 +3,8 @@
 import stable_baselines3  # noqa: F401
 
 import sb3_a3c.backends.worker_process  # noqa: F401
-from sb3_a3c.engines.compilation import compile_kernels, is_compiled
+from sb3_a3c.backends.installation import set_back
+from sb3_a3c.engines.compilation import load_kernels
 
-if is_compiled():
-    compile_kernels()
+set_back()
+load_kernels()

@@ -31,6 +31,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 from sb3_a3c.backends.channel import Channel
 from sb3_a3c.backends.failures import Failure
+from sb3_a3c.backends.installation import Installation
 from sb3_a3c.backends.lifeline import tie, watch
 from sb3_a3c.backends.messages import (
     Answer,
@@ -96,6 +97,7 @@ def live(
     parcel: Parcel,
     number: int,
     not_ours: Sequence[Connection | socket.socket],
+    installation: Installation,
 ) -> None:
     """
     What the process does.
@@ -107,6 +109,7 @@ def live(
     :param number: Which life of its worker this is, from 0
     :param not_ours: Connections that a fork has copied from the main process. Were they left open, nobody would notice
         that the main process is gone
+    :param installation: The main process's
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in not_ours:
@@ -118,6 +121,7 @@ def live(
     channel = Channel(connection)
     assignment: Assignment | None = None
     try:
+        installation.adopt()
         assignment = _unpack(parcel)
         resident = _Resident(channel, main_end, assignment, parcel.handles, number)
     except BaseException as error:

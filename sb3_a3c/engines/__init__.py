@@ -10,6 +10,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_a3c.engines.fused import FusedEngine
+from sb3_a3c.engines.kernel_cache import KERNELS
 from sb3_a3c.engines.network import why_not_fused
 from sb3_a3c.engines.protocol import Action, Engine, Losses, overrides_get, stack
 from sb3_a3c.engines.reference import ReferenceEngine
@@ -44,6 +45,8 @@ def choose_engine(name: str, policy: ActorCriticPolicy, rollout_buffer_class: ty
     if misfit is None and name != "torch" and rollout_buffer_class is not None and overrides_get(rollout_buffer_class):
         misfit = f"{rollout_buffer_class.__name__} has its own get()"
     n_parameters = sum(param.numel() for param in policy.parameters())
+    if name == "auto" and misfit is None and not KERNELS:
+        misfit = "NUMBA_DISABLE_JIT is set, and without compilation torch is faster"
     if name == "auto" and misfit is None and n_parameters >= LARGE:
         misfit = f"with {n_parameters:,} parameters torch is as fast, and lets other workers compute meanwhile"
     if name == "auto":

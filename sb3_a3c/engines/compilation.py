@@ -1,65 +1,120 @@
-"""Compiles the kernels before a run, or loads what was compiled: by computing with one number of each."""
+"""Compiles the kernels that a run needs, before it begins, or loads them if they were compiled before."""
 
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
-import sb3_a3c.engines.kernels as kernels
-import sb3_a3c.normalization_kernels as normalization_kernels
+from sb3_a3c.cores import usable_cores
+from sb3_a3c.engines.kernel_cache import is_kept, use_cache, use_temporary_cache
+from sb3_a3c.engines.kernel_examples import EXAMPLES
+from sb3_a3c.same_path import same_path
+
+_OPTIMIZERS: dict[type[th.optim.Optimizer], str] = {
+    th.optim.RMSprop: "rmsprop_step",
+    RMSpropTFLike: "rmsprop_tf_step",
+    th.optim.Adam: "adam_step",
+}
+#: Seconds to wait for another process, after this one has compiled its part. Chosen arbitrarily: longer than it takes.
+_PATIENCE = 120.0
+#: What this process has compiled or loaded.
+_ready: set[str] = set()
 
 
-def is_compiled() -> bool:
+def needed(engine: str, policy: ActorCriticPolicy, use_locking: bool, venv: VecEnv) -> list[str]:
     """
-    :return: Whether compiled kernels are in numba's cache; if not, to compile them takes some seconds
+    :param engine: The name of the engine that computes the policy
+    :param policy: The policy, with its optimizer
+    :param use_locking: Whether updates are atomic; if not, the optimizer steps in place
+    :param venv: The environments
+    :return: The keys of ``EXAMPLES`` that a run calls
     """
-    folder = Path(kernels.gradient.stats.cache_path)
-    return any(folder.glob("kernels.gradient-*.nbi"))
+    names = []
+    if engine == "fused":
+        names = ["gradient", "act", "predict_values", "returns", "copy"]
+        if policy.use_sde:
+            names.append("draw_noise")
+        if type(policy.optimizer) in _OPTIMIZERS:
+            names.append(_OPTIMIZERS[type(policy.optimizer)] + ("" if use_locking else ", in place"))
+    if unwrap_vec_wrapper(venv, VecNormalize) is not None:
+        parts = venv.observation_space
+        dtypes = {space.dtype for space in (parts.spaces.values() if isinstance(parts, spaces.Dict) else [parts])}
+        names.append("normalize rewards")
+        names += [f"normalize {dtype.name}" for dtype in (np.dtype(np.float32), np.dtype(np.float64)) if dtype in dtypes]
+    return names
 
 
-def compile_kernels() -> None:
-    """Let every kernel be ready to run: those of the fused engine, and those of VecNormalize."""
-    vector, network = np.ones(2, np.float32), _smallest_network()
-    limits = np.array([0, -1, 1], np.float32)
-    rng, noise, workspace = np.ones(4, np.uint64), np.zeros(2, np.float32), np.zeros(8, np.float32)
-    kernels.draw_noise(network, vector, rng, noise)
-    obs = np.zeros((1, 1), np.float32)
-    observations, actions, clipped_actions = np.zeros((3, 1, 1, 1), np.float32)
-    values, log_probs, rewards, episode_starts, advantages, returns = np.zeros((6, 1, 1), np.float32)
-    rows = observations, actions, clipped_actions, values, log_probs
-    kernels.act(network, limits, vector, rng, noise, obs, 0, *rows, workspace)
-    kernels.predict_values(network, limits, vector, obs, values[0], workspace)
-    dones = np.zeros(1, np.float32)
-    kernels.returns(rewards, episode_starts, values, values, dones, 1.0, 1.0, advantages, returns)
-    gradient = np.zeros(2, np.float32)
-    kernels.gradient(
-        network, limits, vector, observations, actions, advantages, returns, workspace, gradient, 0.0, 0.5, 0.5, False
-    )
-    statistics, stepped = np.ones((2, 2), np.float32), np.ones((3, 2), np.float32)
-    for elsewhere in (0, 1):  # in place, as Hogwild steps, and elsewhere
-        kernels.rmsprop_step(vector, gradient, statistics[0], 0.0, 0.99, 1e-5, *stepped[: 2 * elsewhere])
-        kernels.rmsprop_tf_step(vector, gradient, statistics[0], 0.0, 0.99, 1e-5, *stepped[: 2 * elsewhere])
-        kernels.adam_step(vector, gradient, *statistics, 0.0, 0.9, 0.999, 1e-5, 1, *stepped[: 3 * elsewhere])
-    kernels.copy(vector, gradient)
-    _compile_normalization(obs, rewards[0])
+def compile_kernels(names: Sequence[str]) -> None:
+    """
+    Let kernels be ready to run. What is not in the cache is compiled, in two processes if there are two cores. A line is
+    logged then, whatever a model's verbosity, for it takes some seconds; it is no warning, so that nothing turns it into
+    an error.
+
+    :param names: Keys of ``EXAMPLES``
+    """
+    names = [name for name in names if name not in _ready]
+    if not names:
+        return
+    is_shared = use_cache() or use_temporary_cache()
+    missing = [name for name in names if not _is_compiled(name)]
+    if missing:
+        seconds = sum(EXAMPLES[name].seconds for name in missing)
+        logging.getLogger("sb3_a3c").warning("Compiling kernels, once per installation (about %.0f s) ...", seconds)
+    ours, theirs = _halves(missing)
+    with _compiling_apart(theirs if is_shared and usable_cores() > 1 else []):
+        for name in ours:
+            EXAMPLES[name].call()
+    for name in names:  # loads the others' from the cache
+        EXAMPLES[name].call()
+    _ready.update(names)
 
 
-def _compile_normalization(obs: np.ndarray, rewards: np.ndarray) -> None:
-    mean, var, count = np.zeros(1), np.ones(1), 1.0
-    of_obs, of_returns, moments = np.zeros((2, 1), np.float32), np.zeros((2, 1)), np.zeros((2, 1))
-    normalization_kernels.step_obs(obs, mean, var, count, 1e-8, 10.0, np.zeros((1, 1), np.float32), of_obs, moments)
-    dones, returns = np.zeros(1, bool), np.zeros(1)
-    normalization_kernels.step_rewards(
-        rewards, dones, returns, 1.0, mean, var, count, 1e-8, 10.0, mean.copy(), rewards.copy(), of_returns, moments
-    )
-    normalization_kernels.normalize(obs, mean, var, 1e-8, 10.0)
-    for batches in (of_obs, of_returns):
-        normalization_kernels.count_journal(batches[:1], batches[1:], np.ones(1), mean, var, count)
+def load_kernels() -> None:
+    """Load the most common kernels, if the cache has them."""
+    if use_cache():
+        for name, example in EXAMPLES.items():
+            if _is_compiled(name) and not name.endswith(("in place", "float64")):
+                example.call()
+                _ready.add(name)
 
 
-def _smallest_network() -> np.ndarray:
-    """An observation and an action of one number, and a layer with a weight and a bias for the actor and for the critic."""
-    table = np.zeros(kernels.N_FIELDS + 1 + kernels.LAYER_FIELDS, np.int64)
-    table[[kernels.N_OBS, kernels.N_FEATURES, kernels.N_ACTIONS, kernels.WIDEST, kernels.STD_COLUMNS]] = 1
-    table[[kernels.ACTOR, kernels.CRITIC]] = kernels.N_FIELDS
-    table[kernels.N_FIELDS :] = 1, 1, 1, 0, 1
-    return table
+def _is_compiled(name: str) -> bool:
+    return all(map(is_kept, EXAMPLES[name].names))
+
+
+def _halves(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Two parts that take about as long."""
+    halves: tuple[list[str], list[str]] = [], []
+    for name in sorted(names, key=lambda name: -EXAMPLES[name].seconds):
+        min(halves, key=lambda half: sum(EXAMPLES[name].seconds for name in half)).append(name)
+    return halves
+
+
+@contextmanager
+def _compiling_apart(names: Sequence[str]) -> Iterator[None]:
+    """Compile in another process meanwhile. If there can be none, the caller finds nothing in the cache."""
+    process = None
+    if names and sys.executable and not getattr(sys, "frozen", False):  # the executable of a frozen program is no Python
+        command = [sys.executable, str(Path(__file__).with_name("compile_apart.py")), *names]
+        quiet = subprocess.DEVNULL
+        with suppress(OSError):
+            process = subprocess.Popen(command, env=os.environ | same_path(), stdin=quiet, stdout=quiet, stderr=quiet)
+    try:
+        yield
+        if process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_PATIENCE)
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()

@@ -6,6 +6,12 @@ numba's cache would not notice that a function which another file calls has chan
 longer than most of them. Vectors that go in and out are float32 and C-contiguous; the engine sees to their shapes, for
 nothing is checked here.
 
+Nothing is compiled, and no cache is touched, when this file is imported (see :mod:`~sb3_a3c.engines.kernel_cache`). A user
+waits for the first compilation, so it is kept short. Each inner function is compiled to machine code by itself and once
+more within each of its callers, so those with few callers are merged into them before that (``_merged``), and both
+networks go through one call in a loop. An assignment of one array to another compiles error messages, which takes
+seconds; loops do not.
+
 The flags of ``_FAST`` let sums be reordered, so that they are vectorized. NaN and infinity stay what they are, since a
 gradient that is not finite must be noticed.
 """
@@ -17,11 +23,13 @@ import numpy as np
 from numba import njit
 
 # All options are given each time: one that is not would be taken over from whichever function happens to call first.
-_OPTIONS: dict[str, Any] = dict(cache=True, nogil=False, error_model="numpy")
+_OPTIONS: dict[str, Any] = dict(nogil=False, error_model="numpy", no_cfunc_wrapper=True)
 _INNER: dict[str, Any] = dict(no_cpython_wrapper=True, **_OPTIONS)
 _FAST = {"reassoc", "contract", "arcp", "afn", "nsz"}
 _kernel: Any = njit(fastmath=_FAST, **_OPTIONS)
 _inner: Any = njit(fastmath=_FAST, **_INNER)
+#: With few callers, whose flags it takes over.
+_merged: Any = njit(fastmath=_FAST, inline="always", **_INNER)
 #: Where the order of operations matters, but not whether a product is rounded before it is added.
 _contracted: Any = njit(fastmath={"contract"}, **_INNER)
 #: Where the last bit matters.
@@ -92,12 +100,17 @@ def act(network, limits, vector, rng, noise, obs, step, observations, actions, c
         actor's outputs are not finite
     """
     n_envs = obs.shape[0]
-    observations[step] = obs
-    x, room, trouble = _features(network, obs.ravel(), n_envs, workspace)
-    value = _forward(network, network[CRITIC], vector, limits[0], x, workspace[room:], n_envs)
     for env in range(n_envs):
-        values[step, env] = value[env]
-    head = _forward(network, network[ACTOR], vector, limits[0], x, workspace[room:], n_envs)
+        for i in range(obs.shape[1]):
+            observations[step, env, i] = obs[env, i]
+    x, room, trouble = _features(network, obs.reshape(obs.size), n_envs, workspace)
+    head = workspace
+    for is_actor in (False, True):
+        net = network[ACTOR] if is_actor else network[CRITIC]
+        head = _forward(network, net, vector, limits[0], x, workspace[room:], n_envs)
+        if not is_actor:
+            for env in range(n_envs):
+                values[step, env] = head[env]
     n_outputs = head.size // n_envs
     latent = _latent(network, x, workspace[room:], n_envs)
     n_latent = latent.size // n_envs
@@ -146,7 +159,7 @@ def predict_values(network, limits, vector, observations, values, workspace):
     :return: The first row whose observation is outside of its space, or -1
     """
     n_rows = observations.shape[0]
-    x, room, stray = _features(network, observations.ravel(), n_rows, workspace)
+    x, room, stray = _features(network, observations.reshape(observations.size), n_rows, workspace)
     value = _forward(network, network[CRITIC], vector, limits[0], x, workspace[room:], n_rows)
     for row in range(n_rows):
         values[row] = value[row]
@@ -221,52 +234,50 @@ def gradient(
     n_rows = observations.shape[0] * observations.shape[1]
     widest = n_rows * network[WIDEST]
     delta, spare, hidden = workspace[:widest], workspace[widest : 2 * widest], workspace[2 * widest :]
-    x, room, _ = _features(network, observations.ravel(), n_rows, hidden)
+    x, room, _ = _features(network, observations.reshape(observations.size), n_rows, hidden)
     hidden = hidden[room:]
-    advantage, target = advantages.ravel(), returns.ravel()
+    advantage, target = advantages.reshape(n_rows), returns.reshape(n_rows)
     out[:] = _ZERO
     share = np.float32(1.0 / n_rows)
 
     mean, scale = _ZERO, _ONE
     if normalize_advantage:
         mean, scale = _moments(advantage)
-    head = _forward(network, network[ACTOR], vector, limits[0], x, hidden, n_rows)
-    n_outputs = head.size // n_rows
-    taken = actions.ravel()
-    n_actions = network[N_ACTIONS]
+    taken = actions.reshape(actions.size)
+    n_actions, n_latent = network[N_ACTIONS], _n_latent(network)
     entropy_weight = np.float32(-ent_coef) * share
+    value_weight = np.float32(vf_coef) * _TWO * share
     state_dependent = network[ACTION_KIND] == STATE_DEPENDENT
-    latent = _latent(network, x, hidden, n_rows)
-    n_latent = latent.size // n_rows
-    variances = np.empty(n_latent * n_outputs if state_dependent else 0, np.float32)
+    variances = np.empty(n_latent * n_actions if state_dependent else 0, np.float32)
     if state_dependent:
         _noise_variances(network, vector, variances)
-    policy_loss, entropy_loss = 0.0, 0.0
-    for row in range(n_rows):
-        weight = (advantage[row] - mean) / scale
-        said, action = head[row * n_outputs : (row + 1) * n_outputs], taken[row * n_actions : (row + 1) * n_actions]
-        error = delta[row * n_outputs : (row + 1) * n_outputs]
-        if state_dependent:
-            below = latent[row * n_latent : (row + 1) * n_latent]
-            log_prob, entropy = _state_dependent_gradient(
-                network, variances, below, said, action, -weight * share, entropy_weight, error, out
-            )
-        else:
-            log_prob, entropy = _head_gradient(
-                network, limits, vector, said, action, -weight * share, entropy_weight, error, out
-            )
-        policy_loss -= weight * log_prob
-        entropy_loss -= entropy
-    _backward(network, network[ACTOR], vector, limits[0], x, hidden, delta, spare, out, n_rows)
-
-    value = _forward(network, network[CRITIC], vector, limits[0], x, hidden, n_rows)
-    value_weight = np.float32(vf_coef) * _TWO * share
-    value_loss = 0.0
-    for row in range(n_rows):
-        error = value[row] - target[row]
-        value_loss += error * error
-        delta[row] = value_weight * error
-    _backward(network, network[CRITIC], vector, limits[0], x, hidden, delta, spare, out, n_rows)
+    policy_loss, value_loss, entropy_loss = 0.0, 0.0, 0.0
+    for is_actor in (True, False):
+        net = network[ACTOR] if is_actor else network[CRITIC]
+        head = _forward(network, net, vector, limits[0], x, hidden, n_rows)
+        n_outputs = head.size // n_rows
+        latent = _latent(network, x, hidden, n_rows)
+        for row in range(n_rows):
+            if not is_actor:
+                off = head[row] - target[row]
+                value_loss += off * off
+                delta[row] = value_weight * off
+                continue
+            weight = (advantage[row] - mean) / scale
+            said, action = head[row * n_outputs : (row + 1) * n_outputs], taken[row * n_actions : (row + 1) * n_actions]
+            error = delta[row * n_outputs : (row + 1) * n_outputs]
+            if state_dependent:
+                below = latent[row * n_latent : (row + 1) * n_latent]
+                log_prob, entropy = _state_dependent_gradient(
+                    network, variances, below, said, action, -weight * share, entropy_weight, error, out
+                )
+            else:
+                log_prob, entropy = _head_gradient(
+                    network, limits, vector, said, action, -weight * share, entropy_weight, error, out
+                )
+            policy_loss -= weight * log_prob
+            entropy_loss -= entropy
+        _backward(network, net, vector, limits[0], x, hidden, delta, spare, out, n_rows)
     finite = _clip_norm(out, max_grad_norm)
     return policy_loss / n_rows, value_loss / n_rows, entropy_loss / n_rows, finite
 
@@ -285,7 +296,7 @@ def _moments(numbers):
     return mean, np.float32(math.sqrt(squares / (numbers.size - 1))) + np.float32(1e-8)
 
 
-@_inner
+@_merged
 def _clip_norm(out, max_grad_norm):
     """As torch's ``clip_grad_norm_``: a norm that overflows makes a gradient of zeros."""
     squares = _ZERO
@@ -307,7 +318,7 @@ def _clip_norm(out, max_grad_norm):
 # Layers
 
 
-@_inner
+@_merged
 def _features(network, observations, n_rows, workspace):
     """What the first layers read, where in the workspace the room after that begins, and a row outside of its space."""
     if network[OBS_KIND] == FLAT:
@@ -329,7 +340,7 @@ def _features(network, observations, n_rows, workspace):
     return x, n_rows * n_features, stray
 
 
-@_inner
+@_merged
 def _forward(network, net, vector, parameter, x, hidden, n_rows):
     """All layers of one net, whose outputs are put one after the other; the last layer's, without activation."""
     n_layers, end = network[net], 0
@@ -346,14 +357,14 @@ def _forward(network, net, vector, parameter, x, hidden, n_rows):
     return y
 
 
-@_inner
+@_merged
 def _n_latent(network):
     """How many numbers the actor's last layer reads."""
     last = network[ACTOR] + 1 + LAYER_FIELDS * (network[network[ACTOR]] - 1)
     return network[last]
 
 
-@_inner
+@_merged
 def _latent(network, x, hidden, n_rows):
     """What the actor's last layer has read, when :func:`_forward` has computed it."""
     n_layers = network[network[ACTOR]]
@@ -365,7 +376,7 @@ def _latent(network, x, hidden, n_rows):
     return hidden[start : start + n_rows * _n_latent(network)]
 
 
-@_inner
+@_merged
 def _backward(network, net, vector, parameter, x, hidden, delta, spare, out, n_rows):
     """From the gradient of the last layer's outputs, in ``delta``, those of all parameters of a net; added to ``out``."""
     n_layers, start = network[net], 0
@@ -910,3 +921,7 @@ def adam_step(
         v = keep2 * exp_avg_sq[i] + add2 * g * g
         m_out[i], v_out[i] = m, v
         x_out[i] = vector[i] - rate * m / (math.sqrt(v) / scale + small)
+
+
+if not hasattr(act, "py_func"):  # with NUMBA_DISABLE_JIT they are Python functions, which warn where compiled ones do not
+    act, draw_noise, predict_values, gradient = map(np.errstate(all="ignore"), (act, draw_noise, predict_values, gradient))
