@@ -4,9 +4,11 @@ How long a user waits for the first update: imports, compilation and workers.
 Pendulum, an environment a worker. A figure of the table is seconds from ``learn()`` until all workers have made their first
 update, with kernels that were compiled in a run before: of the first ``learn()`` of a new process, and of its second, which
 finds the fork server running. (It was started when the model was made, and has loaded for as long as that took.) Below
-stand the seconds that imports take, and the first update where nothing was compiled yet.
+stand the seconds that imports take, and those from the start of Python to a program's first step: from an empty cache,
+where all kernels that the program needs are compiled, and from the cache that this leaves. Next to them are the seconds of
+CPU time, which a busy machine disturbs less. Another checkout can be measured in turn with this one.
 
-    python benchmarks/start_up.py
+    python benchmarks/start_up.py --before PATH_OF_ANOTHER_CHECKOUT
 """
 
 import multiprocessing
@@ -17,9 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from arguments import Option, parse_arguments
@@ -37,6 +38,28 @@ ROWS: dict[str, str | None] = {
     "process, spawn": "spawn",
     "process, fork": "fork",
 }
+#: The programs whose first step is waited for.
+PROGRAMS = {
+    'A3C("MlpPolicy", "Pendulum-v1").learn()': """A3C("MlpPolicy", "Pendulum-v1").learn()""",
+    "make train": """sys.argv = ["pendulum.py", "--out", OUT]; runpy.run_path("examples/pendulum.py", run_name="__main__")""",
+}
+#: Prints a line at the first step, and ends.
+FIRST_STEP = """
+import functools, runpy, sys
+from sb3_a3c import A3C
+from stable_baselines3.common.callbacks import BaseCallback
+
+class FirstStep(BaseCallback):
+    def _on_step(self):
+        print("step", flush=True)
+        return False
+
+def learn(self, *args, **kwargs):
+    A3C.original_learn(self, 10_000, FirstStep())
+    sys.exit()
+
+A3C.original_learn, A3C.learn = A3C.learn, learn
+"""
 
 
 class FirstUpdate(BaseCallback):
@@ -98,18 +121,62 @@ def time_python(code: str) -> float:
     return time.monotonic() - started
 
 
-@contextmanager
-def nothing_compiled() -> Iterator[None]:
-    """Processes that are started meanwhile have an empty cache of compiled code."""
-    before = os.environ.get("NUMBA_CACHE_DIR")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["NUMBA_CACHE_DIR"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["NUMBA_CACHE_DIR"]
-            if before is not None:
-                os.environ["NUMBA_CACHE_DIR"] = before
+class FirstStep(NamedTuple):
+    """
+    :param wall: Seconds from the start of Python to the first step
+    :param cpu: Seconds of CPU time of the whole program, which ends there, and of the processes that it has waited for
+    """
+
+    wall: float
+    cpu: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:.1f} s ({self.cpu:.1f} s of CPU time)"
+
+
+def wait_for_first_step(program: str, root: Path, cache: str) -> FirstStep:
+    """
+    :param program: Python code
+    :param root: The checkout to run
+    :param cache: The folder of compiled kernels
+    :return: How long it took
+    """
+    with tempfile.TemporaryDirectory() as out:
+        code = FIRST_STEP + program.replace("OUT", repr(out))
+        environment = os.environ | {"PYTHONPATH": str(root), "NUMBA_CACHE_DIR": cache}
+        quiet, started = subprocess.DEVNULL, time.monotonic()
+        command = [sys.executable, "-c", code]
+        with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=quiet) as process:
+            assert process.stdout is not None
+            lines = [line.strip() for line in iter(process.stdout.readline, b"") if line.strip() == b"step"][:1]
+            wall = time.monotonic() - started
+            _, process.returncode, usage = os.wait4(process.pid, 0)
+        if not lines:
+            raise RuntimeError(f"the program made no step: {program}")
+        return FirstStep(wall, usage.ru_utime + usage.ru_stime)
+
+
+def first_steps(roots: dict[str, Path], n_repetitions: int) -> list[str]:
+    """
+    :param roots: The checkouts to measure in turn, by what they are called
+    :param n_repetitions: How often
+    :return: Paragraphs that say what was measured
+    """
+    measured: dict[tuple[str, str, str], list[FirstStep]] = {}
+    for _ in range(n_repetitions):
+        for name, program in PROGRAMS.items():
+            for version, root in roots.items():
+                with tempfile.TemporaryDirectory() as cache:
+                    for which in ("empty", "full"):
+                        seconds = wait_for_first_step(program, root, cache)
+                        measured.setdefault((name, version, which), []).append(seconds)
+    medians = {key: FirstStep(*map(statistics.median, zip(*steps, strict=True))) for key, steps in measured.items()}
+    return [
+        f"``{name}`` makes its first step after {medians[name, version, 'empty']} from an empty cache, and after "
+        f"{medians[name, version, 'full']} when its kernels have been compiled{version}."
+        for name in PROGRAMS
+        for version in roots
+    ]
 
 
 def main() -> None:
@@ -117,7 +184,8 @@ def main() -> None:
         __doc__,
         workers=Option("1,2,4,8", "2", "how many"),
         only=Option("", "fork$", "pattern of the rows to measure; all if empty"),
-        compile=Option(1, 0, "whether to measure compilation too, which takes a minute: 1 or 0"),
+        compile=Option(1, 0, "whether to measure compilation too, which takes minutes: 1 or 0"),
+        before=Option("", "", "another checkout of this repository, to measure compilation of too"),
     )
     n_workers = [int(n) for n in args.workers.split(",")]
     names = [name for name in ROWS if re.search(args.only, name)]
@@ -144,12 +212,10 @@ def main() -> None:
         f"{import_seconds['stable_baselines3']:.2f} s.",
     ]
     if args.compile:
-        with nothing_compiled():
-            cold = in_a_new_process(None, 1).first
-        warm = in_a_new_process(None, 1).first
-        notes.append(
-            f"Where nothing was compiled yet, one worker's first update comes after {cold:.1f} s rather than {warm:.1f} s."
-        )
+        roots = {"": Path(__file__).parents[1]}
+        if args.before:
+            roots[" (before)"] = Path(args.before)
+        notes += first_steps(roots, args.repetitions)
     panels = {f"{n} worker(s)": {name: medians[name, n].first for name in names} for n in n_workers}
     header = ["Workers live in", "learn()", *(f"{n} worker(s)" for n in n_workers)]
     report(args, "Start-up: seconds to the first update", header, rows, notes, bars(panels, "seconds, of a first learn()"))

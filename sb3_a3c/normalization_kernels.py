@@ -140,34 +140,39 @@ def _moments(batch, mean, var):
     n_envs, size = batch.shape
     n = mean.dtype.type(n_envs)
     for j in range(size):
-        mean[j] = _sum(batch, j, mean[j], False) / n
-        var[j] = _sum(batch, j, mean[j], True) / n
+        for of_squares in (False, True):  # numba would compile the sum anew for each constant that it is called with
+            average = _sum(batch, j, mean[j], of_squares) / n
+            if of_squares:
+                var[j] = average
+            else:
+                mean[j] = average
 
 
 @_inner
-def _sum(batch, j, mean, squares):
+def _sum(batch, j, mean, of_squares):
     """Add up a column, or the squares of its deviations from the mean, as NumPy does: one number after another; an only
     column in eight sums, whose sum is taken pairwise."""
     n_envs, size = batch.shape
-    start = 0
-    total = batch.dtype.type(0)
+    start, total = 0, batch.dtype.type(0)
     if size == 1 and n_envs >= 8:
-        start = n_envs - n_envs % 8
-        s0, s1 = _every_eighth(batch, 0, start, mean, squares), _every_eighth(batch, 1, start, mean, squares)
-        s2, s3 = _every_eighth(batch, 2, start, mean, squares), _every_eighth(batch, 3, start, mean, squares)
-        s4, s5 = _every_eighth(batch, 4, start, mean, squares), _every_eighth(batch, 5, start, mean, squares)
-        s6, s7 = _every_eighth(batch, 6, start, mean, squares), _every_eighth(batch, 7, start, mean, squares)
+        s0, s1 = _term(batch[0, j], mean, of_squares), _term(batch[1, j], mean, of_squares)
+        s2, s3 = _term(batch[2, j], mean, of_squares), _term(batch[3, j], mean, of_squares)
+        s4, s5 = _term(batch[4, j], mean, of_squares), _term(batch[5, j], mean, of_squares)
+        s6, s7 = _term(batch[6, j], mean, of_squares), _term(batch[7, j], mean, of_squares)
+        start = 8
+        while start + 8 <= n_envs:
+            s0 += _term(batch[start, j], mean, of_squares)
+            s1 += _term(batch[start + 1, j], mean, of_squares)
+            s2 += _term(batch[start + 2, j], mean, of_squares)
+            s3 += _term(batch[start + 3, j], mean, of_squares)
+            s4 += _term(batch[start + 4, j], mean, of_squares)
+            s5 += _term(batch[start + 5, j], mean, of_squares)
+            s6 += _term(batch[start + 6, j], mean, of_squares)
+            s7 += _term(batch[start + 7, j], mean, of_squares)
+            start += 8
         total = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
     for env in range(start, n_envs):
-        total += _term(batch[env, j], mean, squares)
-    return total
-
-
-@_inner
-def _every_eighth(batch, first, end, mean, squares):
-    total = _term(batch[first, 0], mean, squares)
-    for env in range(first + 8, end, 8):
-        total += _term(batch[env, 0], mean, squares)
+        total += _term(batch[env, j], mean, of_squares)
     return total
 
 

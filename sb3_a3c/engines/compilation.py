@@ -16,7 +16,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
 from sb3_a3c.cores import usable_cores
-from sb3_a3c.engines.kernel_cache import is_kept, use_cache, use_temporary_cache
+from sb3_a3c.engines.kernel_cache import KERNELS, marker, use_cache, use_temporary_cache
 from sb3_a3c.engines.kernel_examples import EXAMPLES
 from sb3_a3c.same_path import same_path
 
@@ -76,20 +76,29 @@ def compile_kernels(names: Sequence[str]) -> None:
             EXAMPLES[name].call()
     for name in names:  # loads the others' from the cache
         EXAMPLES[name].call()
-    _ready.update(names)
+        _ready.add(name)
+    for file in filter(None, map(_marker, missing)):
+        with suppress(OSError):
+            file.touch()
 
 
 def load_kernels() -> None:
-    """Load the most common kernels, if the cache has them."""
+    """Load the kernels that the cache has."""
     if use_cache():
         for name, example in EXAMPLES.items():
-            if _is_compiled(name) and not name.endswith(("in place", "float64")):
+            if _marker(name) is not None and _is_compiled(name):
                 example.call()
                 _ready.add(name)
 
 
 def _is_compiled(name: str) -> bool:
-    return all(map(is_kept, EXAMPLES[name].names))
+    """Whether there is nothing to compile: it is in the cache, or NUMBA_DISABLE_JIT is set."""
+    file = _marker(name)
+    return not KERNELS or (file is not None and file.exists())
+
+
+def _marker(name: str) -> Path | None:
+    return marker(name, EXAMPLES[name].kernel)
 
 
 def _halves(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -6,13 +6,17 @@ imported. A run whose kernels find no folder to be kept in uses a temporary one.
 """
 
 import atexit
+import hashlib
 import os
+import platform
 import shutil
 import tempfile
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 import numba
 
 import sb3_a3c.engines.kernels as kernels
@@ -78,19 +82,26 @@ def cache_folder() -> str | None:
     return _config.CACHE_DIR or None
 
 
-def is_kept(name: str) -> bool:
+def marker(name: str, kernel: str) -> Path | None:
     """
-    :param name: A key of ``KERNELS``
-    :return: Whether the cache has machine code of a kernel, made after its source
+    numba does not tell what its cache holds before it has compiled what it does not hold, so each example that was compiled
+    leaves an empty file there.
+
+    :param name: An example of the calls of a kernel
+    :param kernel: The kernel
+    :return: That example's file, for this source code, numba and processor. None: nothing compiles or keeps the kernel
     """
-    if name not in KERNELS:
-        return True  # nothing compiles it
-    folder = KERNELS[name].stats.cache_path
-    if folder is None:
-        return False
-    source = Path(KERNELS[name].py_func.__code__.co_filename)
-    indices = Path(folder).glob(f"{source.stem}.{name}-*.nbi")
-    return any(index.stat().st_mtime >= source.stat().st_mtime for index in indices)
+    folder = KERNELS[kernel].stats.cache_path if kernel in KERNELS else None
+    return (
+        None if folder is None else Path(folder) / f"sb3_a3c.{name.replace(', ', '_').replace(' ', '_')}-{_build()}.compiled"
+    )
+
+
+@cache
+def _build() -> str:
+    sources = b"".join(Path(module.__file__).read_bytes() for module in (kernels, normalization_kernels) if module.__file__)
+    numbers = numba.__version__, llvmlite.binding.get_host_cpu_name(), platform.python_version()
+    return hashlib.sha256(sources + str(numbers).encode()).hexdigest()[:16]
 
 
 def _remove(folder: str, pid: int) -> None:
