@@ -5,12 +5,19 @@ OUT := runs/pendulum
 SEED := 0
 BENCHMARKS := throughput callbacks uneven_envs scaling hogwild cnn memory start_up kernels results
 
-.PHONY: train test conformance lint type doc bench soak clean
+.PHONY: train test test-slow test-all conformance lint type doc bench soak clean
 
 train: $(VENV)/installed
 	$(PYTHON) examples/pendulum.py --seed $(SEED) --out $(OUT)
 
+# The tests that take less than some seconds each; the others; all.
 test: $(VENV)/installed
+	$(PYTHON) -m pytest -m 'not slow'
+
+test-slow: $(VENV)/installed
+	$(PYTHON) -m pytest -m slow
+
+test-all: $(VENV)/installed
 	$(PYTHON) -m pytest
 
 conformance: $(VENV)/installed
