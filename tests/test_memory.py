@@ -82,7 +82,7 @@ def test_waiting_rollouts_are_limited_in_bytes(backend: str, rollout_order: Any,
     callback = Rollouts(expected=4)
     model = make_model(backend=backend, rollout_order=rollout_order, max_lead_bytes=int(2 * 4.5 * size))
     model.learn(400, callback)
-    assert size <= max(shown) < 1.1 * size
+    assert size <= min(shown) <= max(shown) < 1.1 * size + OBS_BYTES  # an episode's last observation
     # Those that callbacks are being shown count as waiting, and in order of arrival both may be of one worker.
     assert callback.made == 4
 

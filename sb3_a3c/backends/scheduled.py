@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 from stable_baselines3.common.buffers import RolloutBuffer
 
+from sb3_a3c.backends.messages import lighten
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.torch_threads import OneTorchThread
 from sb3_a3c.env_gate import between_steps
@@ -101,7 +102,7 @@ class ScheduledBackend:
         if pushes and worker.failed and self._error is not None:
             raise self._error  # before it has failed in the recorded run
         if pushes:
-            self._arrived[index].append(worker.push())
+            self._arrived[index].append(lighten(worker.push()))
             return True
         try:
             worker.collect()
