@@ -269,9 +269,33 @@ class SynchronizedPipes:
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
         if error is not None and self._venv is not None and isinstance(self._venv.unwrapped, SubprocVecEnv):
-            with suppress(EOFError, OSError):  # its processes have ended, or do not answer
-                discard_answers(self._venv, _PATIENCE)
             self._venv.unwrapped.waiting = False
+            with suppress(TimeoutError):  # an environment is still in a step
+                try:
+                    discard_answers(self._venv, _PATIENCE)
+                except (EOFError, OSError) as reason:
+                    if isinstance(reason, TimeoutError):
+                        raise
+                    _leave_unanswered(self._venv.unwrapped)
+
+
+def _leave_unanswered(venv: SubprocVecEnv) -> None:
+    """
+    Leave a SubprocVecEnv with processes that have ended as A2C does, which waits for answers of a step by then: ``close()``
+    raises EOFError. Ctrl-C in a terminal ends them, and programs expect that error.
+    """
+    venv.waiting = True
+    for remote in venv.remotes:
+        try:
+            _skip_to(remote, _ask_at_random(remote), _PATIENCE)
+            remote.send(("has_attr", "step"))  # close() takes the answer
+        except TimeoutError:
+            pass  # the step's own answer will come
+        except (EOFError, OSError):
+            for _ in range(2):  # the first error may be that the connection was reset, which is told once
+                with suppress(OSError):
+                    while os.read(remote.fileno(), 1 << 16):
+                        pass
 
 
 def _ask_at_random(remote: Connection) -> bytes:

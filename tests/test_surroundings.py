@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
@@ -103,3 +104,65 @@ def test_a_fork_server_that_never_lives_is_explained(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "WorkerDied: no process could be started for worker 0" in process.stderr
     assert "the fork server, from which worker processes are forked, ended 3 times" in process.stderr
+
+
+@pytest.mark.parametrize("how", [pytest.param("killed", marks=pytest.mark.slow), "interrupted"])
+def test_a_frozen_fork_server(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a timeout another one takes its place; without one Ctrl-C ends the wait for it."""
+    monkeypatch.setattr("sb3_a3c.backends.processes._START_WITHIN", 0.5)
+    monkeypatch.setattr("sb3_a3c.backends.processes._PATIENCE", 0.5)
+    model = make_model(make_env(2), backend_kwargs=dict(worker_timeout=5.0 if how == "killed" else None))
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+    if how == "interrupted":
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            model.learn(20)
+    model.learn(20)
+    assert model.num_timesteps == 20
+
+
+_OTHERS = ["thread", "serial", "a2c"]
+TERMINAL = """
+    import sys
+    from stable_baselines3 import A2C
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import SubprocVecEnv
+    from sb3_a3c import A3C
+
+    if __name__ == "__main__":
+        env = make_vec_env("CartPole-v1", n_envs=2, vec_env_cls=SubprocVecEnv)
+        backend = sys.argv[1]
+        model = A2C("MlpPolicy", env, device="cpu") if backend == "a2c" else A3C("MlpPolicy", env, backend=backend)
+
+        def tell(*_):
+            if model.num_timesteps == 200:
+                print("learning", flush=True)
+            return True
+
+        try:
+            model.learn(100_000_000, callback=tell, log_interval=None)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        try:  # as rl-zoo3 does
+            env.close()
+        except EOFError:
+            pass
+        model.save(sys.argv[2])
+        print("saved", flush=True)
+"""
+
+
+@pytest.mark.parametrize("backend", ["process", *(pytest.param(name, marks=pytest.mark.slow) for name in _OTHERS)])
+def test_ctrl_c_in_a_terminal(backend: str, tmp_path: Path) -> None:
+    """It reaches all processes of the group, those of a SubprocVecEnv too. ``close()`` raises nothing that A2C would not."""
+    (tmp_path / "script.py").write_text(textwrap.dedent(TERMINAL))
+    command = [sys.executable, str(tmp_path / "script.py"), backend, str(tmp_path / "model")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "learning\n"
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert (out, process.returncode) == ("interrupted\nsaved\n", 0), err
+    assert (tmp_path / "model.zip").exists()

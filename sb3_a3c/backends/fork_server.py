@@ -9,6 +9,7 @@ against Python 3.11.
 
 import multiprocessing
 import os
+import signal
 import time
 from contextlib import suppress
 from typing import Any
@@ -58,6 +59,13 @@ def recover() -> None:
         time.sleep(0.01)
         with suppress(OSError):
             ensure_running()
+
+
+def kill() -> None:
+    """Kill a server that does not answer. A start that waits for it fails then."""
+    if _server() is not None and _server()._forkserver_pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(_server()._forkserver_pid, signal.SIGKILL)
 
 
 def _forget() -> None:

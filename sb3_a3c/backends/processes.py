@@ -49,6 +49,8 @@ _PATIENCE = 10.0
 _LOOK_EVERY = 1.0
 #: Methods of a VecEnv that give one value for all its environments.
 _ONE_FOR_ALL = ("has_attr", "set_attr")
+#: Seconds within which processes start at the longest, if there is a ``worker_timeout``. The fork server loads modules first.
+_START_WITHIN = 60.0
 #: How often a worker's first process is started if the fork server ends meanwhile.
 _ATTEMPTS = 3
 
@@ -101,6 +103,7 @@ class ProcessBackend:
         self._max_lead = max_lead
         self._leads: dict[int, int] = {}
         self._start_method = start_method
+        self._start_timeout = None if worker_timeout is None else max(worker_timeout, _START_WITHIN)
         self._quota = Quota(specs, n_rollouts, rollout_order)
         self._locks = [self._quota.share_memory(), parameters.share_memory()]
         context = multiprocessing.get_context(start_method)
@@ -329,7 +332,13 @@ class ProcessBackend:
         """Start processes in another thread: an interrupt in the middle of it would leave a process that nobody knows."""
         self._starting = ThreadGroup({"A3C workers' start": start})
         self._starting.start()
-        self._starting.join()
+        self._await_start(self._start_timeout)
+
+    def _await_start(self, patience: float | None) -> None:
+        """A fork server that has not started them after so many seconds is frozen, and is killed. The next gets more time."""
+        while self._starting is not None and self._starting.join(patience):
+            fork_server.kill()
+            patience = 10 * (patience or 0.0)
 
     def _start_all(self) -> None:
         for worker in self.workers:
@@ -343,7 +352,7 @@ class ProcessBackend:
                 self._start(worker)
                 return
             except (OSError, EOFError) as error:
-                if self._start_method != "forkserver":
+                if self._start_method != "forkserver" or self._stopping:
                     raise
                 if attempts_left == 0:
                     raise WorkerDied(
@@ -364,8 +373,8 @@ class ProcessBackend:
         """End all processes, and return when none is left. If it is called again, for it was interrupted, it is impatient."""
         is_patient, self._stopping = not self._stopping, True
         self._quota.free()
-        if self._starting is not None:
-            self._starting.join()
+        with suppress(OSError, EOFError, WorkerDied):
+            self._await_start(_PATIENCE)
         for worker in self.workers:
             worker.stop()
         if is_patient:
