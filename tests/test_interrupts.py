@@ -374,6 +374,53 @@ def test_no_answer_of_an_interrupted_call_is_taken_for_another_ones(backend: str
     env.close()
 
 
+class Lingering(gym.Env):
+    """A method of it takes long, and it can't be pickled meanwhile."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,))
+    action_space = gym.spaces.Box(-1, 1, (1,))
+    is_inside, n_calls = False, 0
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.is_inside:
+            raise RuntimeError("packed in the middle of a call")
+        return vars(self)
+
+    def reset(self, **_: Any) -> Any:
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+    def linger(self) -> None:
+        self.is_inside = True
+        self.path.touch()
+        time.sleep(0.5)
+        self.n_calls += 1
+        self.is_inside = False
+
+
+def test_environments_come_back_after_the_end_of_a_call_that_was_interrupted(tmp_path: Path) -> None:
+    paths = [tmp_path / "0", tmp_path / "1"]
+    env = DummyVecEnv([lambda path=path: Lingering(path) for path in paths])  # type: ignore[misc]
+
+    def press() -> None:
+        while not all(path.exists() for path in paths):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press, daemon=True)
+    presser.start()
+    model = A3C("MlpPolicy", env, n_steps=1, backend="process")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        model.learn(1000, callback=lambda *_: env.env_method("linger") is not None)
+    assert not hasattr(caught.value, "__notes__")  # no environment was lost
+    assert env.get_attr("n_calls") == [1, 1] and env.get_attr("is_inside") == [False, False]
+
+
 def test_the_gate_keeps_what_the_user_has_replaced() -> None:
     env = make_vec_env("CartPole-v1", 2)
     env.render = own = lambda: None  # type: ignore[method-assign]

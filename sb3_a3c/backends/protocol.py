@@ -54,7 +54,8 @@ class SeenWorker(Protocol):
 class Backend(Protocol):
     """
     A context manager: within it workers run; when it is left, however it is left, all of them have ended, and an error
-    that one of them ended with has been raised.
+    that one of them ended with has been raised. An exception can come at any line (Ctrl-C): ``__exit__`` is called although
+    ``__enter__`` was interrupted, and is called again if it is itself interrupted.
     """
 
     #: The options that there are.
