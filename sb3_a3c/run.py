@@ -190,8 +190,9 @@ def _take_back(model: "A3C", workers: Sequence[SeenWorker], parameters: SharedPa
     """Let the user's VecEnv be where its slices have come to, and the model with it."""
     assert model.env is not None
     slices = [worker.env for worker in workers]
-    # One worker may have been stopped before it pushed what its environments have counted.
-    statistics = running_statistics(slices[0]) if len(slices) == 1 else parameters.statistics
+    # A callback may have stopped a single worker before it pushed what its environments have counted.
+    is_ahead = len(slices) == 1 and not workers[0].failed
+    statistics = running_statistics(slices[0]) if is_ahead else parameters.statistics
     for rms, shared_rms in zip(running_statistics(model.env), statistics, strict=False):
         set_moments(rms, moments_of(shared_rms))
     if slices[0] is not model.env:
