@@ -3,6 +3,7 @@
 import base64
 import csv
 import re
+from dataclasses import replace
 from math import inf, isnan
 from pathlib import Path
 from typing import Any
@@ -166,10 +167,12 @@ def test_a_report_of_few_seeds_shows_the_runs(tmp_path: Path) -> None:
     markdown = (tmp_path / "report.md").read_text()
     assert "| a3c | 3 | 1,000 | -300; -160; -200 |" in markdown and "One line per run." in markdown
     assert "95 %" not in markdown and "nterquartile" not in markdown
-    (axes, *_) = (figure := Figure()).subplots(2, 1)
+    axes, by_seconds = (figure := Figure()).subplots(2, 1)
     draw_curves(figure.axes, summaries, None)
-    heights = sorted(line.get_ydata()[-1] for line in axes.lines if len(line.get_ydata()) > 1)
-    assert heights == sorted(2 * [-300, -160, -200]) and not axes.collections  # a line per run, no band
+    for panel in figure.axes:  # a line per run, to the run's own end, and no band
+        heights = sorted(line.get_ydata()[-1] for line in panel.lines if len(line.get_ydata()) > 1)
+        assert heights == sorted(2 * [-300, -160, -200]) and not panel.collections
+    assert sorted(line.get_xdata()[-1] for line in by_seconds.lines)[::2] == [2.0, 3.0, 4.0, 8.0, 12.0, 16.0]
     assert [text.get_text() for text in figure.legend(*axes.get_legend_handles_labels()).texts] == ["a3c", "a2c"]
 
 
@@ -209,6 +212,15 @@ def test_different_numbers_of_environments_are_told(tmp_path: Path) -> None:
         result.spec.settings["n_envs"] = 16
     write_report(plan, summaries, {}, store)
     assert "different numbers of environments: a3c 2, a2c 16." in (tmp_path / "report.md").read_text()
+
+
+def test_different_numbers_of_steps_are_told(tmp_path: Path) -> None:
+    """As PPO's, which learns from whole rollouts of 2,048 steps per environment."""
+    plan, summaries, store = reported(tmp_path)
+    for result in summaries[1].results:
+        result.evaluations[-1] = replace(result.evaluations[-1], timesteps=16_384)
+    write_report(plan, summaries, {}, store)
+    assert "not after the same number of steps: a3c 1,000, a2c 16,384." in (tmp_path / "report.md").read_text()
 
 
 def test_warnings_of_figures_that_mean_less(tmp_path: Path) -> None:

@@ -8,7 +8,10 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sb3_a3c.comparison.estimates import AXES, MIN_SEEDS, Axis, Summary, learning_curve
+from sb3_a3c.comparison.run import RunResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,14 +49,16 @@ def draw_curves(panels: Sequence["Axes"], summaries: Sequence[Summary], threshol
     """
     for panel, axis in zip(panels, AXES, strict=True):
         for index, summary in enumerate(summaries):
-            curve = learning_curve(summary.results, axis)
             colour = _COLOURS[index % len(_COLOURS)]
-            few = len(summary.results) < MIN_SEEDS
-            for line_index, line in enumerate(curve.estimate.values if few else [curve.estimate.iqm]):
-                panel.plot(curve.at, line, color=colour, label=None if line_index else summary.algorithm)
-                panel.plot(curve.at[-1], line[-1], "o", color=colour, markersize=4)
-            if not few:
+            if len(summary.results) < MIN_SEEDS:
+                lines = [(_axis_of(result, axis), _returns_of(result)) for result in summary.results]
+            else:
+                curve = learning_curve(summary.results, axis)
+                lines = [(curve.at, curve.estimate.iqm)]
                 panel.fill_between(curve.at, curve.estimate.low, curve.estimate.high, color=colour, alpha=0.2, linewidth=0)
+            for line_index, (at, returns) in enumerate(lines):
+                panel.plot(at, returns, color=colour, label=None if line_index else summary.algorithm)
+                panel.plot(at[-1], returns[-1], "o", color=colour, markersize=4)
         if threshold is not None:
             panel.axhline(threshold, color="0.4", linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
         panel.set_xlabel(_LABELS[axis])
@@ -61,3 +66,11 @@ def draw_curves(panels: Sequence["Axes"], summaries: Sequence[Summary], threshol
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
+
+
+def _axis_of(result: RunResult, axis: Axis) -> np.ndarray:
+    return np.array([getattr(evaluation, axis) for evaluation in result.evaluations])
+
+
+def _returns_of(result: RunResult) -> np.ndarray:
+    return np.array([evaluation.mean_return for evaluation in result.evaluations])

@@ -129,6 +129,10 @@ def _warnings(plan: Plan, summaries: Sequence[Summary], failures: Mapping[str, s
     if len(set(n_envs.values())) > 1:
         numbers = ", ".join(f"{algo} {number}" for algo, number in n_envs.items())
         warnings.append(f"The settings give the algorithms different numbers of environments: {numbers}.")
+    steps = {summary.algorithm: summary.results[0].evaluations[-1].timesteps for summary in summaries}
+    if max(steps.values()) > 1.05 * min(steps.values()):
+        numbers = ", ".join(f"{algo} {number:,}" for algo, number in steps.items())
+        warnings.append(f"Final returns are not after the same number of steps: {numbers}. A run ends with a whole rollout.")
     without = [algo for algo in n_envs if algo not in plan.arguments.settings]
     if plan.arguments.settings and without:
         warnings.append(f"Only some algorithms have settings; these ran with their defaults: {', '.join(without)}.")
