@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor, load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -194,3 +195,32 @@ def test_what_is_shared_stays_open(tmp_path: Path) -> None:
             heard.append(ours.recv())
     assert heard == ["step"] * 20 + ["close"]
     ours.close()
+
+
+def test_a_worker_that_has_done_nothing_leaves_its_environments_as_they_were() -> None:
+    """The first worker fails at its first step, and the second has waited for it."""
+    venv = DummyVecEnv([lambda: Simulated("first step"), lambda: Simulated()])
+    model = A3C("MlpPolicy", venv, backend="process", max_lead=0)
+    originals = list(venv.envs)
+    with pytest.raises(ArithmeticError, match="first step"):
+        model.learn(40)
+    assert venv.envs[0] is originals[0]
+    assert venv.envs[1] is originals[1] or venv.get_attr("total", 1)[0] > 0
+    assert len(simulators()) == 2
+    closed(venv)
+
+
+def test_what_a_callback_sets_comes_back_though_no_step_was_made() -> None:
+    class Sets(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_start(self) -> None:
+            self.training_env.set_attr("trouble", "none any more")
+            raise InterruptedError
+
+    venv = simulated("return")
+    with pytest.raises(InterruptedError):
+        A3C("MlpPolicy", venv, backend="process").learn(20, Sets())
+    assert venv.get_attr("trouble") == ["none any more"] * 2
+    closed(venv)

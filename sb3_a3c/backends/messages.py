@@ -100,7 +100,7 @@ class Farewell:
     """
     From a worker, the last: what it has come to.
 
-    :param env: Its slice, packed; None if that can't be done, or if the worker has never stepped it
+    :param env: Its slice, packed; None if that can't be done, or if the worker has done nothing with it
     :param lost: Why the slice can't be packed
     :param shares: Whether the environments hold a pipe, a lock or memory that those in the main process hold, too
     """

@@ -184,16 +184,17 @@ class RemoteWorker:
         """
         assert self.life is not None
         self.failed |= farewell.failed
-        self.last_obs, self.last_episode_starts = farewell.last_obs, farewell.last_episode_starts
         reason = farewell.lost
         if farewell.env is not None:
             try:
-                originals = environments_in(self.env)
-                self.env = unpack(farewell.env, self._parcel.handles)
-                self.replaced = [] if farewell.shares else originals
-                self.failed |= begins_anew_elsewhere(self.env)
+                env = unpack(farewell.env, self._parcel.handles)
+                self.replaced = [] if farewell.shares else environments_in(self.env)
+                self.env = env
+                self.failed |= begins_anew_elsewhere(env)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
+        if farewell.env is not None or reason:  # else it has done nothing, and what is here is as it was
+            self.last_obs, self.last_episode_starts = farewell.last_obs, farewell.last_episode_starts
         if reason:
             self.lose(f"it can't be brought back from another process ({reason})")
         self.life.parted = self._said_farewell = True  # the last, for this may be interrupted

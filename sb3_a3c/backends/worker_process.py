@@ -167,6 +167,7 @@ class _Resident:
             discard_answers(self._worker.env, None)
         if number > 0 or begins_anew_elsewhere(self._worker.env):
             self._worker.begin_anew(env_seed(spec.seed))
+        self._has_answered = False
         self._writing = threading.Lock()
         self._permits = threading.Semaphore(0)
         self._calls: SimpleQueue[EnvCall] = SimpleQueue()
@@ -245,15 +246,15 @@ class _Resident:
         except Exception as error:
             lost = f"{type(error).__name__}: {error}"
         environments = environments_in(worker.env)
-        # Copies that could not make a step may not be whole. The originals are, and are as they were.
-        keeps_originals = worker.failed and not worker.has_stepped and bool(environments)
-        if keeps_originals:
+        # Of copies that have made no step, the originals are as they were. And if a copy has failed, it may not be whole.
+        untouched = bool(environments) and not worker.has_stepped and (worker.failed or not self._has_answered)
+        if untouched:
             env, lost = None, ""
         shares = not all(isinstance(handle, ResultsWriter) for handle in handles)
         self._send(Farewell(env, lost, shares, worker.last_obs, worker.last_episode_starts, worker.failed))
         with worker.env_lock:
             failures = [] if shares else close_environments(environments)
-        if failures and not keeps_originals:
+        if failures and not untouched:
             self._send(Unclosed(failures))
 
     def _obey(self) -> None:
@@ -303,6 +304,7 @@ class _Resident:
             call = self._calls.get()
             try:
                 with self._worker.env_lock:
+                    self._has_answered = True
                     value = getattr(self._worker.env.unwrapped, call.method)(*call.args, **call.kwargs)
                     content = encode(Answer(call.number, value))
             except BaseException as error:
