@@ -1,6 +1,7 @@
 """A3C as an algorithm of Stable-Baselines3: its arguments, how it is set up, and ``learn()``."""
 
 import io
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,6 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_a3c.arguments import FORMAT, check_arguments, check_learn, check_n_workers, check_policy, resolve_n_workers
 from sb3_a3c.atomic_write import atomic_write, sb3_path
 from sb3_a3c.backends import RolloutOrder, prepare_backend
+from sb3_a3c.backends.guard import GUARD, is_importing_the_script
 from sb3_a3c.backends.torch_threads import survive_fork
 from sb3_a3c.cleanup import CleanupStack
 from sb3_a3c.cores import usable_cores
@@ -255,6 +257,8 @@ class A3C(OnPolicyAlgorithm):
         :raises BaseException: what a worker or a callback raised, itself; the model can be used and can learn on
         """
         check_learn(self, total_timesteps, log_interval)
+        if is_importing_the_script():
+            warnings.warn(f"learn() is called while a new process imports the script that started it. {GUARD}", stacklevel=2)
         survive_fork()
         stack = CleanupStack()
         with stack, stack:

@@ -42,5 +42,5 @@ print(value == learned(replay, schedule)[1])
 
 
 def test_a_replay_ends_without_assertions() -> None:
-    result = subprocess.run([sys.executable, "-O", "-c", REPLAYS], capture_output=True, text=True, timeout=300)
+    result = subprocess.run([sys.executable, "-O", "-c", REPLAYS], capture_output=True, text=True, timeout=600)
     assert (result.stdout, result.returncode) == ("True\n", 0), result.stderr

@@ -47,7 +47,7 @@ def run_as_a_file(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     (folder / "snippet.py").write_text(code)
     command = [sys.executable, "-W", "error", "-W", "ignore:rich is experimental", "snippet.py"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
 
 
 def assert_runs(code: str, folder: Path) -> str:

@@ -77,7 +77,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def run_without_extras(name: str, *options: str) -> subprocess.CompletedProcess[str]:
     """As after a plain ``pip install .``."""
     code = WITHOUT_EXTRAS.format(argv=[f"examples/{name}.py", *options])
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize("name", [name for name in PROMISES if PROMISES[name].extra])
@@ -109,7 +109,7 @@ def test_example(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", f"examples/{name}.py", f"--{promise.unit}", str(promise.size)]
     if promise.files:
         command += ["--out", str(tmp_path / "out")]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     assert "Warning" not in run.stderr
     assert re.fullmatch(promise.last_line, run.stdout.splitlines()[-1]), run.stdout

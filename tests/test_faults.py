@@ -87,11 +87,9 @@ def make_model(env: Any, backend: str, n_workers: int, **kwargs: Any) -> A3C:
 
 
 def assert_ends(model: A3C, error: type[BaseException], match: str | None = None, **learn: Any) -> BaseException:
-    """``learn()`` raises the error within seconds, and no worker is left."""
-    started = time.monotonic()
+    """``learn()`` raises the error, long before it would have ended, and no worker is left."""
     with pytest.raises(error, match=match) as caught:
         model.learn(10_000_000, **learn)
-    assert time.monotonic() - started < 20
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("A3C worker")]
     return caught.value
 
@@ -273,9 +271,8 @@ def test_a_slow_environment_does_not_hide_anothers_error() -> None:
     """The main thread waits for worker 0, which is slow; worker 2's error ends the run all the same."""
     slow = [Faulty(seconds=0.5)] + [Faulty("step" if index == 2 else "") for index in range(1, N_ENVS)]
     model = make_model(DummyVecEnv([lambda env=env: env for env in slow]), "thread", N_ENVS, n_steps=100)  # type: ignore[misc]
-    started = time.monotonic()
     assert_ends(model, Trouble)
-    assert time.monotonic() - started < 3  # and not the 50 s of worker 0's rollout
+    assert slow[0].n_steps < 100  # it has not finished its rollout
 
 
 def test_two_errors_are_both_told() -> None:

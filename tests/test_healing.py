@@ -62,7 +62,7 @@ class Watching(BaseCallback):
 
     def __init__(self, every: int = 1, act: Callable[[int], None] = lambda n_calls: None) -> None:
         super().__init__()
-        self.every, self.act = every, act
+        self.every, self.act, self.is_over = every, act, False
         self.n_steps_seen: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         self.observations: list[np.ndarray] = []
 
@@ -72,7 +72,7 @@ class Watching(BaseCallback):
         self.observations.append(self.locals["new_obs"])
         if self.n_calls % self.every == 0:
             self.act(self.n_calls // self.every)
-        return True
+        return not self.is_over
 
 
 def make_model(env: VecEnv, start_method: str = "forkserver", max_restarts: int = 10, **kwargs: Any) -> A3C:
@@ -107,22 +107,30 @@ def assert_counted_once(model: A3C, watching: Watching, total_timesteps: int, in
 def test_a_hundred_kills(start_method: str = "forkserver", rollout_order: str = "arrival", n_kills: int = 100) -> None:
     """At random points of the workers' lives; some have just been started."""
     rng = random.Random(0)
+    killed: set[int] = set()
+    n_calls_at_the_end: list[int] = []
 
     def kill(n_calls: int) -> None:
-        alive = processes()
-        if n_calls <= n_kills and alive:
+        """One process at a time, until there have been so many; then go on for a while, so that it is replaced."""
+        alive = [process for process in processes() if process.pid not in killed]
+        if len(killed) < n_kills and alive:
             time.sleep(rng.uniform(0, 0.003))
-            rng.choice(alive).kill()
+            process = rng.choice(alive)
+            killed.add(process.pid)
+            process.kill()
+        if len(killed) == n_kills:
+            n_calls_at_the_end.append(n_calls)
+            watching.is_over = n_calls >= n_calls_at_the_end[0] + 10
 
     model = make_model(
         make_env(seconds=0.0005), start_method, max_restarts=2 * n_kills, rollout_order=rollout_order, max_lead=3
     )
     watching = Watching(20, kill)
-    total_timesteps = 4 * 20 * (n_kills + 10)
-    model.learn(total_timesteps, callback=watching, log_interval=None)
-    assert_counted_once(model, watching, total_timesteps, in_order=rollout_order == "env")
-    assert n_kills * 0.9 <= model.logger.name_to_value["async/restarts"] <= n_kills
-    assert len(watching.n_steps_seen) > n_kills // 5  # environments in several processes have been seen
+    model.learn(10_000_000, callback=watching, log_interval=None)
+    assert_counted_once(model, watching, watching.n_calls * model.n_envs, in_order=rollout_order == "env")
+    # The last death of each of the four workers may not have been found before the end.
+    assert n_kills - 4 <= model.logger.name_to_value["async/restarts"] <= n_kills
+    assert len(watching.n_steps_seen) > model.n_envs  # environments in several processes have been seen
     observations = np.concatenate(watching.observations)
     assert len(np.unique(observations, axis=0)) == len(observations)  # no process repeats another's noise
 
@@ -337,11 +345,14 @@ class Hanging(Counting):
         return super().step(action)
 
 
+@pytest.mark.filterwarnings(REPLACED)  # on a busy machine, the other worker may be late, too
 @pytest.mark.parametrize("holds_the_gil", [False, True])
 def test_a_worker_that_does_not_answer_is_replaced(holds_the_gil: bool, tmp_path: Path) -> None:
     (tmp_path / "flag").touch()
     model = make_model(
-        DummyVecEnv([Counting, lambda: Hanging(tmp_path / "flag", holds_the_gil)]), backend_kwargs=dict(worker_timeout=1.0)
+        DummyVecEnv([Counting, lambda: Hanging(tmp_path / "flag", holds_the_gil)]),
+        max_restarts=1000,
+        backend_kwargs=dict(worker_timeout=1.0),
     )
     watching = Watching()
     where = r"does not answer" if holds_the_gil else r"in the middle of:(.|\n)*time\.sleep\(1000\)"
@@ -360,6 +371,7 @@ class Pausing(Counting):
         return super().step(action)
 
 
+@pytest.mark.filterwarnings("ignore:worker ., which steps environment ., has not:UserWarning")
 def test_a_worker_that_does_not_answer_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sb3_a3c.backends.watchdog._REPORT_AFTER", 0.5)
     monkeypatch.setattr("sb3_a3c.backends.watchdog._LOOK_EVERY", 0.1)
@@ -369,9 +381,10 @@ def test_a_worker_that_does_not_answer_is_told_of(tmp_path: Path, monkeypatch: p
         UserWarning, match=r"worker 1, .* has not finished a rollout for \d+ s(.|\n)*time\.sleep\(2\.5\)"
     ) as told:
         model.learn(100)
-    assert len(told) == 1 and model.num_timesteps == 100
+    assert sum("time.sleep(2.5)" in str(warning.message) for warning in told) == 1 and model.num_timesteps == 100
 
 
+@pytest.mark.filterwarnings(REPLACED)
 def test_a_call_that_never_returns_is_ended(tmp_path: Path) -> None:
     class Endless(Counting):
         def wait(self) -> None:
@@ -384,7 +397,7 @@ def test_a_call_that_never_returns_is_ended(tmp_path: Path) -> None:
         model.env.env_method("wait", indices=1)
 
     (tmp_path / "flag").touch()
-    model = make_model(DummyVecEnv([Endless] * 2), backend_kwargs=dict(worker_timeout=0.5))
+    model = make_model(DummyVecEnv([Endless] * 2), max_restarts=1000, backend_kwargs=dict(worker_timeout=0.5))
     watching = Watching(20, ask)
     with pytest.warns(
         UserWarning, match="was killed, for it had not (answered a call|finished a rollout) for worker_timeout=0.5"
@@ -397,11 +410,19 @@ def test_a_call_that_never_returns_is_ended(tmp_path: Path) -> None:
 def test_statistics_go_on() -> None:
     """Each update's batches are counted once, also where its rollout was lost; those of unfinished rollouts are not."""
     env = VecNormalize(make_env(2, seconds=0.001))
-    watching = Watching(20, lambda n: processes(n % 2)[0].kill() if n % 2 else None)
+    killed: set[int] = set()
+
+    def kill(n_calls: int) -> None:
+        alive = processes(1)
+        if n_calls % 2 and alive:
+            killed.add(alive[0].pid)
+            alive[0].kill()
+
+    watching = Watching(20, kill)
     model = make_model(env)
     model.learn(400, callback=watching, log_interval=None)
     n_restarts = model.logger.name_to_value["async/restarts"]
-    assert 3 <= n_restarts <= 5
+    assert 1 <= len(killed) - 1 <= n_restarts <= len(killed)  # the last death may not have been found before the end
     n_known = 400 + 2 + n_restarts
     assert n_known <= round(env.obs_rms.count) <= n_known + n_restarts * 65 * 5  # type: ignore[union-attr]
     assert (round(env.obs_rms.count) - n_known) % 5 == 0  # type: ignore[union-attr]

