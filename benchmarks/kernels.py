@@ -19,7 +19,9 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_a3c.engines import kernels
+from sb3_a3c.engines.compilation import compile_kernels
 from sb3_a3c.engines.fused import FusedEngine
+from sb3_a3c.engines.kernel_examples import EXAMPLES
 from sb3_a3c.engines.reference import ReferenceEngine
 from sb3_a3c.hyperparameters import Hyperparameters
 from sb3_a3c.layout import Layout
@@ -151,6 +153,7 @@ def time_optimizers(watch: Stopwatch, size: int) -> dict[str, list[float]]:
 
 def main() -> None:
     args = parse_arguments(__doc__, repetitions=7, seconds=Option(0.02, 0.0001, "about how long a repetition of a row lasts"))
+    compile_kernels(list(EXAMPLES))
     watch = Stopwatch(args.repetitions, args.seconds)
     th.set_num_threads(1)
     times: dict[str, list[float]] = {}
