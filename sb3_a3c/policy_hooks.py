@@ -8,6 +8,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -123,6 +124,11 @@ class RulesOfPolicy:
                     yield ParameterHook(name, sent, after)
 
 
+_NUMBERS = count()
+#: Whether a hook's first call succeeded in this process, by its number: a hook is sent again whenever hyperparameters change.
+_WORKS: dict[int, bool] = {}
+
+
 class SentHook:
     """
     A hook in a worker process. One whose first call fails there needs something of the main process: it is not called again,
@@ -135,20 +141,21 @@ class SentHook:
     def __init__(self, function: Callable, owner: str) -> None:
         self._function = function
         self._owner = owner
-        self._works: bool | None = None
+        self._number = next(_NUMBERS)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._works is False:
+        works = _WORKS.get(self._number)
+        if works is False:
             return None
         try:
             result = self._function(*args, **kwargs)
         except Exception as error:
-            if self._works:
+            if works:
                 raise
-            self._works = False
+            _WORKS[self._number] = False
             _NOTICES.append(_not_called(self._owner, f"it fails in another process ({type(error).__name__}: {error})"))
             return None
-        self._works = True
+        _WORKS[self._number] = True
         return result
 
 

@@ -434,12 +434,13 @@ def test_hooks_that_fail_in_another_process_are_not_called_there() -> None:
         model = make(A3C, engine="torch", backend="process")
         model.policy.log_std.register_hook(NeedsTheMainProcess())
         model.policy.action_net.register_forward_hook(NeedsTheMainProcess())
+        change = Writes(lambda callback, n: setattr(callback.model, "ent_coef", 0.001 * n))  # so they are sent again
         with pytest.warns(UserWarning) as told:
-            model.learn(200)
+            model.learn(200, callback=change)
     finally:
         NeedsTheMainProcess.started = False
     assert model._n_updates == 40
-    texts = {str(warning.message) for warning in told}
+    texts = [str(warning.message) for warning in told]
     assert len(texts) == 2
     for owner in ("parameter log_std", "module action_net"):
         assert any(f"a hook of {owner} is not called by the workers: it fails in another process" in text for text in texts)

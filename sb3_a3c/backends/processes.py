@@ -119,6 +119,7 @@ class ProcessBackend:
         self._n_calls = 0
         self._answers: dict[int, Answer] = {}
         self._failures: list[BaseException] = []
+        self._notices: set[str] = set()
         self._begun = False
         self._stopping = False
         self._mailbox = Mailbox()
@@ -256,7 +257,8 @@ class ProcessBackend:
             case Ready():
                 worker.begin()
                 self._begin_together()
-            case Notice(text):
+            case Notice(text) if text not in self._notices:
+                self._notices.add(text)  # other workers have the same to say
                 warnings.warn(text, stacklevel=2)
             case Farewell():
                 worker.part(message)
