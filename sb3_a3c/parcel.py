@@ -5,8 +5,8 @@ Nearly all of it is pickled, with cloudpickle, for environments and schedules ar
 because both processes are to have the very same thing, goes beside as a handle: memory that is shared, locks, the pipes
 of a SubprocVecEnv, the files that Monitor writes. On the way back a handle stands for what it was made of.
 
-A parcel also takes along what the sender's environment variables and NumPy's error handling are at that time: a fork server
-has those of its own start.
+A parcel also takes along the sender's environment variables, because a fork server has those of its own start, and NumPy's
+error handling, which belongs to the thread that packs it.
 """
 
 import csv
@@ -37,14 +37,16 @@ class Parcel:
 
     :param content: What was packed, but for the handles
     :param handles: What is handed over while the process starts
+    :param numpy_errors: NumPy's error handling, see ``np.geterr()``
     """
 
     content: bytes
     handles: list[Any]
+    numpy_errors: dict[str, Any]
 
     def __reduce__(self) -> tuple[Callable[..., "Parcel"], tuple[Any, ...]]:
         handles = [_File.of(handle) if isinstance(handle, ResultsWriter) else handle for handle in self.handles]
-        return _delivered, (self.content, handles, dict(os.environ), dict(np.geterr()))
+        return _delivered, (self.content, handles, self.numpy_errors, dict(os.environ))
 
 
 def pack(content: Any) -> Parcel:
@@ -54,7 +56,7 @@ def pack(content: Any) -> Parcel:
     :raises Exception: if there is something in it that can be neither pickled nor handed over
     """
     handles: list[Any] = []
-    return Parcel(_dump(content, handles, True, []), handles)
+    return Parcel(_dump(content, handles, True, []), handles, dict(np.geterr()))
 
 
 def pack_return(content: Any, handles: list[Any], used: list[Any]) -> bytes:
@@ -153,12 +155,11 @@ class _File:
         return results_writer
 
 
-def _delivered(content: bytes, handles: list[Any], environ: dict[str, str], numpy_errors: dict[str, Any]) -> Parcel:
+def _delivered(content: bytes, handles: list[Any], numpy_errors: dict[str, Any], environ: dict[str, str]) -> Parcel:
     for name in os.environ.keys() - environ.keys():
         del os.environ[name]
     os.environ.update({name: value for name, value in environ.items() if os.environ.get(name) != value})
-    np.seterr(**numpy_errors)
-    return Parcel(content, [handle.open() if isinstance(handle, _File) else handle for handle in handles])
+    return Parcel(content, [handle.open() if isinstance(handle, _File) else handle for handle in handles], numpy_errors)
 
 
 def _set_state(venv: VecEnv, state: dict[str, Any]) -> None:

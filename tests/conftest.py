@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -10,6 +11,9 @@ import pytest
 # torch's OpenMP threads spin while they wait for each other. On a busy machine that makes a test fifty times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, which some of them press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Each process would import torch by itself; so the server that they are forked from has it.
 multiprocessing.set_forkserver_preload(["sb3_a3c.backends.preloaded"])

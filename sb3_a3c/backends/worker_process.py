@@ -142,6 +142,7 @@ def _seed_of(seed: np.random.SeedSequence | None, number: int) -> np.random.Seed
 
 
 def _unpack(parcel: Parcel) -> Assignment:
+    np.seterr(**parcel.numpy_errors)  # environments may compute while they are unpickled
     try:
         return unpack(parcel.content, parcel.handles)
     except Exception as error:
