@@ -36,13 +36,14 @@ class ModelChanges:
             self.policy = clone_policy(model.policy)
             prepare_module_hooks(self.policy)
 
-    def hyperparameters(self, worker: int) -> Hyperparameters:
+    def hyperparameters(self, n_workers: int) -> list[Hyperparameters]:
         """
-        :param worker: Index of a worker
-        :return: What it is to compute with now
+        :param n_workers: How many workers there are
+        :return: What each of them is to compute with now
         """
+        rules = self._rules.read()
         attributes = EnvAttributes() if self._attributes is None else self._attributes.read()
-        return Hyperparameters.of(self._model, worker, self._rules.read(), attributes)
+        return [Hyperparameters.of(self._model, worker, rules, attributes) for worker in range(n_workers)]
 
     def tell(self, workers: Sequence[SeenWorker]) -> None:
         """
@@ -54,5 +55,5 @@ class ModelChanges:
         """
         check_hyperparameters(self._model)
         resolve_n_workers(self._model, self._model.n_envs)  # as many values as there are workers
-        for worker in workers:
-            worker.hyperparameters = self.hyperparameters(worker.index)
+        for worker, hyperparameters in zip(workers, self.hyperparameters(len(workers)), strict=True):
+            worker.hyperparameters = hyperparameters

@@ -134,7 +134,7 @@ def _make_specs(
             policy=changes.policy,
             seed=seed,
             rollout_buffer=_make_rollout_buffer(model, env.num_envs),
-            hyperparameters=changes.hyperparameters(index),
+            hyperparameters=hyperparameters,
             total_timesteps=model._total_timesteps,
             final_timesteps=model.num_timesteps + n_rollouts * model.n_steps * model.env.num_envs,
             last_obs=_entries(model._last_obs, env_indices),
@@ -143,7 +143,9 @@ def _make_specs(
             attention=attention,
             recorder=recorder,
         )
-        for index, (env_indices, env, seed) in enumerate(zip(slices, envs, _seeds(model, len(slices)), strict=True))
+        for index, (env_indices, env, seed, hyperparameters) in enumerate(
+            zip(slices, envs, _seeds(model, len(slices)), changes.hyperparameters(len(slices)), strict=True)
+        )
     ]
     return specs, parameters
 
