@@ -23,9 +23,10 @@ class Edits:
     """
 
     def __init__(self, columns: dict[str, Any], segment: dict[str, Any]) -> None:
-        self._columns = columns
-        self._originals = {name: _array(columns[name]).copy() for name in _LOCALS}
-        self._segment = {name: segment[name].copy() for name in _COMPARED}
+        self._columns = {name: _array(columns[name]) for name in _LOCALS}
+        # Bytes are compared faster than arrays, and NaN is equal to itself.
+        self._originals = {name: array.tobytes() for name, array in self._columns.items()}
+        self._segment = {name: segment[name].tobytes() for name in _COMPARED}
 
     def write_to(self, rollout_buffer: RolloutBuffer, rollout: Rollout, last_values: th.Tensor) -> None:
         """
@@ -39,7 +40,7 @@ class Edits:
         written = self._written()
         for name in written:
             array = getattr(rollout_buffer, name)
-            array[...] = _array(self._columns[name]).reshape(array.shape)
+            array[...] = self._columns[name].reshape(array.shape)
         if "rewards" in written and rollout.steps is not None:
             for n_steps, bootstraps in rollout.steps.bootstraps.items():
                 for env, value in bootstraps.items():
@@ -52,16 +53,12 @@ class Edits:
         :param rollout_buffer: The buffer, when callbacks have seen it
         :return: Names of all that has been written to
         """
-        in_buffer = [name for name in _COMPARED if not _is_equal(getattr(rollout_buffer, name), self._segment[name])]
+        in_buffer = [name for name in _COMPARED if getattr(rollout_buffer, name).tobytes() != self._segment[name]]
         return [*(f"locals[{name!r}]" for name in self._written()), *(f"rollout_buffer.{name}" for name in in_buffer)]
 
     def _written(self) -> list[str]:
-        return [name for name in _LOCALS if not _is_equal(_array(self._columns[name]), self._originals[name])]
+        return [name for name, array in self._columns.items() if array.tobytes() != self._originals[name]]
 
 
 def _array(values: Any) -> np.ndarray:
     return values.numpy(force=True) if isinstance(values, th.Tensor) else np.asarray(values)
-
-
-def _is_equal(one: np.ndarray, other: np.ndarray) -> bool:
-    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")

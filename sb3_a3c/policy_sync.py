@@ -31,13 +31,15 @@ class PolicySync:
         self._seen = self._vector.clone()
         self._statistics = [th.empty_like(self._vector) for _ in getattr(parameters.optimizer, "initial", ())]
         self._seen_statistics = [statistic.clone() for statistic in self._statistics]
-        #: What the policy's optimizer has of each parameter, and whether that is a view of our statistics.
-        self._states: list[dict[str, Any] | None] = [policy.optimizer.state.get(param) for param in self._params]
-        self._shown = False
-        self._seen_state = _copy_of(policy.optimizer.state)
+        self._read_states()
         self._options = _options_of(policy.optimizer)
-        self._buffers = list(policy.buffers())
+        #: Where the modules have their buffers: listing them takes far longer than reading them.
+        homes = [(module._buffers, name) for module in policy.modules() for name in module._buffers]
+        self._homes = list({id(home[name]): (home, name) for home, name in homes if home[name] is not None}.values())
+        self._buffers = self._read_buffers()
         self._seen_buffers = [buffer.clone() for buffer in self._buffers]
+        self._gradient: Vector | None = None
+        self._gradient_views: list[th.Tensor] = []
         #: False while values are copied. If that is interrupted, what differs is no change of a callback's.
         self._in_sync = True
 
@@ -56,7 +58,7 @@ class PolicySync:
         self._check_options()
         bound = [param.data_ptr() for param in self._params] == self._pointers
         vector = self._vector if bound else self._parameters.layout.gather(self._policy)
-        buffers = list(self._policy.buffers())
+        buffers = self._read_buffers()
         with_statistics = self._has_other_statistics()
         if with_statistics or not th.equal(vector, self._seen) or not all(map(th.equal, buffers, self._seen_buffers)):
             self._check_finite(vector)
@@ -66,8 +68,7 @@ class PolicySync:
             for seen, buffer in zip(self._seen_buffers, buffers, strict=True):
                 seen.copy_(buffer)
             if with_statistics:
-                self._states = [self._policy.optimizer.state.get(param) for param in self._params]
-                self._shown, self._seen_state = False, _copy_of(self._policy.optimizer.state)
+                self._read_states()
             self._in_sync = True
         if not bound:
             self._vector.copy_(vector)
@@ -76,11 +77,10 @@ class PolicySync:
 
     def refresh(self, learning_rate: float | None) -> None:
         """
-        Bring the policy and its optimizer up to date. What a callback has changed in them is absorbed first.
+        Bring the policy and its optimizer up to date. What a callback has changed in them must have been absorbed.
 
         :param learning_rate: The learning rate that the optimizer is to show, None: the one that it shows now
         """
-        self.absorb()
         self._in_sync = False
         optimizer = self._parameters.optimizer
         if isinstance(optimizer, FlatOptimizer):
@@ -104,8 +104,9 @@ class PolicySync:
         :param gradient: The gradient, of shape ``(size,)``
         :param without_gradient: Indices of the parameters that have none
         """
-        views = self._parameters.layout.views(th.as_tensor(gradient))
-        for index, (param, view) in enumerate(zip(self._params, views, strict=True)):
+        if gradient is not self._gradient:
+            self._gradient, self._gradient_views = gradient, self._parameters.layout.views(th.as_tensor(gradient))
+        for index, (param, view) in enumerate(zip(self._params, self._gradient_views, strict=True)):
             param.grad = None if index in without_gradient else view
 
     def close(self) -> None:
@@ -119,14 +120,25 @@ class PolicySync:
     def _bind(self) -> None:
         self._parameters.layout.bind(self._policy, self._vector)
         self._pointers = [param.data_ptr() for param in self._params]
-        self._buffers = list(self._policy.buffers())
+        self._buffers = self._read_buffers()
+
+    def _read_buffers(self) -> list[th.Tensor]:
+        return [home[name] for home, name in self._homes]  # type: ignore[misc]
+
+    def _read_states(self) -> None:
+        """Remember what the policy's optimizer has of each parameter, which is no view of our statistics."""
+        state = self._policy.optimizer.state
+        self._states: list[dict[str, Any] | None] = [state.get(param) for param in self._params]
+        self._identities = list(map(id, state.values()))
+        self._shown = False
+        self._seen_state = _copy_of(state)
 
     def _has_other_statistics(self) -> bool:
         """Whether somebody else has written to the optimizer's state, or has put another in its place."""
         state = self._policy.optimizer.state
         if not isinstance(self._parameters.optimizer, FlatOptimizer):
             return not _is_equal(state, self._seen_state)
-        if any(state.get(param) is not known for param, known in zip(self._params, self._states, strict=True)):
+        if list(map(id, state.values())) != self._identities:  # looking parameters up would take ten times as long
             return True
         return self._shown and not all(map(th.equal, self._statistics, self._seen_statistics))
 
@@ -134,6 +146,7 @@ class PolicySync:
         if not self._shown or [state is not None for state in self._states] != [n > 0 for n in n_steps]:
             self._states = optimizer.states(self._statistics, n_steps)
             optimizer.show(self._policy, self._states)
+            self._identities = list(map(id, self._policy.optimizer.state.values()))
             self._shown = True
         for state, n in zip(self._states, n_steps, strict=True):
             if state is not None and isinstance(state["step"], th.Tensor):

@@ -53,6 +53,8 @@ class Replay:
         self._asynchrony = Asynchrony()
         self._unrecorded: Sequence[Rollout] = ()
         self._learning_rate: float | None = None
+        #: Whether callbacks may have written to the policy since that was absorbed.
+        self._written_to = False
         #: What the callback looks at within the next rollout.
         self.attention = self._attention_to_next()
 
@@ -69,6 +71,7 @@ class Replay:
         :param rollouts: The rollouts, in the order of the environments
         :return: False if a callback wants training to stop
         """
+        self._written_to = self.attention >= Attention.MODEL
         if not show_steps(self._model, self._callback, self.attention, rollouts):
             return False
         self._iteration += 1
@@ -87,6 +90,7 @@ class Replay:
     def absorb(self) -> None:
         """Add what callbacks have changed in the policy to the shared parameters."""
         self._sync.absorb()
+        self._written_to = False
 
     def count(self, rollouts: Sequence[Rollout]) -> None:
         """
@@ -109,6 +113,8 @@ class Replay:
 
     def refresh(self) -> None:
         """Bring the model's policy and its logger up to date; nobody sees them in between."""
+        if self._written_to:
+            self.absorb()
         self._sync.refresh(self._learning_rate)
         if self._unrecorded:
             self._record_updates(self._unrecorded)
