@@ -205,7 +205,7 @@ class SharedParameters:
                 _copy(place.vectors[0], vector)
             for buffer, shared_buffer in zip(buffers, place.buffers, strict=True):
                 buffer.copy_(shared_buffer)
-            for rms, shared_rms in zip(statistics, place.statistics, strict=False):
+            for rms, shared_rms in zip(statistics, place.statistics if statistics else (), strict=True):
                 set_moments(rms, moments_of(shared_rms))
             n_updates, num_timesteps, _, _ = place.counts.array.tolist()
         if not self.use_locking:

@@ -181,8 +181,8 @@ def test_the_reset_does_not_write_over_the_terminal_observation(kind: str, backe
     assert callback.n_compared > 10
 
 
-class Meta(gym.Env):
-    """Tells of an episode in the middle of one, as a wrapper around several episodes does, and of success at each step."""
+class Plain(gym.Env):
+    """Does nothing by itself."""
 
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
     action_space = spaces.Discrete(2)
@@ -190,6 +190,14 @@ class Meta(gym.Env):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
         self.n_steps = 0
         return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        self.n_steps += 1
+        return np.zeros(1, np.float32), 1.0, self.n_steps % 7 == 0, False, {}
+
+
+class Meta(Plain):
+    """Tells of an episode in the middle of one, as a wrapper around several episodes does, and of success at each step."""
 
     def step(self, action: int) -> Any:
         self.n_steps += 1
@@ -297,21 +305,6 @@ def test_a_wrapper_that_is_declared_here_is_known_in_every_worker(backend: str) 
     A3C("MlpPolicy", venv, backend=backend).learn(20, records)
     assert records.seen == [[step, step] for step in range(1, 11)]
     assert venv.ages.tolist() == [10, 10]
-
-
-class Plain(gym.Env):
-    """Does nothing by itself."""
-
-    observation_space = spaces.Box(-1, 1, (1,), np.float32)
-    action_space = spaces.Discrete(2)
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
-        self.n_steps = 0
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action: int) -> Any:
-        self.n_steps += 1
-        return np.zeros(1, np.float32), 1.0, self.n_steps % 7 == 0, False, {}
 
 
 class Database(Plain):
