@@ -18,14 +18,14 @@ from report import bars, report
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_a3c.engines import kernels
-from sb3_a3c.engines.compilation import compile_kernels
 from sb3_a3c.engines.fused import FusedEngine
-from sb3_a3c.engines.kernel_examples import EXAMPLES
+from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.engines.reference import ReferenceEngine
-from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.layout import Layout
-from sb3_a3c.optimizers import Adam, RMSprop, RMSpropTensorFlow
+from sb3_a3c.kernels import kernels
+from sb3_a3c.kernels.compilation import compile_kernels
+from sb3_a3c.kernels.examples import EXAMPLES
+from sb3_a3c.parameters.layout import Layout
+from sb3_a3c.parameters.optimizers import Adam, RMSprop, RMSpropTensorFlow
 
 N_STEPS = 8
 #: Name, entries of an observation, the actions, the layers, environments of the worker.

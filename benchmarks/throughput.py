@@ -27,7 +27,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_a3c import A3C
-from sb3_a3c.cores import usable_cores
+from sb3_a3c.system.cores import usable_cores
 
 ENV_ID = "Pendulum-v1"
 _QUICK = r"^8 environments: (A2C, Subproc|PPO$|A3C, 2 processes)|VecNormalize: A3C, 1 worker"  # a little of everything

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_a3c import A3C
-from sb3_a3c.extras import require
+from sb3_a3c.system.extras import require
 
 N_ENVS, N_WORKERS = 8, 4
 

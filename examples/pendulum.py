@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 from torch import nn
 
 from sb3_a3c import A3C
-from sb3_a3c.extras import require
+from sb3_a3c.system.extras import require
 
 ENV_ID = "Pendulum-v1"
 N_ENVS = 8

@@ -26,8 +26,8 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from sb3_a3c import A3C
 from sb3_a3c.callbacks import MovingAverageCallback
-from sb3_a3c.cores import usable_cores
-from sb3_a3c.extras import require
+from sb3_a3c.system.cores import usable_cores
+from sb3_a3c.system.extras import require
 
 ENV_ID, MAX_EPISODE_STEPS = "Pendulum-v1", 200
 

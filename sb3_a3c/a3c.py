@@ -17,22 +17,23 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_a3c.arguments import FORMAT, check_arguments, check_learn, check_n_workers, check_policy, resolve_n_workers
-from sb3_a3c.atomic_write import atomic_write, sb3_path
 from sb3_a3c.backends import RolloutOrder, prepare_backend
-from sb3_a3c.backends.guard import GUARD, is_importing_the_script
-from sb3_a3c.backends.torch_threads import survive_fork
-from sb3_a3c.cleanup import CleanupStack
-from sb3_a3c.cores import usable_cores
+from sb3_a3c.backends.process.guard import GUARD, is_importing_the_script
 from sb3_a3c.engines import choose_engine
-from sb3_a3c.engines.compilation import compile_kernels, needed
-from sb3_a3c.env_gate import Claim
-from sb3_a3c.env_slices import SynchronizedPipes
-from sb3_a3c.hyperparameters import PerWorker
+from sb3_a3c.engines.hyperparameters import PerWorker
+from sb3_a3c.envs.gate import Claim
+from sb3_a3c.envs.slices import SynchronizedPipes
+from sb3_a3c.envs.spaces import warn_of_spaces
+from sb3_a3c.kernels.compilation import compile_kernels, needed
+from sb3_a3c.learning.arguments import Arguments, check_learn, check_n_workers
+from sb3_a3c.learning.origin import FORMAT, check_origin
+from sb3_a3c.learning.run import run
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_a3c.run import run
-from sb3_a3c.schedule import Recording, Replaying
-from sb3_a3c.space_warnings import warn_of_spaces
+from sb3_a3c.recording.schedule import Recording, Replaying
+from sb3_a3c.system.cleanup import CleanupStack
+from sb3_a3c.system.cores import usable_cores
+from sb3_a3c.system.files import atomic_write, sb3_path
+from sb3_a3c.system.torch_threads import survive_fork
 
 
 class A3C(OnPolicyAlgorithm):
@@ -195,16 +196,19 @@ class A3C(OnPolicyAlgorithm):
             self.policy_kwargs["optimizer_kwargs"] = dict(alpha=0.99, eps=rms_prop_eps, weight_decay=0)
 
         if _init_setup_model:
-            if self.env is not None and resolve_n_workers(self, self.n_envs) > 1:
+            if self.env is not None and Arguments.of(self).resolve_n_workers(self.n_envs) > 1:
                 prepare_backend(backend, backend_kwargs)  # while torch loads what the policy's optimizer needs
             self._setup_model()
 
     def _setup_model(self) -> None:
-        check_arguments(self)
+        check_origin(self, self._format)
+        arguments = Arguments.of(self)
+        arguments.check()
         survive_fork()
         warn_of_spaces(self.observation_space, self.action_space)
         super()._setup_model()
-        check_policy(self)
+        choose_engine(self.engine, self.policy, self.rollout_buffer_class)  # raises an error if it can't compute the policy
+        arguments.check_policy(self.policy)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_scheduling"]
@@ -256,6 +260,7 @@ class A3C(OnPolicyAlgorithm):
             the allowed values
         :raises BaseException: what a worker or a callback raised, itself; the model can be used and can learn on
         """
+        check_origin(self, self._format)
         check_learn(self, total_timesteps, log_interval)
         if is_importing_the_script():
             warnings.warn(f"learn() is called while a new process imports the script that started it. {GUARD}", stacklevel=2)
@@ -271,7 +276,7 @@ class A3C(OnPolicyAlgorithm):
             iteration = 0  # callbacks know it from A2C's local variables
             callback.on_training_start(locals(), globals())
             if self.num_timesteps < total_timesteps:
-                run(self, callback, log_interval)
+                run(self, self._scheduling, callback, log_interval)
             callback.on_training_end()
         return self
 

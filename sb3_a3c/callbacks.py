@@ -10,7 +10,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_a3c.extras import require
+from sb3_a3c.system.extras import require
 
 
 class MovingAverageCallback(BaseCallback):

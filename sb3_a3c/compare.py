@@ -36,7 +36,7 @@ from sb3_a3c.comparison.progress import Progress
 from sb3_a3c.comparison.report import results_table, write_report, write_tables
 from sb3_a3c.comparison.run import RunResult, RunSpec, Stage
 from sb3_a3c.comparison.store import Store
-from sb3_a3c.extras import MissingExtra, require
+from sb3_a3c.system.extras import MissingExtra, require
 
 
 def compare(

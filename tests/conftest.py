@@ -16,14 +16,14 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Each process would import torch by itself; so the server that they are forked from has it.
-multiprocessing.set_forkserver_preload(["sb3_a3c.backends.preloaded"])
+multiprocessing.set_forkserver_preload(["sb3_a3c.backends.process.preloaded"])
 
 
 @pytest.fixture(autouse=True, scope="session")
 def kernels_are_compiled() -> None:
     """No test waits for a compiler."""
-    from sb3_a3c.engines.compilation import compile_kernels  # here, for torch reads the variables when it is imported
-    from sb3_a3c.engines.kernel_examples import EXAMPLES
+    from sb3_a3c.kernels.compilation import compile_kernels  # here, for torch reads the variables when it is imported
+    from sb3_a3c.kernels.examples import EXAMPLES
 
     compile_kernels(list(EXAMPLES))
 

@@ -355,7 +355,7 @@ def test_learn_within_learn_with_other_environments() -> None:
             DQN,
             "MlpPolicy",
             "CartPole-v1",
-            "policy must be a name, or a class of actor-critic policies; a zip is to be A3C's or A2",
+            "policy must be a name, or a class of actor-critic policies; a zip must be A3C's or A2",
         ),
         (SAC, "MlpPolicy", "Pendulum-v1", "policy must be a name, or a class of actor-critic policies"),
     ],
@@ -370,7 +370,7 @@ def test_zips_of_a_newer_a3c(tmp_path: Path) -> None:
     model = A3C("MlpPolicy", "CartPole-v1")
     model._format += 1
     model.save(tmp_path / "model")
-    with pytest.raises(ValueError, match="path must be a zip of a format up to 1, but it is of format 2"):
+    with pytest.raises(ValueError, match="path must be a zip of a format up to 1, but its format is 2"):
         A3C.load(tmp_path / "model")
 
 

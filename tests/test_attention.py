@@ -21,8 +21,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_a3c import A3C, register_callback
-from sb3_a3c.attention import Attention, attention_of, looks_within
 from sb3_a3c.backends import BACKENDS
+from sb3_a3c.worker.callback_needs import Attention, attention_of, looks_within
 
 
 class Own(BaseCallback):
@@ -158,7 +158,7 @@ def test_own_callbacks_can_be_declared(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(n_steps)
         return callback.num_timesteps == 40
 
-    monkeypatch.setattr("sb3_a3c.attention._DECLARATIONS", {})
+    monkeypatch.setattr("sb3_a3c.worker.callback_needs._DECLARATIONS", {})
     for declare, expected in ((looks, [40]), (None, [0, 20, 40, 60, 80])):
         register_callback(Peeker, *filter(None, [declare]))
         peeker = Peeker()

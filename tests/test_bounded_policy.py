@@ -26,10 +26,11 @@ from test_fused import (
 from torch import nn
 
 from sb3_a3c import A3C, BoundedMlpPolicy
-from sb3_a3c.engines import choose_engine, kernels
+from sb3_a3c.engines import choose_engine
 from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.network import why_not_fused
 from sb3_a3c.engines.reference import ReferenceEngine
+from sb3_a3c.kernels import kernels
 
 LOW, HIGH = np.array([[-1, -2], [-0.1, 0]], np.float32), np.array([[1, 0.3], [0.2, 5]], np.float32)
 ACTION_SPACES: dict[str, spaces.Box] = {

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from test_identity import assert_equal_to_the_bit, learned
 
 from sb3_a3c import A3C, NonFiniteError, register_vec_env
-from sb3_a3c.policy_hooks import module_hooks
+from sb3_a3c.policies.hooks import module_hooks
 
 N_STEPS = 400
 BACKENDS = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_a3c import cores
+from sb3_a3c.system import cores
 
 GROUPS = {
     "no control groups": ({}, math.inf),

@@ -24,7 +24,8 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_a3c import A3C, register_vec_env
-from sb3_a3c.env_slices import CannotSlice, merge_counters, read_state, slice_vec_env, write_state
+from sb3_a3c.envs import slices
+from sb3_a3c.envs.slices import CannotSlice, merge_counters, read_state, slice_vec_env, write_state
 
 N_ENVS = 5
 
@@ -220,7 +221,7 @@ class Undeclared(VecNormalize):
 
 
 def test_a_users_own_wrapper_can_be_declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sb3_a3c.env_slices._DECLARATIONS", dict(__import__("sb3_a3c.env_slices").env_slices._DECLARATIONS))
+    monkeypatch.setattr("sb3_a3c.envs.slices._DECLARATIONS", dict(slices._DECLARATIONS))
     with pytest.raises(CannotSlice, match="Discount is not known to work in slices"):
         slice_vec_env(Discount(dummy()), SLICES[1])
     register_vec_env(Discount, state=["ages"])

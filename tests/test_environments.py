@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_a3c import A3C, register_vec_env
-from sb3_a3c.normalization import running_statistics
+from sb3_a3c.envs.normalization import running_statistics
 
 #: How an environment may write its observation down.
 WRITTEN: dict[str, Callable[[np.ndarray], Any]] = {

@@ -87,7 +87,7 @@ def test_an_example_says_which_extra_it_needs(name: str, tmp_path: Path) -> None
     run = run_without_extras(name, "--out", str(tmp_path / "out"))
     missing = ", ".join(PROMISES[name].extra)
     message = f"This example needs the extra 'extra' (missing: {missing}). In a clone of sb3_a3c: pip install '.[extra]'"
-    assert run.returncode == 1 and run.stderr.splitlines()[-1] == f"sb3_a3c.extras.MissingExtra: {message}", run.stderr
+    assert run.returncode == 1 and run.stderr.splitlines()[-1] == f"sb3_a3c.system.extras.MissingExtra: {message}", run.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from sb3_a3c.callbacks import MovingAverageCallback
-from sb3_a3c.extras import MissingExtra, require
+from sb3_a3c.system.extras import MissingExtra, require
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

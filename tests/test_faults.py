@@ -20,7 +20,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_a3c import A3C, NonFiniteError
-from sb3_a3c.normalization import running_statistics
+from sb3_a3c.envs.normalization import running_statistics
 
 N_ENVS = 4
 #: One worker is in the caller's thread, whatever the backend; a process takes a while to start, so two have to do.

@@ -13,9 +13,9 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_a3c import A3C
-from sb3_a3c.engines import compilation
-from sb3_a3c.engines.compilation import compile_kernels, needed
-from sb3_a3c.engines.kernel_cache import KERNELS
+from sb3_a3c.kernels import compilation
+from sb3_a3c.kernels.cache import KERNELS
+from sb3_a3c.kernels.compilation import compile_kernels, needed
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -27,7 +27,7 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 COMPILES = """
-from sb3_a3c.engines.compilation import compile_kernels
+from sb3_a3c.kernels.compilation import compile_kernels
 
 compile_kernels(["copy", "returns"])
 """

@@ -15,10 +15,10 @@ import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_healing import Watching, assert_counted_once, make_env, make_model, processes
 
-from sb3_a3c.backends.channel import Channel, Line
+from sb3_a3c.backends.process.channel import Channel, Line
 from sb3_a3c.backends.quota import Quota
-from sb3_a3c.file_lock import FileLock
-from sb3_a3c.parameters import SharedParameters
+from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.system.file_lock import FileLock
 
 #: Much longer than a rollout of these takes on a busy machine, for no other worker may be replaced.
 TIMEOUT = dict(worker_timeout=3.0)
@@ -26,7 +26,7 @@ TIMEOUT = dict(worker_timeout=3.0)
 
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sb3_a3c.backends.processes._PATIENCE", 0.5)
+    monkeypatch.setattr("sb3_a3c.backends.process.backend._PATIENCE", 0.5)
 
 
 def learn(n_envs: int, act: Callable[[int], None] | None, env: DummyVecEnv | None = None, **kwargs: Any) -> Watching:
@@ -94,8 +94,8 @@ def test_while_it_holds_a_lock(holder: type, method: str, tmp_path: Path, monkey
 
 def test_while_it_holds_a_lock_and_nobody_may_kill_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without ``worker_timeout`` there is a warning that names it and not those that wait for it, and Ctrl-C works."""
-    monkeypatch.setattr("sb3_a3c.backends.watchdog._REPORT_AFTER", 1.0)
-    monkeypatch.setattr("sb3_a3c.backends.watchdog._LOOK_EVERY", 0.2)
+    monkeypatch.setattr("sb3_a3c.backends.process.watchdog._REPORT_AFTER", 1.0)
+    monkeypatch.setattr("sb3_a3c.backends.process.watchdog._LOOK_EVERY", 0.2)
     (tmp_path / "flag").touch()
     freeze, hold = freeze_once(tmp_path / "flag"), SharedParameters._hold
     monkeypatch.setattr(SharedParameters, "_hold", lambda self, place: [freeze(), hold(self, place)])

@@ -28,18 +28,20 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from torch import nn
 
-from sb3_a3c import A3C, normalization_kernels
-from sb3_a3c.engines import choose_engine, kernels
-from sb3_a3c.engines.compilation import compile_kernels
+from sb3_a3c import A3C
+from sb3_a3c.engines import choose_engine
 from sb3_a3c.engines.fused import FusedEngine
-from sb3_a3c.engines.kernel_examples import EXAMPLES
+from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.engines.network import why_not_fused
 from sb3_a3c.engines.protocol import Action
 from sb3_a3c.engines.reference import ReferenceEngine
-from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.layout import Layout
-from sb3_a3c.optimizers import make_optimizer
-from sb3_a3c.policy_hooks import GradientRules, ParameterHook
+from sb3_a3c.kernels import kernels
+from sb3_a3c.kernels import normalization as normalization_kernels
+from sb3_a3c.kernels.compilation import compile_kernels
+from sb3_a3c.kernels.examples import EXAMPLES
+from sb3_a3c.parameters.layout import Layout
+from sb3_a3c.parameters.optimizers import make_optimizer
+from sb3_a3c.policies.hooks import GradientRules, ParameterHook
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -31,7 +31,7 @@ START_METHODS = ["forkserver", "spawn", "fork"]
 
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sb3_a3c.backends.restarts._FIRST_DELAY", 0.01)
+    monkeypatch.setattr("sb3_a3c.backends.process.restarts._FIRST_DELAY", 0.01)
 
 
 class Counting(gym.Env):
@@ -380,8 +380,8 @@ class Pausing(Counting):
 
 @pytest.mark.filterwarnings("ignore:worker ., which steps environment ., has not:UserWarning")
 def test_a_worker_that_does_not_answer_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sb3_a3c.backends.watchdog._REPORT_AFTER", 0.5)
-    monkeypatch.setattr("sb3_a3c.backends.watchdog._LOOK_EVERY", 0.1)
+    monkeypatch.setattr("sb3_a3c.backends.process.watchdog._REPORT_AFTER", 0.5)
+    monkeypatch.setattr("sb3_a3c.backends.process.watchdog._LOOK_EVERY", 0.1)
 
     model = make_model(DummyVecEnv([Counting, Pausing]))
     with pytest.warns(

@@ -41,8 +41,8 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_a3c import A3C, BoundedMlpPolicy, register_callback
-from sb3_a3c.normalization import running_statistics
-from sb3_a3c.worker import Worker
+from sb3_a3c.envs.normalization import running_statistics
+from sb3_a3c.worker.worker import Worker
 
 
 class DropoutBatchNorm(BaseFeaturesExtractor):

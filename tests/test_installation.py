@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sb3_a3c
-from sb3_a3c.backends.installation import Installation, importing_the_same
+from sb3_a3c.backends.process.installation import Installation, importing_the_same
 
 PACKAGE = Path(sb3_a3c.__file__).parent
 

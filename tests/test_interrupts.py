@@ -24,12 +24,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 
 import sb3_a3c
 from sb3_a3c import A3C
-from sb3_a3c.backends.thread_group import ThreadGroup
-from sb3_a3c.cleanup import CleanupStack
-from sb3_a3c.env_gate import Gate
-from sb3_a3c.file_lock import FileLock
-from sb3_a3c.locks import Lock, ThreadLock
-from sb3_a3c.parameters import SharedParameters
+from sb3_a3c.envs.gate import Gate
+from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.system.cleanup import CleanupStack
+from sb3_a3c.system.file_lock import FileLock
+from sb3_a3c.system.locks import Lock, ThreadLock
+from sb3_a3c.system.thread_group import ThreadGroup
 
 PACKAGE = str(Path(sb3_a3c.__file__).parent) + os.sep
 Line = tuple[str, int]
@@ -318,7 +318,7 @@ def test_the_vec_env_is_put_back_though_the_replay_fails(backend: str, method: s
         raise ValueError("no memory is left")
 
     def patch(*_: Any) -> bool:
-        monkeypatch.setattr(f"sb3_a3c.rollout_replay.Replay.{method}", fail)
+        monkeypatch.setattr(f"sb3_a3c.learning.rollout_replay.Replay.{method}", fail)
         return False
 
     with pytest.raises(ValueError, match="no memory is left"):

@@ -18,9 +18,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
-from sb3_a3c.layout import Layout
-from sb3_a3c.normalization import JournaledMeanStd
-from sb3_a3c.parameters import SharedParameters
+from sb3_a3c.envs.normalization import JournaledMeanStd
+from sb3_a3c.parameters.layout import Layout
+from sb3_a3c.parameters.shared import SharedParameters
 
 KINDS = list(itertools.product([th.optim.RMSprop, RMSpropTFLike, th.optim.Adam], [True, False]))
 

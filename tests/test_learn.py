@@ -30,7 +30,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sb3_a3c import A3C
-from sb3_a3c.cores import usable_cores
+from sb3_a3c.system.cores import usable_cores
 
 BACKENDS = ["serial", "thread", "process"]
 

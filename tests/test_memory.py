@@ -12,8 +12,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_a3c import A3C
 from sb3_a3c.backends.max_lead import n_bytes
-from sb3_a3c.rollout import Rollout
-from sb3_a3c.rollout_replay import Replay
+from sb3_a3c.learning.rollout_replay import Replay
+from sb3_a3c.worker.rollout import Rollout
 
 N_STEPS = 2
 OBS_BYTES = 4 * 25_000

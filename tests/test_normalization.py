@@ -12,8 +12,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_a3c import A3C
-from sb3_a3c.env_slices import slice_vec_env
-from sb3_a3c.normalization import JournaledMeanStd, journal_statistics
+from sb3_a3c.envs.normalization import JournaledMeanStd, journal_statistics
+from sb3_a3c.envs.slices import slice_vec_env
 
 N_ENVS = 4
 

@@ -14,11 +14,11 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import update_learning_rate
 
-from sb3_a3c.layout import Layout
-from sb3_a3c.normalization import JournaledMeanStd
-from sb3_a3c.optimizers import Adam, RMSprop, RMSpropTensorFlow, TorchOptimizer, make_optimizer
-from sb3_a3c.parameters import SharedParameters
-from sb3_a3c.parcel import pack, unpack
+from sb3_a3c.backends.process.parcel import pack, unpack
+from sb3_a3c.envs.normalization import JournaledMeanStd
+from sb3_a3c.parameters.layout import Layout
+from sb3_a3c.parameters.optimizers import Adam, RMSprop, RMSpropTensorFlow, TorchOptimizer, make_optimizer
+from sb3_a3c.parameters.shared import SharedParameters
 
 
 @pytest.fixture

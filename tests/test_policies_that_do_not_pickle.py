@@ -17,7 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch.nn.utils import parametrizations
 
 from sb3_a3c import A3C
-from sb3_a3c.policy_copies import clone_policy
+from sb3_a3c.policies.copies import clone_policy
 
 
 class WithFile(BaseFeaturesExtractor):

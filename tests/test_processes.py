@@ -28,9 +28,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from test_faults import Faulty, make_env
 
 from sb3_a3c import A3C, WorkerDied
-from sb3_a3c.backends.failures import Failure
-from sb3_a3c.backends.worker_process import explained
-from sb3_a3c.file_lock import FileLock
+from sb3_a3c.backends.process.failures import Failure
+from sb3_a3c.backends.process.worker_process import explained
+from sb3_a3c.system.file_lock import FileLock
 
 SHARED_MEMORY = Path("/dev/shm")
 #: Workers that die are not replaced (``test_healing.py`` has those that are).
@@ -444,7 +444,7 @@ class Endless(Faulty):
 
 @pytest.mark.filterwarnings("ignore:learn.. waits for processes that have been killed:UserWarning")
 def test_a_step_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sb3_a3c.backends.processes._PATIENCE", 0.2)
+    monkeypatch.setattr("sb3_a3c.backends.process.backend._PATIENCE", 0.2)
     flag = tmp_path / "in a step"
     model = make_model(DummyVecEnv([lambda: Endless(str(flag), seconds=1000.0), Faulty]), max_lead=0)
 

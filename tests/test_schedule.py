@@ -18,7 +18,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_a3c import A3C, NonFiniteError, Schedule, record, replay
-from sb3_a3c.normalization import running_statistics
+from sb3_a3c.envs.normalization import running_statistics
 
 BACKENDS = ["thread", "process"]
 TIMESTEPS = 1600

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from sb3_a3c.backends.max_lead import MaxLead
-from sb3_a3c.backends.processes import ProcessBackend, prepare
+from sb3_a3c.backends.process.backend import ProcessBackend, prepare
 from sb3_a3c.backends.protocol import Backend, SeenWorker
 from sb3_a3c.backends.quota import RolloutOrder
 from sb3_a3c.backends.serial import SerialBackend
 from sb3_a3c.backends.threads import ThreadBackend
-from sb3_a3c.parameters import SharedParameters
-from sb3_a3c.worker_spec import WorkerSpec
+from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.worker.spec import WorkerSpec
 
 #: The backends by the names that users type.
 BACKENDS: dict[str, type[SerialBackend | ThreadBackend | ProcessBackend]] = {

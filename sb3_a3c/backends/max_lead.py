@@ -7,7 +7,7 @@ from typing import Any
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import StackedObservations
 
-from sb3_a3c.rollout import Rollout, States, Steps
+from sb3_a3c.worker.rollout import Rollout, States, Steps
 
 
 @dataclass(frozen=True)

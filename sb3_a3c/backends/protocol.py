@@ -10,8 +10,8 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.rollout import Rollout
+from sb3_a3c.engines.hyperparameters import Hyperparameters
+from sb3_a3c.worker.rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Option:
 
 class SeenWorker(Protocol):
     """
-    What the main thread sees of a :class:`~sb3_a3c.worker.Worker`, wherever it is. Once the backend has been left,
+    What the main thread sees of a :class:`~sb3_a3c.worker.worker.Worker`, wherever it is. Once the backend has been left,
     ``env``, ``last_obs`` and ``last_episode_starts`` are what the worker has come to.
     """
 

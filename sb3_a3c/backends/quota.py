@@ -5,10 +5,10 @@ from typing import Literal
 
 import torch as th
 
-from sb3_a3c.file_lock import FileLock
-from sb3_a3c.locks import Lock, ThreadLock
-from sb3_a3c.memory import Memory
-from sb3_a3c.worker_spec import WorkerSpec
+from sb3_a3c.system.file_lock import FileLock
+from sb3_a3c.system.locks import Lock, ThreadLock
+from sb3_a3c.system.memory import Memory
+from sb3_a3c.worker.spec import WorkerSpec
 
 RolloutOrder = Literal["env", "arrival"]
 
@@ -85,5 +85,5 @@ class Quota:
             self._taken.array[worker] = n_rollouts
 
     def free(self) -> None:
-        """Release the lock if the caller still holds it, see :meth:`~sb3_a3c.locks.Lock.free`."""
+        """Release the lock if the caller still holds it, see :meth:`~sb3_a3c.system.locks.Lock.free`."""
         self._lock.free()

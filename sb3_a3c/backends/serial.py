@@ -12,11 +12,11 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from sb3_a3c.backends.max_lead import MaxLead
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import RolloutOrder
-from sb3_a3c.backends.torch_threads import OneTorchThread
-from sb3_a3c.env_gate import between_steps
-from sb3_a3c.parameters import SharedParameters
-from sb3_a3c.rollout import Rollout
-from sb3_a3c.worker_spec import WorkerSpec, make_workers
+from sb3_a3c.envs.gate import between_steps
+from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.system.torch_threads import OneTorchThread
+from sb3_a3c.worker.rollout import Rollout
+from sb3_a3c.worker.spec import WorkerSpec, make_workers
 
 
 class SerialBackend:

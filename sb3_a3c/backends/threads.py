@@ -23,17 +23,17 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_a3c.backends.max_lead import MaxLead
-from sb3_a3c.backends.messages import lighten
+from sb3_a3c.backends.process.messages import lighten
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.backends.quota import Quota, RolloutOrder
-from sb3_a3c.backends.thread_group import ThreadGroup
-from sb3_a3c.env_gate import between_steps
-from sb3_a3c.faults import WorkerStopped
-from sb3_a3c.locks import free
-from sb3_a3c.parameters import SharedParameters
-from sb3_a3c.rollout import Rollout
-from sb3_a3c.worker import Worker
-from sb3_a3c.worker_spec import WorkerSpec, make_workers
+from sb3_a3c.envs.gate import between_steps
+from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.system.locks import free
+from sb3_a3c.system.thread_group import ThreadGroup
+from sb3_a3c.worker.errors import WorkerStopped
+from sb3_a3c.worker.rollout import Rollout
+from sb3_a3c.worker.spec import WorkerSpec, make_workers
+from sb3_a3c.worker.worker import Worker
 
 #: Seconds after which a warning tells of a step that keeps learn() from ending, and seconds after Ctrl-C was pressed again.
 #: Chosen arbitrarily: longer than a step should take, and shorter than a user waits.

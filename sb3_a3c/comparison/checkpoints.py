@@ -19,8 +19,8 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_a3c.attention import register_callback
 from sb3_a3c.comparison.step_counts import StepCounts
+from sb3_a3c.worker.callback_needs import register_callback
 
 #: Seconds between two reports of progress. Chosen arbitrarily: often enough to look alive.
 _REPORT_EVERY = 0.5

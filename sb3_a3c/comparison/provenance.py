@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-from sb3_a3c.cores import usable_cores
+from sb3_a3c.system.cores import usable_cores
 
 _PACKAGES = ("sb3_a3c", "stable_baselines3", "gymnasium", "torch", "numpy", "numba")
 

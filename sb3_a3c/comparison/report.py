@@ -12,7 +12,7 @@ from sb3_a3c.comparison.pages import Bullets, Code, Heading, Paragraph, Part, Pi
 from sb3_a3c.comparison.plan import Plan
 from sb3_a3c.comparison.run import RunResult
 from sb3_a3c.comparison.store import Store
-from sb3_a3c.cores import usable_cores
+from sb3_a3c.system.cores import usable_cores
 
 _PICTURE = "learning_curves.png"
 

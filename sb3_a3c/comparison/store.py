@@ -18,9 +18,9 @@ try:
 except ImportError:  # Windows has no such module; see Store.taken
     fcntl = None  # type: ignore[assignment]
 
-from sb3_a3c.atomic_write import atomic_write
 from sb3_a3c.comparison.faults import BadArgument
 from sb3_a3c.comparison.run import RunResult, RunSpec
+from sb3_a3c.system.files import atomic_write
 
 
 class Store:

@@ -11,12 +11,12 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-import sb3_a3c.engines.kernels as kernels
+import sb3_a3c.kernels.kernels as kernels
+from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.engines.network import read_network
 from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer, stack
-from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.layout import Layout, Vector
-from sb3_a3c.policy_hooks import GradientRules
+from sb3_a3c.parameters.layout import Layout, Vector
+from sb3_a3c.policies.hooks import GradientRules
 
 
 class FusedEngine:

@@ -17,9 +17,9 @@ from stable_baselines3.common.preprocessing import get_action_dim, get_flattened
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
-import sb3_a3c.engines.kernels as kernels
-from sb3_a3c.bounded_policy import BoundedGaussianDistribution, BoundedMlpPolicy
-from sb3_a3c.layout import Layout
+import sb3_a3c.kernels.kernels as kernels
+from sb3_a3c.parameters.layout import Layout
+from sb3_a3c.policies.bounded import BoundedGaussianDistribution, BoundedMlpPolicy
 
 _DISTRIBUTIONS = {
     DiagGaussianDistribution: kernels.GAUSSIAN,
@@ -36,7 +36,7 @@ class Network(NamedTuple):
     """
     A policy as the kernels read it.
 
-    :param table: What stands where is told by the constants of :mod:`~sb3_a3c.engines.kernels`
+    :param table: What stands where is told by the constants of :mod:`~sb3_a3c.kernels.kernels`
     :param limits: The activation's parameter, then the lowest and then the highest actions
     """
 

@@ -9,8 +9,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.layout import Vector
+from sb3_a3c.engines.hyperparameters import Hyperparameters
+from sb3_a3c.parameters.layout import Vector
 
 
 class Action(NamedTuple):

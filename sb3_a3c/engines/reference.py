@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer, overrides_get
-from sb3_a3c.hyperparameters import Hyperparameters
-from sb3_a3c.layout import Layout, Vector
-from sb3_a3c.policy_copies import clone_policy
-from sb3_a3c.policy_hooks import GradientRules
+from sb3_a3c.parameters.layout import Layout, Vector
+from sb3_a3c.policies.copies import clone_policy
+from sb3_a3c.policies.hooks import GradientRules
 
 
 class ReferenceEngine:

@@ -10,7 +10,7 @@ import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
 
-from sb3_a3c.cores import usable_cores
+from sb3_a3c.system.cores import usable_cores
 
 #: Parameters from which on operations count as long. On two cores, with 8 workers of MLPs of 2 x 256, 2 x 512 and 2 x 1024
 #: units, a single turn makes 1.1, 0.9 and 0.8 times the steps/s that two turns make.

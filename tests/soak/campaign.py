@@ -27,7 +27,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_a3c import A3C, NonFiniteError, WorkerDied, record, replay
-from sb3_a3c.normalization import running_statistics
+from sb3_a3c.envs.normalization import running_statistics
 
 #: Each with how often it is drawn, for processes take longer; spawned ones import all anew.
 BACKENDS = {"serial": 8, "thread": 8, "forkserver": 4, "fork": 4, "spawn": 1}

@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=120.0, help="bound of each of the two")
     args = parser.parse_args()
     # Whoever starts the fork server first, SubprocVecEnv too, decides what its processes need not import anew.
-    multiprocessing.set_forkserver_preload(["sb3_a3c.backends.preloaded", "campaign"])
+    multiprocessing.set_forkserver_preload(["sb3_a3c.backends.process.preloaded", "campaign"])
     held = args.runs == 0 or campaign(args.runs, args.first_seed, args.minutes)
     held = (args.steps == 0 or long_run(args.steps, args.minutes)) and held
     raise SystemExit(0 if held else 1)

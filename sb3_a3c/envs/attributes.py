@@ -1,0 +1,70 @@
+"""
+What a user changes in the wrappers of a VecEnv while workers step slices of it: switches such as VecNormalize's ``training``.
+
+An attribute counts as changed if it has been set to another object, or to another number. A container that is changed in
+place is not noticed.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+
+from sb3_a3c.envs.slices import attributes_of_slices
+
+_PLAIN = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class EnvAttributes:
+    """
+    Attributes to set in the slices of a VecEnv.
+
+    :param version: How often they have changed since the run began
+    :param values: Which wrapper, counted from the outermost, which attribute, and its value
+    """
+
+    version: int = 0
+    values: tuple[tuple[int, str, Any], ...] = field(default=(), compare=False)
+
+    def set_in(self, venv: VecEnv) -> None:
+        """
+        :param venv: A slice of the VecEnv, with the same wrappers
+        """
+        for depth, name, value in self.values:
+            layer = venv
+            for _ in range(depth):
+                assert isinstance(layer, VecEnvWrapper)
+                layer = layer.venv
+            setattr(layer, name, value)
+
+
+class AttributesOfEnv:
+    """
+    Reads what has changed in a VecEnv, as often as a callback may have changed something.
+
+    :param venv: The VecEnv that was sliced
+    """
+
+    def __init__(self, venv: VecEnv) -> None:
+        self._venv = venv
+        self._seen = attributes_of_slices(venv)
+        self._changed: dict[tuple[int, str], Any] = {}
+        self._attributes = EnvAttributes()
+
+    def read(self) -> EnvAttributes:
+        """
+        :return: All that has changed since the run began; the same object as before if that is all
+        """
+        now = attributes_of_slices(self._venv)
+        changed = {key: value for key, value in now.items() if not (key in self._seen and _is_same(self._seen[key], value))}
+        if changed:
+            self._seen = now
+            self._changed |= changed
+            values = tuple((depth, name, value) for (depth, name), value in self._changed.items())
+            self._attributes = EnvAttributes(self._attributes.version + 1, values)
+        return self._attributes
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or (type(one) is type(other) and isinstance(one, _PLAIN) and one == other)

@@ -1,0 +1,129 @@
+"""Compiles the kernels that a run needs, before it begins, or loads them if they were compiled before."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
+
+from sb3_a3c.kernels.cache import KERNELS, marker, use_cache, use_temporary_cache
+from sb3_a3c.kernels.examples import EXAMPLES
+from sb3_a3c.system.cores import usable_cores
+from sb3_a3c.system.import_path import same_path
+
+_OPTIMIZERS: dict[type[th.optim.Optimizer], str] = {
+    th.optim.RMSprop: "rmsprop_step",
+    RMSpropTFLike: "rmsprop_tf_step",
+    th.optim.Adam: "adam_step",
+}
+#: Seconds to wait for another process, after this one has compiled its part. Chosen arbitrarily: longer than it takes.
+_PATIENCE = 120.0
+#: What this process has compiled or loaded.
+_ready: set[str] = set()
+
+
+def needed(engine: str, policy: ActorCriticPolicy, use_locking: bool, venv: VecEnv) -> list[str]:
+    """
+    :param engine: The name of the engine that computes the policy
+    :param policy: The policy, with its optimizer
+    :param use_locking: Whether updates are atomic; if not, the optimizer steps in place
+    :param venv: The environments
+    :return: The keys of ``EXAMPLES`` that a run calls
+    """
+    names = []
+    if engine == "fused":
+        names = ["gradient", "act", "predict_values", "returns", "copy"]
+        if policy.use_sde:
+            names.append("draw_noise")
+        if type(policy.optimizer) in _OPTIMIZERS:
+            names.append(_OPTIMIZERS[type(policy.optimizer)] + ("" if use_locking else ", in place"))
+    if unwrap_vec_wrapper(venv, VecNormalize) is not None:
+        parts = venv.observation_space
+        dtypes = {space.dtype for space in (parts.spaces.values() if isinstance(parts, spaces.Dict) else [parts])}
+        names.append("normalize rewards")
+        names += [f"normalize {dtype.name}" for dtype in (np.dtype(np.float32), np.dtype(np.float64)) if dtype in dtypes]
+    return names
+
+
+def compile_kernels(names: Sequence[str]) -> None:
+    """
+    Let kernels be ready to run. What is not in the cache is compiled, in two processes if there are two cores. A line is
+    logged then, whatever a model's verbosity, for it takes some seconds; it is no warning, so that nothing turns it into
+    an error.
+
+    :param names: Keys of ``EXAMPLES``
+    """
+    names = [name for name in names if name not in _ready]
+    if not names:
+        return
+    is_shared = use_cache() or use_temporary_cache()
+    missing = [name for name in names if not _is_compiled(name)]
+    if missing:
+        seconds = sum(EXAMPLES[name].seconds for name in missing)
+        logging.getLogger("sb3_a3c").warning("Compiling kernels, once per installation (about %.0f s) ...", seconds)
+    ours, theirs = _halves(missing)
+    with _compiling_apart(theirs if is_shared and usable_cores() > 1 else []):
+        for name in ours:
+            EXAMPLES[name].call()
+    for name in names:  # loads the others' from the cache
+        EXAMPLES[name].call()
+        _ready.add(name)
+    for file in filter(None, map(_marker, missing)):
+        with suppress(OSError):
+            file.touch()
+
+
+def load_kernels() -> None:
+    """Load the kernels that the cache has."""
+    if use_cache():
+        for name, example in EXAMPLES.items():
+            if _marker(name) is not None and _is_compiled(name):
+                example.call()
+                _ready.add(name)
+
+
+def _is_compiled(name: str) -> bool:
+    """Whether there is nothing to compile: it is in the cache, or NUMBA_DISABLE_JIT is set."""
+    file = _marker(name)
+    return not KERNELS or (file is not None and file.exists())
+
+
+def _marker(name: str) -> Path | None:
+    return marker(name, EXAMPLES[name].kernel)
+
+
+def _halves(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Two parts that take about as long."""
+    halves: tuple[list[str], list[str]] = [], []
+    for name in sorted(names, key=lambda name: -EXAMPLES[name].seconds):
+        min(halves, key=lambda half: sum(EXAMPLES[name].seconds for name in half)).append(name)
+    return halves
+
+
+@contextmanager
+def _compiling_apart(names: Sequence[str]) -> Iterator[None]:
+    """Compile in another process meanwhile. If there can be none, the caller finds nothing in the cache."""
+    process = None
+    if names and sys.executable and not getattr(sys, "frozen", False):  # the executable of a frozen program is no Python
+        command = [sys.executable, str(Path(__file__).with_name("compile_apart.py")), *names]
+        quiet = subprocess.DEVNULL
+        with suppress(OSError):
+            process = subprocess.Popen(command, env=os.environ | same_path(), stdin=quiet, stdout=quiet, stderr=quiet)
+    try:
+        yield
+        if process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_PATIENCE)
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()

@@ -1,0 +1,64 @@
+"""What callbacks write to a rollout that they are shown: to local variables in ``on_step()``, or to the rollout buffer."""
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from sb3_a3c.worker.rollout import Rollout
+
+#: Local variables that are added to the rollout buffer after ``on_step()``, as in A2C.
+_LOCALS = ("actions", "values", "log_probs", "rewards")
+#: Arrays of the rollout buffer that are compared when it has been shown.
+_COMPARED = ("actions", "rewards", "values", "log_probs", "advantages", "returns")
+
+
+class Edits:
+    """
+    Finds what has been written in place.
+
+    :param columns: The local variables at all steps, by name. Callbacks get views of them
+    :param segment: The arrays of the rollout buffer, by name
+    """
+
+    def __init__(self, columns: dict[str, Any], segment: dict[str, Any]) -> None:
+        self._columns = {name: _array(columns[name]) for name in _LOCALS}
+        # Bytes are compared faster than arrays, and NaN is equal to itself.
+        self._originals = {name: array.tobytes() for name, array in self._columns.items()}
+        self._segment = {name: segment[name].tobytes() for name in _COMPARED}
+
+    def write_to(self, rollout_buffer: RolloutBuffer, rollout: Rollout, last_values: th.Tensor) -> None:
+        """
+        Write what has been written to local variables to the rollout buffer, too, as A2C does. Returns and advantages are
+        computed anew, if they depend on it.
+
+        :param rollout_buffer: The full buffer
+        :param rollout: The rollout
+        :param last_values: Values of the observations after the last step, of shape ``(n_envs, 1)``
+        """
+        written = self._written()
+        for name in written:
+            array = getattr(rollout_buffer, name)
+            array[...] = self._columns[name].reshape(array.shape)
+        if "rewards" in written and rollout.steps is not None:
+            for n_steps, bootstraps in rollout.steps.bootstraps.items():
+                for env, value in bootstraps.items():
+                    rollout_buffer.rewards[n_steps][env] += value
+        if {"rewards", "values"} & set(written) and rollout.states is not None:
+            rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=rollout.states.dones[-1])
+
+    def names(self, rollout_buffer: RolloutBuffer) -> list[str]:
+        """
+        :param rollout_buffer: The buffer, when callbacks have seen it
+        :return: Names of all that has been written to
+        """
+        in_buffer = [name for name in _COMPARED if getattr(rollout_buffer, name).tobytes() != self._segment[name]]
+        return [*(f"locals[{name!r}]" for name in self._written()), *(f"rollout_buffer.{name}" for name in in_buffer)]
+
+    def _written(self) -> list[str]:
+        return [name for name, array in self._columns.items() if array.tobytes() != self._originals[name]]
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.numpy(force=True) if isinstance(values, th.Tensor) else np.asarray(values)

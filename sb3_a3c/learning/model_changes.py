@@ -1,0 +1,76 @@
+"""What callbacks change in a model while it learns, apart from its parameters, and how the workers hear of it."""
+
+import math
+from collections.abc import Sequence
+
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_a3c.backends import SeenWorker
+from sb3_a3c.engines.hyperparameters import Hyperparameters, of_worker
+from sb3_a3c.envs.attributes import AttributesOfEnv, EnvAttributes
+from sb3_a3c.learning.arguments import Arguments
+from sb3_a3c.policies.copies import clone_policy
+from sb3_a3c.policies.hooks import RulesOfPolicy, prepare_module_hooks
+
+
+class ModelChanges:
+    """
+    Reads hyperparameters, frozen parameters, hooks and the switches of wrappers, as often as a callback may have changed them.
+
+    :param model: The model that learns
+    :param sliced: Whether workers step slices of its VecEnv, and not the VecEnv itself
+    :param elsewhere: Whether workers are in other processes
+    """
+
+    def __init__(self, model: OnPolicyAlgorithm, sliced: bool, elsewhere: bool) -> None:
+        assert model.env is not None
+        self._model = model
+        self._rules = RulesOfPolicy(model.policy, elsewhere)
+        self._attributes = AttributesOfEnv(model.env) if sliced else None
+        #: The policy that workers make copies of.
+        self.policy: ActorCriticPolicy = model.policy
+        if elsewhere:
+            self.policy = clone_policy(model.policy)
+            prepare_module_hooks(self.policy)
+
+    def hyperparameters(self, n_workers: int) -> list[Hyperparameters]:
+        """
+        :param n_workers: How many workers there are
+        :return: What each of them is to compute with now
+        """
+        rules = self._rules.read()
+        attributes = EnvAttributes() if self._attributes is None else self._attributes.read()
+        model, arguments = self._model, Arguments.of(self._model)
+        return [
+            Hyperparameters(
+                gamma=arguments.gamma,
+                ent_coef=of_worker(arguments.ent_coef, worker),
+                log_std_offset=math.log(of_worker(arguments.std_scale, worker)),
+                vf_coef=arguments.vf_coef,
+                max_grad_norm=arguments.max_grad_norm,
+                normalize_advantage=arguments.normalize_advantage,
+                sde_sample_freq=arguments.sde_sample_freq,
+                lr_schedule=model.lr_schedule,
+                vf_lr_schedule=arguments.vf_lr_schedule,
+                rules=rules,
+                returns=(model.rollout_buffer.gamma, model.rollout_buffer.gae_lambda),
+                env_attributes=attributes,
+            )
+            for worker in range(n_workers)
+        ]
+
+    def tell(self, workers: Sequence[SeenWorker]) -> None:
+        """
+        Tell the workers what has changed. They compute with it from their next rollout on; one worker that waits for callbacks
+        learns with it from this one.
+
+        :param workers: The workers
+        :raises ValueError: if a callback has set a hyperparameter to a value that is not allowed
+        """
+        arguments = Arguments.of(self._model)
+        arguments.check_hyperparameters()
+        arguments.check_policy(self._model.policy)
+        arguments.resolve_n_workers(self._model.n_envs)  # as many values as there are workers
+        for worker, hyperparameters in zip(workers, self.hyperparameters(len(workers)), strict=True):
+            worker.hyperparameters = hyperparameters

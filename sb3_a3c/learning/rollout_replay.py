@@ -1,0 +1,169 @@
+"""
+The main thread's half of learning: rollouts that workers have finished are shown to callbacks and logger, as if SB3's own
+loop were collecting them now.
+
+``model.policy`` and the VecEnv's statistics belong to this thread. They are brought up to date between two rollouts and
+never within one, so what a callback evaluates is what it saves. Nothing here is called from a worker.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import explained_variance
+
+from sb3_a3c.engines.hyperparameters import as_numbers, of_worker
+from sb3_a3c.learning.arguments import Arguments
+from sb3_a3c.learning.asynchrony import Asynchrony
+from sb3_a3c.learning.policy_sync import PolicySync
+from sb3_a3c.learning.step_replay import catch_up, show_steps
+from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.worker.callback_needs import Attention, looks_within
+from sb3_a3c.worker.rollout import Rollout
+
+
+class Replay:
+    """
+    :param model: The model that learns
+    :param callback: The callback of this ``learn()``
+    :param attention: What it looks at; nothing else is built for it
+    :param parameters: The shared parameters
+    :param log_interval: Rollouts of all environments between two logs, None: no logs
+    """
+
+    def __init__(
+        self,
+        model: OnPolicyAlgorithm,
+        callback: BaseCallback,
+        attention: Attention,
+        parameters: SharedParameters,
+        log_interval: int | None,
+    ) -> None:
+        self._model = model
+        self._callback = callback
+        self._attention = attention
+        self._sync = PolicySync(model.policy, parameters)
+        self._log_interval = log_interval
+        self._iteration = 0
+        self._asynchrony = Asynchrony()
+        self._unrecorded: Sequence[Rollout] = ()
+        self._learning_rate: float | None = None
+        #: Whether callbacks may have written to the policy since that was absorbed.
+        self._written_to = False
+        #: What the callback looks at within the next rollout.
+        self.attention = self._attention_to_next()
+
+    def __enter__(self) -> None:
+        self._sync.open()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def show(self, rollouts: Sequence[Rollout]) -> bool:
+        """
+        Replay one rollout per worker, concatenated along the environment axis.
+
+        :param rollouts: The rollouts, in the order of the environments
+        :return: False if a callback wants training to stop
+        """
+        self._written_to = self.attention >= Attention.MODEL
+        if not show_steps(self._model, self._callback, self.attention, rollouts):
+            return False
+        self._iteration += 1
+        model = self._model
+        model._update_current_progress_remaining(model.num_timesteps, model._total_timesteps)
+        if self._due(self._iteration):
+            model.dump_logs(self._iteration)
+            self._asynchrony.reset()
+        return True
+
+    @property
+    def written(self) -> RolloutBuffer | None:
+        """The rollout buffer that callbacks have been shown and may have written to, None: they have not been shown one."""
+        return self._model.rollout_buffer if self.attention == Attention.STEPS else None
+
+    def absorb(self) -> None:
+        """Add what callbacks have changed in the policy to the shared parameters."""
+        self._sync.absorb()
+        self._written_to = False
+
+    def count(self, rollouts: Sequence[Rollout]) -> None:
+        """
+        Count the updates that have come of rollouts, and bring up to date what callbacks look at next.
+
+        :param rollouts: The rollouts that were shown last
+        """
+        model = self._model
+        self._learning_rate = rollouts[-1].learning_rates[0]
+        model._n_updates += len(rollouts)
+        if rollouts[0].gradient is not None and self.attention >= Attention.MODEL:
+            self._sync.show_gradient(rollouts[0].gradient, rollouts[0].losses.without_gradient)
+        self._asynchrony.count(rollouts)
+        self._unrecorded = rollouts
+        was, self.attention = self.attention, self._attention_to_next()
+        if was < self.attention:
+            catch_up(model, rollouts)
+        if self.attention >= Attention.MODEL or self._due(self._iteration + 1):
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the model's policy and its logger up to date; nobody sees them in between."""
+        if self._written_to:
+            self.absorb()
+        self._sync.refresh(self._learning_rate)
+        if self._unrecorded:
+            self._record_updates(self._unrecorded)
+            self._asynchrony.record(self._model.logger)
+            self._unrecorded = ()
+
+    def close(self) -> None:
+        """Let go of the model's policy."""
+        self._sync.close()
+
+    def _attention_to_next(self) -> Attention:
+        if self._attention == Attention.MODEL and not looks_within(self._callback, self._model.n_steps):
+            return Attention.COUNT
+        return self._attention
+
+    def _due(self, iteration: int) -> bool:
+        return self._log_interval is not None and iteration % self._log_interval == 0
+
+    def _record_updates(self, rollouts: Sequence[Rollout]) -> None:
+        """What ``A2C.train`` logs, of the updates that came of these rollouts."""
+        model, logger, arguments = self._model, self._model.logger, Arguments.of(self._model)
+        buffers = [rollout.rollout_buffer for rollout in rollouts]
+        values, returns = (
+            np.concatenate([buffer.swap_and_flatten(getattr(buffer, name)) for buffer in buffers])
+            for name in ("values", "returns")
+        )
+        losses = [rollout.losses for rollout in rollouts]
+        logger.record("train/learning_rate", rollouts[-1].learning_rates[0])
+        if arguments.vf_learning_rate is not None:
+            logger.record("train/vf_learning_rate", rollouts[-1].learning_rates[1])
+        logger.record("train/n_updates", model._n_updates, exclude="tensorboard")
+        logger.record("train/explained_variance", explained_variance(values.flatten(), returns.flatten()))
+        logger.record("train/entropy_loss", _mean([loss.entropy_loss for loss in losses]))
+        logger.record("train/policy_loss", _mean([loss.policy_loss for loss in losses]))
+        logger.record("train/value_loss", _mean([loss.value_loss for loss in losses]))
+        std = th.exp(model.policy.log_std).mean().item() if hasattr(model.policy, "log_std") else None
+        if std is not None:
+            logger.record("train/std", std)
+        if isinstance(as_numbers(arguments.ent_coef), list) or isinstance(as_numbers(arguments.std_scale), list):
+            self._record_exploration(rollouts, arguments, std)
+
+    def _record_exploration(self, rollouts: Sequence[Rollout], arguments: Arguments, std: float | None) -> None:
+        """How each worker explores, where they differ in that."""
+        logger = self._model.logger
+        for rollout in rollouts:
+            key, worker = f"worker_{rollout.worker}", rollout.worker
+            logger.record(f"{key}/entropy", -rollout.losses.entropy_loss)
+            logger.record(f"{key}/ent_coef", of_worker(arguments.ent_coef, worker))
+            if std is not None:
+                logger.record(f"{key}/std", std * of_worker(arguments.std_scale, worker))
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)

@@ -1,0 +1,236 @@
+"""One call of ``learn()``: its workers, their slices of the environments and the shared parameters, while it lasts."""
+
+import warnings
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+from sb3_a3c.backends import BACKENDS, Backend, MaxLead, SeenWorker, make_backend
+from sb3_a3c.engines import choose_engine
+from sb3_a3c.envs.closing import close_environments
+from sb3_a3c.envs.gate import Gate
+from sb3_a3c.envs.normalization import journal_statistics, moments_of, running_statistics, set_moments
+from sb3_a3c.envs.slices import (
+    CannotSlice,
+    environments_in,
+    merge_counters,
+    read_state,
+    slice_vec_env,
+    take_envs_back,
+    write_state,
+)
+from sb3_a3c.learning.arguments import Arguments
+from sb3_a3c.learning.model_changes import ModelChanges
+from sb3_a3c.learning.rollout_replay import Replay
+from sb3_a3c.parameters.layout import Layout
+from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.recording.schedule import Recording, Replaying
+from sb3_a3c.recording.scheduled import ScheduledBackend
+from sb3_a3c.recording.terms import Terms, terms_of
+from sb3_a3c.system.cleanup import CleanupStack
+from sb3_a3c.worker.callback_needs import Attention, attention_of
+from sb3_a3c.worker.recorder import Recorder
+from sb3_a3c.worker.rollout import beside
+from sb3_a3c.worker.spec import WorkerSpec
+
+
+def run(
+    model: OnPolicyAlgorithm,
+    scheduling: Recording | Replaying | None,
+    callback: BaseCallback,
+    log_interval: int | None,
+) -> None:
+    """
+    Learn until ``model._total_timesteps``, or until a callback stops it. However it ends, no worker is left, and the
+    model and its VecEnv are whole.
+
+    :param model: The model, set up to learn
+    :param scheduling: Whether this run is recorded or replayed
+    :param callback: Its callback
+    :param log_interval: Rollouts of all environments between two logs, None: no logs
+    """
+    venv = model.env
+    assert venv is not None
+    arguments = Arguments.of(model)
+    n_rollouts = int(-(-(model._total_timesteps - model.num_timesteps) // (model.n_steps * venv.num_envs)))
+    attention = attention_of(callback, model)
+    slices, envs = _divide(venv, arguments.resolve_n_workers(venv.num_envs))
+    engine, why = choose_engine(arguments.engine, model.policy, model.rollout_buffer_class)
+    recording = scheduling if isinstance(scheduling, Recording) else None
+    recorder = None if recording is None else recording.begin(len(slices), min(arguments.max_lead, n_rollouts * len(slices)))
+    elsewhere = len(slices) > 1 and BACKENDS[arguments.backend].elsewhere and not isinstance(scheduling, Replaying)
+    changes = ModelChanges(model, envs[0] is not venv, elsewhere)
+    specs, parameters = _make_specs(model, arguments, engine, changes, slices, envs, n_rollouts, attention, recorder)
+    terms = (
+        None
+        if scheduling is None
+        else terms_of(model, arguments.vf_lr_schedule, len(specs), n_rollouts, engine, specs[0].seed)
+    )
+    backend = _make_backend(arguments, scheduling, specs, parameters, n_rollouts, terms)
+    replay = Replay(model, callback, attention, parameters, log_interval)
+    if model.verbose >= 1:  # a caller may have given the model a logger that prints
+        model.logger.info(f"Learning with {len(specs)} worker(s), backend {arguments.backend}, engine {engine} ({why})")
+    stack = CleanupStack()
+    with stack, stack:
+        stack.callback(lambda: _close_replaced(venv, backend.workers))
+        stack.callback(lambda: _take_back(model, backend.workers, parameters))
+        if recording is not None and terms is not None:
+            stack.callback(lambda: recording.end(terms, backend))
+        stack.callback(partial(model.policy.set_training_mode, True))
+        stack.enter(replay)
+        stack.callback(lambda: replay.refresh())
+        if len(specs) > 1:  # a single worker rests while callbacks run, so they may do with the environments what they like
+            stack.enter(Gate(venv, backend.reach))
+        stack.enter(backend)
+        stack.callback(parameters.free)
+        for _ in range(n_rollouts):
+            rollouts = backend.collect()
+            if recording is not None:
+                recording.show([rollout.worker for rollout in rollouts])
+            looked_at = replay.attention >= Attention.MODEL
+            if not replay.show(rollouts):
+                break
+            if looked_at:
+                changes.tell(backend.workers)
+                replay.absorb()
+            replay.count(backend.learn(replay.written))
+            if backend.n_restarts:
+                model.logger.record("async/restarts", backend.n_restarts)
+
+
+def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv]]:
+    """Divide the environments among the workers, as evenly as can be; if that can't be done, one has them all."""
+    slices = np.array_split(np.arange(venv.num_envs), n_workers)
+    try:
+        return slices, slice_vec_env(venv, slices)
+    except CannotSlice as reason:
+        if n_workers > 1:
+            warnings.warn(f"A3C learns with one worker instead of {n_workers}: {reason}", stacklevel=4)  # at learn()
+        return [np.arange(venv.num_envs)], [venv]
+
+
+def _make_specs(
+    model: OnPolicyAlgorithm,
+    arguments: Arguments,
+    engine: str,
+    changes: ModelChanges,
+    slices: Sequence[np.ndarray],
+    envs: Sequence[VecEnv],
+    n_rollouts: int,
+    attention: Attention,
+    recorder: Recorder | None,
+) -> tuple[list[WorkerSpec], SharedParameters]:
+    assert model.env is not None and model._last_obs is not None and model._last_episode_starts is not None
+    layout = Layout(model.policy, separate_critic=arguments.vf_learning_rate is not None)
+    # An environment that was not sliced keeps its statistics: there is nobody to share them with.
+    sliced = envs[0] is not model.env
+    statistics = running_statistics(model.env) if sliced else []
+    parameters = SharedParameters(
+        model.policy, layout, statistics, model.num_timesteps, arguments.use_locking, compiled=engine == "fused"
+    )
+    specs = [
+        WorkerSpec(
+            index=index,
+            env_indices=env_indices,
+            env=env,
+            engine=engine,
+            policy=changes.policy,
+            seed=seed,
+            rollout_buffer=_make_rollout_buffer(model, env.num_envs),
+            hyperparameters=hyperparameters,
+            total_timesteps=model._total_timesteps,
+            final_timesteps=model.num_timesteps + n_rollouts * model.n_steps * model.env.num_envs,
+            last_obs=_entries(model._last_obs, env_indices),
+            last_episode_starts=model._last_episode_starts[env_indices],
+            statistics=journal_statistics(env) if sliced else [],
+            attention=attention,
+            recorder=recorder,
+        )
+        for index, (env_indices, env, seed, hyperparameters) in enumerate(
+            zip(slices, envs, _seeds(model, len(slices)), changes.hyperparameters(len(slices)), strict=True)
+        )
+    ]
+    return specs, parameters
+
+
+def _make_backend(
+    arguments: Arguments,
+    scheduling: Recording | Replaying | None,
+    specs: Sequence[WorkerSpec],
+    parameters: SharedParameters,
+    n_rollouts: int,
+    terms: Terms | None,
+) -> Backend:
+    if isinstance(scheduling, Replaying) and terms is not None:
+        schedule = scheduling.schedule
+        schedule.check_fits(terms)
+        if len(specs) > 1:  # one worker repeats by itself
+            return ScheduledBackend(specs, parameters, schedule)
+    options = arguments.backend_kwargs or {}
+    max_lead = MaxLead(arguments.max_lead, arguments.max_lead_bytes // len(specs))
+    return make_backend(arguments.backend, specs, parameters, n_rollouts, arguments.rollout_order, max_lead, **options)
+
+
+def _make_rollout_buffer(model: OnPolicyAlgorithm, n_envs: int) -> RolloutBuffer:
+    assert model.rollout_buffer_class is not None
+    return model.rollout_buffer_class(
+        model.n_steps,
+        model.observation_space,
+        model.action_space,
+        device=model.device,
+        gamma=model.gamma,
+        gae_lambda=model.gae_lambda,
+        n_envs=n_envs,
+        **model.rollout_buffer_kwargs,
+    )
+
+
+def _seeds(model: OnPolicyAlgorithm, n_workers: int) -> Sequence[np.random.SeedSequence | None]:
+    """
+    Each worker's own seed: of NumPy's generator, which ``set_random_seed`` seeds, and of how much the model has learned,
+    so that a run that goes on does not repeat its noise. One worker needs none: it draws as A2C does.
+    """
+    if n_workers == 1:
+        return [None]
+    entropy = int(np.random.randint(0, np.iinfo(np.uint32).max, dtype=np.uint32))
+    return np.random.SeedSequence(entropy, spawn_key=(model._n_updates,)).spawn(n_workers)
+
+
+def _take_back(model: OnPolicyAlgorithm, workers: Sequence[SeenWorker], parameters: SharedParameters) -> None:
+    """Let the user's VecEnv be where its slices have come to, and the model with it."""
+    assert model.env is not None
+    slices = [worker.env for worker in workers]
+    # A callback may have stopped a single worker before it pushed what its environments have counted.
+    is_ahead = len(slices) == 1 and not workers[0].failed
+    statistics = running_statistics(slices[0]) if is_ahead else parameters.statistics
+    for rms, shared_rms in zip(running_statistics(model.env), statistics, strict=False):
+        set_moments(rms, moments_of(shared_rms))
+    if slices[0] is not model.env:
+        write_state(model.env, [read_state(env) for env in slices])
+        merge_counters(model.env, slices)
+        take_envs_back(model.env, slices)
+    model._last_obs = beside([worker.last_obs for worker in workers])
+    model._last_episode_starts = beside([worker.last_episode_starts for worker in workers])
+    if any(worker.failed for worker in workers):
+        model._last_obs = None  # the next learn() resets the environments
+
+
+def _close_replaced(venv: VecEnv, workers: Sequence[SeenWorker]) -> None:
+    """Close the environments that were in the user's VecEnv, and of which copies have come back from other processes."""
+    held = {id(env) for env in environments_in(venv)}
+    for worker in workers:
+        worker.replaced = [env for env in worker.replaced if id(env) not in held]
+        for failure in close_environments(worker.replaced):
+            warnings.warn(f"copies have come back from a worker's process, and of an original {failure}", stacklevel=2)
+
+
+def _entries(obs: VecEnvObs, indices: np.ndarray) -> VecEnvObs:
+    """Some environments' observations, as views: a copy would lie otherwise in memory, and torch compute otherwise."""
+    part = slice(indices[0], indices[-1] + 1)
+    return {key: array[part] for key, array in obs.items()} if isinstance(obs, dict) else obs[part]  # type: ignore

@@ -1,0 +1,188 @@
+"""
+Finished rollouts shown to callbacks step by step, in as much as they look: SB3's ``collect_rollouts`` with the steps already
+made. The order at a step is SB3's: ``num_timesteps``, ``on_step()``, the episode statistics, the last observations.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+from sb3_a3c.envs.normalization import running_statistics, set_moments
+from sb3_a3c.envs.slices import changes_with_episodes, state_at, write_state
+from sb3_a3c.learning.edits import Edits
+from sb3_a3c.worker.callback_needs import Attention
+from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Ending, Rollout, beside
+
+
+def show_steps(model: OnPolicyAlgorithm, callback: BaseCallback, attention: Attention, rollouts: Sequence[Rollout]) -> bool:
+    """
+    :param model: The model that learns
+    :param callback: The callback of this ``learn()``
+    :param attention: What it looks at; nothing else is put together for it
+    :param rollouts: Rollouts that are together of all environments, one beside the other
+    :return: False if the callback wants training to stop
+    """
+    if attention == Attention.COUNT:
+        return _count(model, callback, rollouts)
+    if model.policy.training:
+        model.policy.set_training_mode(False)
+    return (_show_all if attention == Attention.STEPS else _show_states)(model, callback, rollouts)
+
+
+def catch_up(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> None:
+    """
+    Let the model and its VecEnv show what there is after rollouts that nobody has looked at.
+
+    :param model: The model that learns
+    :param rollouts: The last rollouts, together of all environments
+    """
+    for new_obs, dones in _states(model, rollouts):
+        model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+
+
+def _count(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequence[Rollout]) -> bool:
+    for ending in _endings(rollouts):
+        model._update_info_buffer(ending.infos, ending.dones)
+    for _ in range(model.n_steps):
+        model.num_timesteps += model.n_envs
+        if not callback.on_step():
+            return False
+    return True
+
+
+def _show_states(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequence[Rollout]) -> bool:
+    endings: dict[int, list[Ending]] = {}
+    for ending in _endings(rollouts):
+        endings.setdefault(ending.n_steps, []).append(ending)
+    callback.on_rollout_start()
+    for n_steps, (new_obs, dones) in enumerate(_states(model, rollouts)):
+        model.num_timesteps += model.n_envs
+        if not callback.on_step():
+            return False
+        for ending in endings.get(n_steps, ()):
+            model._update_info_buffer(ending.infos, ending.dones)
+        model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+    callback.on_rollout_end()
+    return True
+
+
+def _show_all(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequence[Rollout]) -> bool:
+    """Its local variables have the names that they have in SB3's."""
+    buffers = [rollout.rollout_buffer for rollout in rollouts]
+    segment = {
+        name: beside([getattr(buffer, name) for buffer in buffers], axis=1) for name in (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END)
+    }
+    columns = _columns(rollouts)
+    edits = Edits(columns, segment)
+    rollout_buffer = model.rollout_buffer
+    rollout_buffer.reset()
+    shown: dict[str, Any] = {
+        "self": model,
+        "env": model.env,
+        "callback": callback,
+        "rollout_buffer": rollout_buffer,
+        "n_rollout_steps": model.n_steps,
+        "env_indices": np.concatenate([rollout.env_indices for rollout in rollouts]),
+        "worker_indices": np.repeat(
+            [rollout.worker for rollout in rollouts], [len(rollout.env_indices) for rollout in rollouts]
+        ),
+        "staleness": [rollout.staleness for rollout in rollouts],
+    }
+    callback.on_rollout_start()
+    steps = zip(_states(model, rollouts), _steps(rollouts, columns), strict=True)
+    for n_steps, ((new_obs, dones), step_locals) in enumerate(steps):
+        shown |= {"n_steps": n_steps, "new_obs": new_obs, "dones": dones, **step_locals}
+        model.num_timesteps += model.n_envs
+        callback.update_locals(shown)
+        if not callback.on_step():
+            return False
+        model._update_info_buffer(shown["infos"], dones)
+        for name in ARRAYS_OF_STEPS:
+            _copy_row(segment[name], getattr(rollout_buffer, name), n_steps)
+        rollout_buffer.pos = n_steps + 1
+        model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+    rollout_buffer.full = True
+    rollout_buffer.advantages, rollout_buffer.returns = segment["advantages"], segment["returns"]
+    last_values = th.as_tensor(beside([rollout.last_values for rollout in rollouts]))
+    if len(rollouts) == 1:
+        edits.write_to(rollout_buffer, rollouts[0], last_values)
+    shown |= {"n_steps": model.n_steps, "values": last_values}
+    shown["rewards"] = rollout_buffer.rewards[-1]  # by now with the values of truncated episodes
+    callback.update_locals(shown)
+    callback.on_rollout_end()
+    if len(rollouts) > 1 and (names := edits.names(rollout_buffer)):
+        warnings.warn(
+            f"a callback has written to {', '.join(names)} of a rollout. With {len(rollouts)} workers this changes nothing: "
+            "they have learned from the rollout before callbacks see it. With n_workers=1 they learn from what is written",
+            stacklevel=2,
+        )
+    return True
+
+
+def _endings(rollouts: Sequence[Rollout]) -> list[Ending]:
+    """By steps, and then by environments."""
+    return sorted(chain.from_iterable(rollout.endings for rollout in rollouts), key=attrgetter("n_steps"))
+
+
+def _states(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> Iterator[tuple[VecEnvObs, np.ndarray]]:
+    """For each step of all environments: observations and dones after it. The VecEnv is set to show that step, too."""
+    venv = model.env
+    assert venv is not None
+    parts = [rollout.states for rollout in rollouts if rollout.states is not None]
+    new_obs = _rows(beside([states.new_obs for states in parts], axis=1))
+    dones = _rows(beside([states.dones for states in parts], axis=1))
+    statistics = running_statistics(venv)
+    is_still = changes_with_episodes(venv)
+    for n_steps, row in enumerate(zip(new_obs, dones, strict=True)):
+        if n_steps == 0 or not is_still or True in row[1].tolist():
+            write_state(venv, [state_at(states.env_states, n_steps) for states in parts])
+        for rms, *courses in zip(statistics, *(states.moments for states in parts), strict=False):
+            set_moments(rms, max((course.at(n_steps) for course in courses), key=attrgetter("n_samples")))
+        yield row
+
+
+def _columns(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """For each local variable that says what happened at a step: its values at all steps, one after another."""
+    parts = [rollout.steps for rollout in rollouts if rollout.steps is not None]
+    actions = [steps.action.as_tensors() for steps in parts]
+    return {
+        "obs_tensor": beside([action.obs for action in actions], axis=1),
+        "actions": beside([action.actions for action in actions], axis=1),
+        "values": beside([action.values for action in actions], axis=1),
+        "log_probs": beside([action.log_probs for action in actions], axis=1),
+        "clipped_actions": beside([action.clipped_actions for action in actions], axis=1),
+        "rewards": beside([steps.rewards for steps in parts], axis=1),
+    }
+
+
+def _steps(rollouts: Sequence[Rollout], columns: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """For each step of all environments: the local variables that say what happened."""
+    parts = [rollout.steps for rollout in rollouts if rollout.steps is not None]
+    for n_steps, row in enumerate(zip(*map(_rows, columns.values()), strict=True)):
+        infos = (
+            list(chain.from_iterable(steps.infos[n_steps] for steps in parts)) if len(parts) > 1 else parts[0].infos[n_steps]
+        )
+        yield {**dict(zip(columns, row, strict=True)), "infos": infos}
+
+
+def _copy_row(source: VecEnvObs, target: VecEnvObs, row: int) -> None:
+    if isinstance(source, dict) and isinstance(target, dict):
+        for key, array in source.items():
+            target[key][row] = array[row]
+    else:
+        target[row] = source[row]  # type: ignore[index]
+
+
+def _rows(column: Any) -> Sequence[Any]:
+    """What there is at each step."""
+    if isinstance(column, dict):
+        return [dict(zip(column, row, strict=True)) for row in zip(*map(_rows, column.values()), strict=True)]
+    return column.unbind() if isinstance(column, th.Tensor) else list(column)

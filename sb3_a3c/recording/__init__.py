@@ -1,0 +1,1 @@
+"""Recording and replaying the order in which workers pull and push."""

@@ -1,0 +1,114 @@
+"""Workers in turn, in the caller's thread, in an order that was recorded before."""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import ClassVar, Self
+
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from sb3_a3c.backends.process.messages import lighten
+from sb3_a3c.backends.protocol import Option
+from sb3_a3c.envs.gate import between_steps
+from sb3_a3c.envs.slices import begins_anew_elsewhere
+from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.recording.schedule import Schedule
+from sb3_a3c.system.torch_threads import OneTorchThread
+from sb3_a3c.worker.rollout import Rollout
+from sb3_a3c.worker.spec import WorkerSpec, env_seed, make_workers
+
+
+class ScheduledBackend:
+    """
+    See :class:`~sb3_a3c.backends.protocol.Backend`. An error that a worker raises is raised when all updates that the
+    recorded run made have been made, as it may have been there.
+
+    :param specs: What the workers are made of, in the order of their environments
+    :param parameters: The shared parameters
+    :param schedule: Whose turn it is
+    """
+
+    elsewhere: ClassVar[bool] = False
+    waits = False
+    options: ClassVar[dict[str, Option]] = {}
+    n_restarts = 0
+
+    def __init__(
+        self,
+        specs: Sequence[WorkerSpec],
+        parameters: SharedParameters,
+        schedule: Schedule,
+    ) -> None:
+        self.workers = make_workers(specs, parameters)
+        self._one_torch_thread = OneTorchThread(len(specs))
+        self._seeds = [spec.seed for spec in specs]
+        self._moved = schedule.moved
+        self._turns = schedule.turns()
+        self._fails = (schedule.failed_pulls >= 0).tolist()
+        self._shown = iter(schedule.shown.tolist())
+        self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
+        self._error: BaseException | None = None
+        self._collected: list[Rollout] = []
+
+    def __enter__(self) -> Self:
+        for worker, seed in zip(self.workers, self._seeds, strict=True):
+            if self._moved and begins_anew_elsewhere(worker.env):
+                worker.begin_anew(env_seed(seed))
+        return self
+
+    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        self._one_torch_thread.__exit__()  # an exception may have come before it was
+        if exc_type is None:  # what the workers had done when a callback stopped them
+            with self._one_torch_thread:
+                self._take_all_turns()
+
+    def collect(self) -> list[Rollout]:
+        """See :meth:`Backend.collect`."""
+        collected = []
+        with self._one_torch_thread:
+            for index in islice(self._shown, len(self.workers)):
+                while not self._arrived[index]:
+                    if not self._take_turn():
+                        raise ValueError("schedule must have a turn for each rollout that callbacks saw, but one is missing")
+                collected.append(self._arrived[index].popleft())
+            if not collected:
+                self._take_all_turns()
+                raise ValueError("callback must stop a replay where the recorded run was stopped, but it goes on")
+        self._collected = collected
+        return collected
+
+    def learn(self, written: RolloutBuffer | None) -> list[Rollout]:
+        """See :meth:`Backend.learn`. The workers have learned from them already."""
+        return self._collected
+
+    def reach(self, method: Callable) -> Callable:
+        """See :meth:`Backend.reach`."""
+        return between_steps(method, [worker.env_lock for worker in self.workers])
+
+    def _take_all_turns(self) -> None:
+        """Those that are left; an error that there was is raised after them."""
+        while self._take_turn():
+            pass
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _take_turn(self) -> bool:
+        """Let a worker pull and collect, or push; False: no turn is left."""
+        index, pushes = next(self._turns, (None, False))
+        if index is None:
+            return False
+        worker = self.workers[index]
+        if pushes and worker.failed and self._error is not None:
+            raise self._error  # before it has failed in the recorded run
+        if pushes:
+            self._arrived[index].append(lighten(worker.push()))
+            return True
+        try:
+            worker.collect()
+            worker.compute_gradient()
+        except Exception as error:
+            if not self._fails[index]:
+                raise
+            self._error = self._error or error
+        return True

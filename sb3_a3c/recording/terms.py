@@ -1,0 +1,246 @@
+"""What the result of a run depends on beside the order of pulls and pushes, so that a replay of another run is refused."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import stable_baselines3 as sb3
+import torch as th
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.vec_env import StackedObservations, VecEnv, VecEnvWrapper
+
+from sb3_a3c.engines.hyperparameters import as_numbers
+from sb3_a3c.envs.normalization import moments_of, running_statistics
+from sb3_a3c.envs.slices import read_state
+
+#: Attributes that are numbers or one of these per name, and that are compared as they are.
+_ATTRIBUTES = (
+    "n_steps",
+    "rollout_order",
+    "seed",
+    "num_timesteps",
+    "gamma",
+    "gae_lambda",
+    "ent_coef",
+    "vf_coef",
+    "max_grad_norm",
+    "normalize_advantage",
+    "use_sde",
+    "sde_sample_freq",
+    "std_scale",
+)
+_LIBRARIES = (th, np, sb3, gym)
+#: State of wrappers that no later step depends on.
+_PAST = ("reset_infos", "old_obs", "old_reward")
+#: Numbers of wrappers on which no result depends.
+_COUNTERS = ("t_start", "episode_count", "num_envs")
+#: Where a learning rate's schedule is compared: at parts of the run from 1 to 0.
+_PROGRESS = np.linspace(1.0, 0.0, 101).tolist()
+
+_EXPLAINED = {
+    "n_rollouts": "total_timesteps of learn() make {} rollouts, and made {}",
+    "num_timesteps": "the model has learned {} steps before, and had {}",
+    "torch_threads": "torch computes with {} threads, and did with {}",
+    "versions": "the versions are {}, and were {}",
+}
+_DIFFERENT = {
+    "learning_rate": "learning_rate is another schedule",
+    "vf_learning_rate": "vf_learning_rate is another schedule",
+    "policy": "its policy is of another class, or made with other policy_kwargs",
+    "parameters": "its parameters are not those that the recorded run began with",
+    "optimizer_statistics": "the statistics of its optimizer are not those that the recorded run began with",
+    "environments": "its environments are of other classes, or in other wrappers",
+    "environment_arguments": "its environments are made with other arguments",
+    "environment_generators": "the random generators of its environments are in another state (their seed is another one)",
+    "wrapper_options": "a wrapper of its environments has other options",
+    "wrapper_state": "what wrappers of its environments hold (VecNormalize its statistics and returns) differs",
+    "observations": "its environments' observations are not those that the recorded run began with",
+    "generators": "its random generators are in another state",
+}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """
+    What a replay must have in common with the recorded run.
+
+    :param values: Values that can be shown to the user, by name
+    :param checksums: Checksums of the rest, by name; None: not known
+    """
+
+    values: dict[str, Any]
+    checksums: dict[str, int | None]
+
+    def differences(self, recorded: "Terms") -> list[str]:
+        """
+        :param recorded: Those of the recorded run
+        :return: In what these differ, for the user. Other values lead to other checksums, so those are told of alone
+        """
+        pairs = [(name, self.values.get(name), recorded.values.get(name)) for name in {**self.values, **recorded.values}]
+        values = [
+            _EXPLAINED.get(name, f"{name} is {{}}, and was {{}}").format(mine, theirs)
+            for name, mine, theirs in pairs
+            if mine != theirs
+        ]
+        sums = [(name, mine, recorded.checksums.get(name)) for name, mine in self.checksums.items()]
+        return values or [
+            _DIFFERENT[name] for name, mine, theirs in sums if mine is not None and theirs is not None and mine != theirs
+        ]
+
+
+def terms_of(
+    model: OnPolicyAlgorithm,
+    vf_lr_schedule: Schedule | None,
+    n_workers: int,
+    n_rollouts: int,
+    engine: str,
+    seed: np.random.SeedSequence | None,
+) -> Terms:
+    """
+    :param model: A model that is about to learn
+    :param vf_lr_schedule: The learning rate of the critic, None: it has none of its own
+    :param n_workers: How many workers it has
+    :param n_rollouts: How many rollouts of all environments the run has
+    :param engine: Name of the engine
+    :param seed: The first worker's, None: it draws from the generators that all share
+    :return: What the result depends on
+    """
+    env, policy = model.env, model.policy
+    assert env is not None
+    optimizer = policy.optimizer
+    wrappers = list(_wrappers(env))
+    assert model.rollout_buffer_class is not None
+    values = {
+        "n_workers": n_workers,
+        "n_envs": env.num_envs,
+        "n_rollouts": n_rollouts,
+        "total_timesteps": model._total_timesteps,
+        "engine": engine,
+        "device": str(model.device),
+        "torch_threads": th.get_num_threads() if n_workers == 1 else 1,
+        **{name: as_numbers(getattr(model, name)) for name in _ATTRIBUTES},
+        "learning_rate": _described(model.lr_schedule),
+        "vf_learning_rate": None if vf_lr_schedule is None else _described(vf_lr_schedule),
+        "optimizer": type(optimizer).__qualname__,
+        "optimizer_options": str([_options(group) for group in optimizer.param_groups]),
+        "rollout_buffer_class": model.rollout_buffer_class.__qualname__,
+        "wrappers": [type(wrapper).__qualname__ for wrapper in wrappers],
+        "versions": ", ".join(f"{library.__name__} {library.__version__}" for library in _LIBRARIES),
+    }
+    parts = {
+        "learning_rate": _sampled(model.lr_schedule),
+        "vf_learning_rate": _sampled(vf_lr_schedule),
+        "policy": _structure(policy),
+        "parameters": policy.state_dict(),
+        "optimizer_statistics": optimizer.state_dict()["state"],
+        "environments": _classes(env),
+        "environment_arguments": _arguments(env),
+        "environment_generators": env.get_attr("np_random") if env.has_attr("np_random") else None,
+        "wrapper_options": [_numbers(wrapper) for wrapper in wrappers],
+        "wrapper_state": [
+            [{name: part for name, part in layer.items() if name not in _PAST} for layer in read_state(env)],
+            [moments_of(rms) for rms in running_statistics(env)],
+        ],
+        "observations": [model._last_obs, model._last_episode_starts],
+        "generators": (
+            [np.random.get_state(legacy=False), th.get_rng_state()] if seed is None else [seed.entropy, seed.spawn_key]
+        ),
+    }
+    return Terms(values, {name: None if part is None else checksum(part) for name, part in parts.items()})
+
+
+def checksum(value: Any) -> int:
+    """
+    :param value: Arrays, tensors, generators, numbers and texts, also in lists and dicts. Of other objects, the class counts
+    :return: A number that most likely differs if one of them differs
+    """
+    crc = 0
+    for content in _contents(value):
+        crc = zlib.crc32(content, crc)
+    return crc
+
+
+def _contents(value: Any) -> Iterator[bytes]:
+    if isinstance(value, np.generic):
+        value = value.item()
+    elif isinstance(value, th.Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype is th.bfloat16 else value).numpy()
+    elif isinstance(value, np.random.Generator):
+        value = value.bit_generator.state
+    elif isinstance(value, StackedObservations):
+        value = {name: part for name, part in vars(value).items() if "stacked" in name}
+    if isinstance(value, dict):
+        value = [[name, value[name]] for name in sorted(value, key=str)]
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        yield f"{value.dtype.str}{value.shape}".encode()
+        yield np.ascontiguousarray(value).tobytes()
+    elif isinstance(value, list | tuple | np.ndarray):
+        yield f"{len(value)} parts".encode()
+        for part in value:
+            yield from _contents(part)
+    elif value is None or isinstance(value, bool | int | float | str | bytes):
+        yield repr(value).encode()
+    else:
+        yield type(value).__qualname__.encode()
+
+
+def _described(schedule: Callable[[float], float]) -> str:
+    first, last = _sampled(schedule)[0], _sampled(schedule)[-1]
+    return str(first) if first == last else f"a schedule from {first} to {last}"
+
+
+def _sampled(schedule: Callable[[float], float] | None) -> Any:
+    return schedule and [float(schedule(progress_remaining)) for progress_remaining in _PROGRESS]
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    """All but the learning rate, which is set for each step."""
+    return {name: option for name, option in sorted(group.items()) if name not in ("params", "lr", "initial_lr")}
+
+
+def _structure(policy: ActorCriticPolicy) -> list[Any]:
+    trainable = [name for name, param in policy.named_parameters() if param.requires_grad]
+    numbers = {
+        name: number for name, number in _numbers(policy).items() if name != "training"
+    }  # which is set for each rollout
+    return [type(policy).__qualname__, repr(policy), trainable, numbers]
+
+
+def _numbers(thing: Any) -> dict[str, Any]:
+    """What it was made with, as far as that is in attributes that are plain numbers."""
+    numbers = {name: number for name, number in vars(thing).items() if isinstance(number, bool | int | float)}
+    return {name: number for name, number in numbers.items() if name not in _COUNTERS}
+
+
+def _wrappers(env: VecEnv) -> Iterator[VecEnvWrapper]:
+    while isinstance(env, VecEnvWrapper):
+        yield env
+        env = env.venv
+
+
+def _environments(env: VecEnv) -> list[gym.Env]:
+    """Those that live in this process."""
+    return vars(env.unwrapped).get("envs", [])
+
+
+def _classes(env: VecEnv) -> list[str] | None:
+    """The classes of the environments, with their wrappers; each once, None: not known."""
+    return list(dict.fromkeys(" of ".join(_chain(one)) for one in _environments(env))) or None
+
+
+def _chain(env: Any) -> Iterator[str]:
+    while isinstance(env, gym.Wrapper):
+        yield type(env).__qualname__
+        env = env.env
+    yield type(env).__qualname__
+
+
+def _arguments(env: VecEnv) -> Any:
+    specs = [getattr(one.unwrapped, "spec", None) for one in _environments(env)]
+    return [spec and [spec.id, spec.max_episode_steps, spec.kwargs] for spec in specs] or None
