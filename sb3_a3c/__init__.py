@@ -1,7 +1,7 @@
 """A3C (asynchronous advantage actor-critic, Mnih et al. 2016) as an algorithm of Stable-Baselines3."""
 
 from sb3_a3c.a3c import A3C
-from sb3_a3c.envs.slices import register_vec_env
+from sb3_a3c.envs.declarations import register_vec_env
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.recording.schedule import Schedule, record, replay
 from sb3_a3c.worker.callback_needs import register_callback

@@ -22,7 +22,7 @@ from sb3_a3c.backends.process.guard import GUARD, is_importing_the_script
 from sb3_a3c.engines import choose_engine
 from sb3_a3c.engines.hyperparameters import PerWorker
 from sb3_a3c.envs.gate import Claim
-from sb3_a3c.envs.slices import SynchronizedPipes
+from sb3_a3c.envs.pipes import SynchronizedPipes
 from sb3_a3c.envs.spaces import warn_of_spaces
 from sb3_a3c.kernels.compilation import compile_kernels, needed
 from sb3_a3c.learning.arguments import Arguments, check_learn, check_n_workers

@@ -1,4 +1,4 @@
-"""Callbacks for people who look: the moving average of the returns, each worker's own returns, how stale gradients are."""
+"""Callbacks that log and draw: the moving average of returns, the returns of each worker, the staleness of gradients."""
 
 import time
 import warnings
@@ -15,14 +15,13 @@ from sb3_a3c.system.extras import require
 
 class MovingAverageCallback(BaseCallback):
     """
-    The moving average of the returns, an episode at a time: logged as ``rollout/moving_average``, and drawn.
+    Log the moving average of episode returns as ``rollout/moving_average``, and draw it.
 
-    :param path: The picture to write, of a format that matplotlib knows by its suffix; None: none. It is written at the
-        end of learning
-    :param smoothing: Weight of the old average, at least 0 and below 1; the new return has the rest
-    :param seconds: Seconds after which the picture is written anew while learning goes on, to be looked at; None: never
-    :param verbose: 1: print a line an episode
-    :raises ValueError: if an argument is not of the allowed values
+    :param path: The picture to write when learning ends. Its suffix determines the format. None: no picture
+    :param smoothing: Weight of the old average, at least 0 and below 1. The weight of the new return is ``1 - smoothing``
+    :param seconds: Seconds between two updates of the picture while the model learns, None: no updates
+    :param verbose: 1: print one line per episode
+    :raises ValueError: if an argument is not allowed
     :raises MissingExtra: if a picture is asked for and matplotlib is not installed
     """
 
@@ -70,12 +69,12 @@ class MovingAverageCallback(BaseCallback):
     def _on_training_end(self) -> None:
         self._draw()
         if not self.returns:
-            warnings.warn("no episode has ended, or the environments have no Monitor to tell its return", stacklevel=2)
+            warnings.warn("no episode has ended, or the environments have no Monitor that reports returns", stacklevel=2)
 
     def _draw(self) -> None:
         if self.path is None:
             return
-        from matplotlib.figure import Figure  # takes a while to import
+        from matplotlib.figure import Figure  # slow to import
 
         figure = Figure(figsize=(7, 4), layout="constrained")
         axis = figure.subplots()
@@ -91,9 +90,9 @@ class MovingAverageCallback(BaseCallback):
 
 class WorkerReturnsCallback(BaseCallback):
     """
-    Logs each worker's mean return as ``worker_0/ep_rew_mean`` and so on.
+    Log the mean return of each worker as ``worker_0/ep_rew_mean`` and so on.
 
-    :param window_size: Over how many of a worker's last episodes
+    :param window_size: The number of a worker's last episodes to average
     """
 
     def __init__(self, window_size: int = 100) -> None:
@@ -114,10 +113,10 @@ class WorkerReturnsCallback(BaseCallback):
 
 class StalenessCallback(BaseCallback):
     """
-    Gives TensorBoard a histogram ``async/staleness``: of how many updates other workers made between a rollout's pull and
-    its push.
+    Write a histogram of staleness, ``async/staleness``, to TensorBoard. The staleness of a rollout is the number of updates
+    that other workers made between its pull and its push.
 
-    :param window_size: Over how many of the last rollouts
+    :param window_size: The number of last rollouts in the histogram
     """
 
     def __init__(self, window_size: int = 1_000) -> None:
@@ -130,7 +129,7 @@ class StalenessCallback(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        self.staleness.extend(self.locals.get("staleness", [0]))  # another algorithm's gradients are never stale
+        self.staleness.extend(self.locals.get("staleness", [0]))  # the gradients of other algorithms are never stale
         histogram = th.tensor(self.staleness, dtype=th.float32)
         self.logger.record("async/staleness", histogram, exclude=("stdout", "log", "json", "csv"))
 
@@ -141,7 +140,7 @@ def _check_window_size(window_size: int) -> None:
 
 
 def _episode_returns(callback: BaseCallback) -> Iterator[tuple[int, float]]:
-    """The workers whose episodes have ended with this step, and their returns; another algorithm is one worker."""
+    """Workers whose episodes ended at this step, and the returns. Another algorithm counts as one worker."""
     infos = callback.locals["infos"]
     for worker, info in zip(callback.locals.get("worker_indices", [0] * len(infos)), infos, strict=True):
         if "episode" in info:

@@ -24,8 +24,9 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_a3c import A3C, register_vec_env
-from sb3_a3c.envs import slices
-from sb3_a3c.envs.slices import CannotSlice, merge_counters, read_state, slice_vec_env, write_state
+from sb3_a3c.envs.declarations import DECLARATIONS, Declaration
+from sb3_a3c.envs.slices import CannotSlice, merge_counters, slice_vec_env
+from sb3_a3c.envs.state import read_state, write_state
 
 N_ENVS = 5
 
@@ -221,7 +222,8 @@ class Undeclared(VecNormalize):
 
 
 def test_a_users_own_wrapper_can_be_declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sb3_a3c.envs.slices._DECLARATIONS", dict(slices._DECLARATIONS))
+    monkeypatch.setitem(DECLARATIONS, Discount, Declaration())  # undeclared again after the test
+    del DECLARATIONS[Discount]
     with pytest.raises(CannotSlice, match="Discount is not known to work in slices"):
         slice_vec_env(Discount(dummy()), SLICES[1])
     register_vec_env(Discount, state=["ages"])

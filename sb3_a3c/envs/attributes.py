@@ -1,8 +1,8 @@
 """
-What a user changes in the wrappers of a VecEnv while workers step slices of it: switches such as VecNormalize's ``training``.
+Attributes of a VecEnv's wrappers, such as VecNormalize's ``training``, that a callback changes while workers step slices.
 
-An attribute counts as changed if it has been set to another object, or to another number. A container that is changed in
-place is not noticed.
+An attribute counts as changed if it was set to another object, or to another number. Changes within a container are not
+noticed.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from sb3_a3c.envs.slices import attributes_of_slices
+from sb3_a3c.envs.state import shared_attributes
 
 _PLAIN = (bool, int, float, str)
 
@@ -20,8 +20,8 @@ class EnvAttributes:
     """
     Attributes to set in the slices of a VecEnv.
 
-    :param version: How often they have changed since the run began
-    :param values: Which wrapper, counted from the outermost, which attribute, and its value
+    :param version: The number of changes since the run began
+    :param values: Tuples of a wrapper (0: the outermost), the name of an attribute, and its value
     """
 
     version: int = 0
@@ -41,22 +41,22 @@ class EnvAttributes:
 
 class AttributesOfEnv:
     """
-    Reads what has changed in a VecEnv, as often as a callback may have changed something.
+    Reads the attributes of a VecEnv's wrappers, and remembers which have changed.
 
     :param venv: The VecEnv that was sliced
     """
 
     def __init__(self, venv: VecEnv) -> None:
         self._venv = venv
-        self._seen = attributes_of_slices(venv)
+        self._seen = shared_attributes(venv)
         self._changed: dict[tuple[int, str], Any] = {}
         self._attributes = EnvAttributes()
 
     def read(self) -> EnvAttributes:
         """
-        :return: All that has changed since the run began; the same object as before if that is all
+        :return: All changes since the run began. If there are no new ones, this is the same object as before
         """
-        now = attributes_of_slices(self._venv)
+        now = shared_attributes(self._venv)
         changed = {key: value for key, value in now.items() if not (key in self._seen and _is_same(self._seen[key], value))}
         if changed:
             self._seen = now

@@ -1,4 +1,4 @@
-"""Environments that nobody steps any more are closed, and nothing that others still use."""
+"""Closing environments whose copies have replaced them."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ from stable_baselines3.common.monitor import ResultsWriter
 
 def close_environments(envs: list[gym.Env]) -> list[str]:
     """
-    Close environments that others have taken the place of. The files that Monitor writes are theirs now, and stay open.
+    Close environments that were replaced by copies. The copies go on writing the files of Monitor, so these stay open.
 
-    :param envs: The environments; each is taken out of the list first, so that none is closed twice
-    :return: What went wrong, for the user
+    :param envs: The environments. Each is removed from the list before it is closed, so that none is closed twice
+    :return: A message for each failure
     """
     failures = []
     while envs:

@@ -1,9 +1,9 @@
 """
-The gate between callbacks and the environments that workers are stepping.
+Access of callbacks to environments that workers are stepping.
 
-While workers step slices of a VecEnv, calls on the VecEnv itself (``env_method``, ``get_attr``, ``set_attr``, rendering)
-wait until no step is under way and keep the workers from beginning one: an environment is never entered by two threads,
-and the answers in a SubprocVecEnv's pipes reach who asked. Stepping or resetting it there is refused.
+While workers step slices of a VecEnv, calls of the VecEnv itself (``env_method``, ``get_attr``, ``set_attr``, rendering) wait
+for the present steps to end, and no step begins until they return. So no environment is used by two threads at once, and each
+answer in a SubprocVecEnv's pipes reaches the caller that asked for it. Stepping or resetting the VecEnv raises an error.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,23 +20,23 @@ _CLAIMED = "_a3c_is_learning"
 
 class Claim:
     """
-    Keeps a VecEnv to one ``learn()`` at a time, while it is entered.
+    A context manager that lets only one ``learn()`` at a time use a VecEnv.
 
-    :param venv: The VecEnv; whatever wraps the same environments is the same
+    :param venv: The VecEnv. All wrappers of the same VecEnv count as one
     """
 
     def __init__(self, venv: VecEnv | None) -> None:
-        self._base = None if venv is None else venv.unwrapped  # SB3 has its own words for None
+        self._base = None if venv is None else venv.unwrapped  # SB3 raises the error for None
         self._token = object()
 
     def __enter__(self) -> None:
         """
-        :raises ValueError: if another ``learn()`` has the VecEnv, in this thread or in another
+        :raises ValueError: if another ``learn()`` is using the VecEnv, in any thread
         """
         if self._base is not None and vars(self._base).setdefault(_CLAIMED, self._token) is not self._token:
             raise ValueError(
                 f"env must not be one that another learn() is using, but this {type(self._base).__name__} is: a learn() "
-                "within learn(), or beside it in another thread, needs environments of its own"
+                "that is called within learn(), or in another thread at the same time, needs environments of its own"
             )
 
     def __exit__(self, *exc_info: object) -> None:
@@ -46,16 +46,16 @@ class Claim:
 
 class Gate:
     """
-    Keeps calls on a VecEnv apart from the steps of its slices, while it is entered.
+    A context manager within which calls of a VecEnv wait for the steps of its slices.
 
-    :param venv: The VecEnv that was sliced, which its slices do not call
-    :param reach: Makes of a method of the VecEnv one that waits, and does it where the environments live
+    :param venv: The VecEnv that was sliced. Its slices do not call it
+    :param reach: Takes a method of the VecEnv, and returns one that waits and calls it where the environments are
     """
 
     def __init__(self, venv: VecEnv, reach: Callable[[Callable], Callable]) -> None:
         self._base = venv.unwrapped
         self._reach = reach
-        #: Methods that the user has replaced in this VecEnv. The others are the class's.
+        #: Methods that the user has replaced in this VecEnv. All others are defined in its class.
         self._own = {name: vars(self._base)[name] for name in _WAITING + _REFUSED if name in vars(self._base)}
 
     def __enter__(self) -> None:
@@ -72,15 +72,15 @@ class Gate:
 
 def between_steps(method: Callable, env_locks: Sequence[AbstractContextManager]) -> Callable:
     """
-    :param method: A method that enters the environments
-    :param env_locks: The locks that are held during their steps; re-entrant, for one such call may make another
-    :return: One that waits for all of the locks before it does
+    :param method: A method that uses the environments
+    :param env_locks: The locks that are held during their steps. They are re-entrant, because the method may call another
+    :return: The method, which first acquires all of the locks
     """
 
     @wraps(method)
     def waiting(*args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:
-            for env_lock in env_locks:  # a worker holds one lock at most, so no two can wait for each other
+            for env_lock in env_locks:  # no deadlock: a worker holds at most one lock
                 stack.enter_context(env_lock)
             return method(*args, **kwargs)
 

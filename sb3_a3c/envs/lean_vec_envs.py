@@ -1,9 +1,9 @@
 """
-SB3's VecEnvs as slices use them: the same results by less work.
+Faster equivalents of SB3's VecEnvs, for slices.
 
-At 10 us a step of an environment, what stands around it matters: DummyVecEnv copies its buffers and all infos deeply. Here
-each step has arrays of its own, so there is nothing to copy but what an environment might change later. VecNormalize makes
-many small steps in NumPy, which are one of compiled code here.
+If a step of an environment takes 10 us, the overhead of a VecEnv matters: DummyVecEnv makes deep copies of its buffers and of
+all infos. Here, each step allocates new arrays, so only values that an environment might change later are copied.
+VecNormalize makes many small NumPy calls; here, they are one call of compiled code.
 """
 
 from copy import deepcopy
@@ -25,8 +25,8 @@ _IMMUTABLE = frozenset({bool, int, float, str, bytes, type(None), np.bool_, np.f
 
 class LeanDummyVecEnv(DummyVecEnv):
     """
-    A DummyVecEnv without its copies. Infos are copied before the next episode begins, so that an environment may return the
-    same array at each step.
+    A DummyVecEnv that copies less. Infos are copied before the environment is reset, so an environment may return the same
+    array at each step.
     """
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -149,8 +149,8 @@ class LeanVecNormalize(VecNormalize):
 
 def lean_class(venv: VecEnv) -> type[VecEnv]:
     """
-    :param venv: A VecEnv that is to be sliced
-    :return: The class of its slices: one that does the same in less time, if there is one
+    :param venv: A VecEnv to slice
+    :return: The class of its slices: a faster equivalent, if there is one
     """
     if type(venv) is DummyVecEnv:
         return LeanDummyVecEnv
@@ -160,7 +160,7 @@ def lean_class(venv: VecEnv) -> type[VecEnv]:
 
 
 def _copied(info: dict[str, Any]) -> dict[str, Any]:
-    """A copy that stays as it is, whatever the environment does with its own."""
+    """A copy that the environment can't change."""
     if type(info) is not dict:
         return deepcopy(info)
     return {key: value if type(value) in _IMMUTABLE else deepcopy(value) for key, value in info.items()}

@@ -1,4 +1,4 @@
-"""Warnings about spaces that SB3's policies do not treat as they are declared."""
+"""Warnings about spaces whose values differ from those that SB3's policies use."""
 
 import warnings
 
@@ -8,17 +8,17 @@ from gymnasium import spaces
 
 def warn_of_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
     """
-    Warn where a policy reads or chooses other values than a space has. A2C does the same without a word.
+    Warn if a policy reads or chooses values outside of a space. A2C does so without a warning.
 
-    :param observation_space: What the policy observes
-    :param action_space: What the policy chooses from
+    :param observation_space: The space of observations
+    :param action_space: The space of actions
     """
     parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
     for space in parts:
         if _starts_elsewhere(space):
             _warn(
                 f"observation_space has {space}, but SB3's policies read its values as whole numbers from 0 to n-1, and an "
-                "observation outside of these is an error: subtract 'start' in a wrapper"
+                "observation outside of this range is an error: subtract 'start' in a wrapper"
             )
     if _starts_elsewhere(action_space):
         _warn(

@@ -16,15 +16,8 @@ from sb3_a3c.engines import choose_engine
 from sb3_a3c.envs.closing import close_environments
 from sb3_a3c.envs.gate import Gate
 from sb3_a3c.envs.normalization import journal_statistics, moments_of, running_statistics, set_moments
-from sb3_a3c.envs.slices import (
-    CannotSlice,
-    environments_in,
-    merge_counters,
-    read_state,
-    slice_vec_env,
-    take_envs_back,
-    write_state,
-)
+from sb3_a3c.envs.slices import CannotSlice, environments_in, merge_counters, slice_vec_env, take_envs_back
+from sb3_a3c.envs.state import read_state, write_state
 from sb3_a3c.learning.arguments import Arguments
 from sb3_a3c.learning.model_changes import ModelChanges
 from sb3_a3c.learning.rollout_replay import Replay

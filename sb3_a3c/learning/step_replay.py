@@ -16,7 +16,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.envs.normalization import running_statistics, set_moments
-from sb3_a3c.envs.slices import changes_with_episodes, state_at, write_state
+from sb3_a3c.envs.state import changes_only_with_episodes, state_at, write_state
 from sb3_a3c.learning.edits import Edits
 from sb3_a3c.worker.callback_needs import Attention
 from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Ending, Rollout, beside
@@ -140,7 +140,7 @@ def _states(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> Iterator[t
     new_obs = _rows(beside([states.new_obs for states in parts], axis=1))
     dones = _rows(beside([states.dones for states in parts], axis=1))
     statistics = running_statistics(venv)
-    is_still = changes_with_episodes(venv)
+    is_still = changes_only_with_episodes(venv)
     for n_steps, row in enumerate(zip(new_obs, dones, strict=True)):
         if n_steps == 0 or not is_still or True in row[1].tolist():
             write_state(venv, [state_at(states.env_states, n_steps) for states in parts])

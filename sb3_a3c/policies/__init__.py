@@ -1,4 +1,4 @@
-"""The policy names that users type: those of A2C, for A3C learns with the same policies, and one of our own."""
+"""The policies that A3C learns with: those of A2C, and BoundedMlpPolicy."""
 
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 

@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from sb3_a3c.backends.process.messages import lighten
 from sb3_a3c.backends.protocol import Option
 from sb3_a3c.envs.gate import between_steps
-from sb3_a3c.envs.slices import begins_anew_elsewhere
+from sb3_a3c.envs.slices import is_reset_by_pickling
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.recording.schedule import Schedule
 from sb3_a3c.system.torch_threads import OneTorchThread
@@ -52,7 +52,7 @@ class ScheduledBackend:
 
     def __enter__(self) -> Self:
         for worker, seed in zip(self.workers, self._seeds, strict=True):
-            if self._moved and begins_anew_elsewhere(worker.env):
+            if self._moved and is_reset_by_pickling(worker.env):
                 worker.begin_anew(env_seed(seed))
         return self
 

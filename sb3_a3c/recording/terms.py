@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import StackedObservations, VecEnv, VecEnv
 
 from sb3_a3c.engines.hyperparameters import as_numbers
 from sb3_a3c.envs.normalization import moments_of, running_statistics
-from sb3_a3c.envs.slices import read_state
+from sb3_a3c.envs.state import read_state
 
 #: Attributes that are numbers or one of these per name, and that are compared as they are.
 _ATTRIBUTES = (

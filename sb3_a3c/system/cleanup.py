@@ -1,4 +1,4 @@
-"""Clean-up that completes, whatever interrupts it."""
+"""Clean-up that completes even if it is interrupted."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,9 +12,9 @@ class CleanupStack:
     Like :class:`contextlib.ExitStack`, for clean-up that must complete although an exception (``KeyboardInterrupt``, or what
     another signal handler raises) can come at any instruction of the main thread, those of the clean-up included.
 
-    - A context manager is on the stack before it is entered, so it is exited even if entering it was interrupted.
+    - A context manager is on the stack before it is entered, so it is exited even if entering it is interrupted.
     - An exit that raises something is called again. An ``Exception`` that it raises twice is its own, and the next exit
-      follows; ``KeyboardInterrupt`` and the like are put off until the clean-up is complete.
+      follows; ``KeyboardInterrupt`` and the like are raised after the clean-up.
     - So every ``__exit__`` must be idempotent, and must not depend on a complete ``__enter__``.
 
     It is entered twice, ``with stack, stack:``. If an exception comes before the first instruction of ``__exit__``, or where
@@ -29,7 +29,7 @@ class CleanupStack:
     def enter(self, manager: AbstractContextManager[T]) -> T:
         """
         :param manager: A context manager to enter now, and to exit in the end
-        :return: What it gives when it is entered
+        :return: What its ``__enter__`` returns
         """
         self._managers.append(manager)
         return manager.__enter__()
@@ -73,7 +73,7 @@ class CleanupStack:
             if first is not None and first is not error:
                 raise first
         finally:
-            del errors, first, error  # an error that knows itself, through this frame, would keep all that the run had
+            del errors, first, error  # an error that refers to itself, through this frame, would keep the whole run alive
 
 
 class _Callback(AbstractContextManager[None]):

@@ -1,4 +1,4 @@
-"""How many cores this process may use: by its affinity, and by the quota of its control groups (of a container, say)."""
+"""The number of cores that this process may use, by its affinity and the quota of its control groups (e.g. of a container)."""
 
 import math
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 def usable_cores() -> int:
     """
-    :return: How many cores this process may use, at least 1
+    :return: The number of cores that this process may use, at least 1
     """
     if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
         cores = os.process_cpu_count()
@@ -20,14 +20,14 @@ def usable_cores() -> int:
 
 def cgroup_quota(root: Path = Path("/")) -> float:
     """
-    :param root: Where ``proc`` and ``sys`` are mounted
-    :return: How many cores' time the control groups of this process allow, ``inf`` if there is no limit
+    :param root: The folder in which ``proc`` and ``sys`` are mounted
+    :return: The number of cores that the control groups of this process allow, ``inf`` if there is no limit
     """
     return min(_quotas(root), default=math.inf)
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Those of this process's group, and of the groups that it is in, in both versions of control groups."""
+    """The quotas of this process's group and of its parents, in both versions of control groups."""
     mounted = root / "sys/fs/cgroup"
     for hierarchy, group in _groups(root):
         if hierarchy == "":
@@ -43,7 +43,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _groups(root: Path) -> Iterator[tuple[str, str]]:
-    """The controllers of each hierarchy, separated by commas (version 2: none), and the process's group in it."""
+    """For each hierarchy: its controllers, separated by commas (version 2: empty), and the process's group."""
     with suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, group = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""Say which optional packages are missing, and how to install them."""
+"""Errors that tell which optional packages are missing, and how to install them."""
 
 from importlib.util import find_spec
 
@@ -12,7 +12,7 @@ def require(extra: str, what: str, *modules: str) -> None:
     Check that optional packages are installed, without importing them.
 
     :param extra: The extra that installs them, see ``setup.cfg``
-    :param what: What needs them: the beginning of the message
+    :param what: The feature that needs them. The message begins with it
     :param modules: The names under which they are imported
     :raises MissingExtra: if some are not installed
     """

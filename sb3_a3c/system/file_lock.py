@@ -1,10 +1,10 @@
 """
-A lock between processes, which is free again when its holder dies.
+A lock between processes, which the system releases when its holder dies.
 
-What is guaranteed: one process at a time holds it, and the system takes it back from a process that has ended, however
-that ended; a semaphore would stay taken, and whoever waits for it would wait for ever. What is assumed: that one thread
-of each process uses it, for the system tells processes apart and not threads. A holder that is frozen is neither: whoever
-must not wait for it for ever sets :attr:`FileLock.while_waiting`, and may kill it there.
+Guaranteed: at most one process holds it, and it is released when that process ends for any reason. (A semaphore would stay
+locked, and others would wait forever.) Why: it is a lock on a file (``fcntl``), which belongs to the process. Assumed: only
+one thread of each process uses it, because the system does not tell threads apart. A holder that is frozen keeps the lock: a
+process that must not wait forever sets :attr:`FileLock.while_waiting`, and can kill the holder there.
 """
 
 import io
@@ -24,33 +24,33 @@ try:
 except ImportError:  # Windows has no such module; see unsupported()
     fcntl = None  # type: ignore[assignment]
 
-#: Seconds between two attempts of a process that does something else while it waits: less than an update of a large network
-#: takes, and much longer than an attempt.
+#: Seconds between two attempts of a process with ``while_waiting``: less than an update of a large network takes, and much
+#: longer than an attempt.
 _RETRY_EVERY = 0.0005
-#: C's ``struct flock`` on 64-bit Linux: type, whence, start, length, process. Other systems order it otherwise.
+#: C's ``struct flock`` on 64-bit Linux: type, whence, start, length, process. Other systems have another order.
 _FLOCK = struct.Struct("hhqqi") if sys.platform == "linux" and sys.maxsize > 2**32 else None
 
 
 def unsupported() -> str | None:
     """
-    :return: Why there is no :class:`FileLock` on this platform, None: there is
+    :return: The reason why this platform has no :class:`FileLock`, None: it has one
     """
     return "this platform has no fcntl module" if fcntl is None else None
 
 
 class FileLock:
     """
-    See :class:`~sb3_a3c.system.locks.Lock`. It can be handed to a process that is being started.
+    See :class:`~sb3_a3c.system.locks.Lock`. It can be passed to a process that is being started.
 
-    :param descriptor: Of the file that is locked; None: a new one, without a name, so nothing is ever left behind
+    :param descriptor: Descriptor of the file to lock. None: a new file without a name, so that no file is left behind
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
-        # A file object rather than a number, which an interrupt might lose.
+        # a file object, because an interrupt could lose a number
         file = tempfile.TemporaryFile(buffering=0) if descriptor is None else io.FileIO(descriptor, "r+")
-        weakref.finalize(self, file.close)  # as shared memory, it is there as long as somebody has it
+        weakref.finalize(self, file.close)  # like shared memory, it exists as long as it is used
         self._descriptor = file.fileno()
-        #: What this process does again and again while it waits; None: it waits until the lock is free.
+        #: What this process calls repeatedly while it waits. None: it waits until the lock is free.
         self.while_waiting: Callable[[], None] | None = None
 
     def __enter__(self) -> float:
@@ -65,8 +65,8 @@ class FileLock:
 
     def acquire(self, blocking: bool = True) -> bool:
         """
-        :param blocking: Whether to wait for it
-        :return: Whether it is now held
+        :param blocking: Whether to wait for the lock
+        :return: Whether the lock is held now
         """
         if blocking and self.while_waiting is not None:
             while not self.acquire(blocking=False):
@@ -80,12 +80,12 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Release it; this has no effect on what another process holds."""
+        """Release the lock. This has no effect if another process holds it."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def holder(self) -> int | None:
         """
-        :return: Id of the other process that holds it now; None if there is none, and where the system can't be asked
+        :return: Id of the other process that holds it now, None: there is none, or the system can't tell
         """
         if _FLOCK is None:
             return None

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside the old file, which they replace when all is on the disk."""
+"""Files that are written completely or not at all."""
 
 import os
 import threading
@@ -12,15 +12,15 @@ from typing import BinaryIO
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """
-    Whatever ends the program meanwhile, the file is the old one or the new one. After an error, nothing is left of the new
-    one. A link stays a link, and a file keeps its permissions.
+    Write a temporary file that replaces the target when it is complete. However the program ends, the target has either the
+    old or the new content. After an error, the temporary file is removed. Links stay links, and permissions are kept.
 
     :param path: The file to write, in a folder that exists
-    :return: A context manager that gives a file to write to
+    :return: A context manager that returns the temporary file, opened for writing
     :raises OSError: if the folder can't be written to
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():  # a device or a pipe, which can't be replaced
+    if target.exists() and not target.is_file():  # a device or a pipe can't be replaced
         with open(target, "wb") as file:
             yield file
         return
@@ -42,10 +42,12 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 def sb3_path(path: str | Path, suffix: str) -> Path:
     """
-    :param path: Where a user wants to save something
-    :param suffix: The suffix of a path that has none
-    :return: Where SB3's own ``save()`` would write it: not over a folder, and in a folder that is made where there is none
-    :raises OSError: if the folder can't be made
+    Resolve a path as SB3's ``save()`` does: a folder is not overwritten, and a missing parent folder is created.
+
+    :param path: The path that the user gave
+    :param suffix: The suffix to add to a path without one
+    :return: The file to write
+    :raises OSError: if the parent folder can't be created
     """
     path = Path(path)
     if path.suffix == "":
@@ -64,6 +66,6 @@ def sb3_path(path: str | Path, suffix: str) -> Path:
 def _explained(path: str | Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # the class of the new one goes by its number
+    except OSError as error:  # errno decides the class of the new error
         reason = f"path must be in a folder that can be written to, but it is not: {error.strerror}"
         raise OSError(error.errno, reason, str(path)) from error

@@ -1,4 +1,4 @@
-"""How another Python process finds the modules that this one finds."""
+"""The import path of this process, for other Python processes."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import sys
 
 def same_path() -> dict[str, str]:
     """
-    :return: Environment variables with which a new Python has this one's ``sys.path``, and not the current folder besides
+    :return: Environment variables that give a new Python process this one's ``sys.path``, without the current folder
     """
     folders = [folder or os.getcwd() for folder in sys.path if isinstance(folder, str)]
     return {"PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1"}

@@ -3,7 +3,7 @@ Locks that survive an exception at any instruction.
 
 ``KeyboardInterrupt``, and whatever else a signal handler or a debugger raises, can come between any two instructions of
 the main thread. If it comes between the end of a ``with`` block and the first instruction of ``__exit__``, the lock stays
-taken. So each lock knows its holder, and :meth:`Lock.free` releases it only if that is the caller.
+locked. So each lock knows its holder, and :meth:`Lock.free` releases it only if the caller is the holder.
 """
 
 import threading
@@ -12,15 +12,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-#: How often a worker that finds the lock taken lets others run and tries again, before it queues for the lock. An update
-#: of a small network takes less time than waking up a thread. Moreover, a thread that is handed the lock would wait for the
-#: GIL while it holds the lock, and all others would wait for the lock: once begun, such a convoy never ends. Chosen
-#: arbitrarily.
+#: The number of attempts, after each of which other threads run, before a worker queues for the lock. An update of a small
+#: network takes less time than waking up a thread. Moreover, a thread that gets the lock from the queue waits for the GIL
+#: while it holds the lock, and all others wait for the lock: such a convoy would never end. Chosen arbitrarily.
 _YIELDS = 20
 
 
 class Lock(Protocol):
-    """A context manager: it is held within the block. Entering it returns the seconds spent waiting."""
+    """A context manager that holds the lock within the block. Entering it returns the seconds spent waiting."""
 
     def __enter__(self) -> float: ...
 
@@ -34,7 +33,7 @@ class ThreadLock:
     """See :class:`Lock`. A lock between threads of one process."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # it knows its holder
+        self._lock = threading.RLock()  # which knows its holder
 
     def __enter__(self) -> float:
         try:
@@ -64,7 +63,7 @@ def take(acquire: Callable[[bool], bool]) -> float:
     """
     Acquire a lock that is usually held for a short time.
 
-    :param acquire: Acquires the lock; its argument says whether to wait, its result whether the lock is held now
+    :param acquire: Acquires the lock. Its argument tells whether to wait, its result whether the lock is held now
     :return: Seconds spent waiting
     """
     if acquire(False):

@@ -1,4 +1,4 @@
-"""Numbers in memory that other processes may see too."""
+"""Vectors in memory that processes can share."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ import torch as th
 
 class Memory:
     """
-    A vector as a tensor and as an array of the same memory. Torch lets go of the GIL to make the one of the other, and in
-    the middle of a worker's step that costs more than the step.
+    A vector as a tensor and as an array of the same memory. Both are kept, because torch releases the GIL when it converts one
+    to the other, which would cost more than a worker's step.
 
-    :param tensor: The vector, of shape ``(n,)``; on another device than the CPU there is no array
+    :param tensor: The vector, of shape ``(n,)``. If it is not on the CPU, the array is empty
     """
 
     def __init__(self, tensor: th.Tensor) -> None:
@@ -19,7 +19,7 @@ class Memory:
         self.array = _array(tensor)
 
     def share(self) -> None:
-        """Move it to memory that worker processes see too. To be called before there are any."""
+        """Move it to memory that worker processes share. To be called before they are started."""
         self.tensor.share_memory_()
         self.array = _array(self.tensor)
 

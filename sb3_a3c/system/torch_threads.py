@@ -1,4 +1,4 @@
-"""torch's own threads: one while several workers compute in the caller's thread, and one in a process that was forked."""
+"""The number of torch's threads: one while several workers compute in the caller's thread, and one in a forked process."""
 
 import os
 
@@ -9,15 +9,15 @@ try:
 except ImportError:  # Windows has no fork server, and no fork
     get_inherited_fds = lambda: None  # type: ignore[assignment]  # noqa: E731
 
-#: The process that has imported this: another one was forked from it.
+#: The process that imported this module. Another process was forked from it.
 _IMPORTED_IN = os.getpid()
 
 
 def survive_fork() -> None:
     """
-    Let torch compute with one thread in a process that was forked from one in which torch may have computed (a
-    ``ProcessPoolExecutor``'s, for instance). A fork does not copy torch's threads, and torch would wait for them for ever. The
-    fork server has not computed with torch, so nothing is changed in its processes.
+    Set torch to one thread if this process was forked from one in which torch may have computed (in a ``ProcessPoolExecutor``,
+    for instance). A fork does not copy torch's threads, and torch would wait for them forever. Processes of the fork server
+    are left alone, because it has not computed with torch.
     """
     if os.getpid() != _IMPORTED_IN and get_inherited_fds() is None and th.get_num_threads() > 1:
         th.set_num_threads(1)
@@ -25,10 +25,10 @@ def survive_fork() -> None:
 
 class OneTorchThread:
     """
-    While it is entered, torch computes with one thread, as it does in the workers' own threads: the last bits of a sum depend
-    on it. A single worker is A2C, which leaves torch's threads as they are.
+    A context manager within which torch computes with one thread, as it does in workers' threads: the last bits of a sum
+    depend on it. With a single worker nothing is changed, as in A2C.
 
-    :param n_workers: How many workers there are
+    :param n_workers: The number of workers
     """
 
     def __init__(self, n_workers: int) -> None:
@@ -41,7 +41,7 @@ class OneTorchThread:
             th.set_num_threads(1)
 
     def __exit__(self, *exc_info: object) -> None:
-        """Put the user's number of threads back. May be called again, if it was interrupted."""
+        """Restore the user's number of threads. May be called again, if it was interrupted."""
         if self._n_threads > 0:
             th.set_num_threads(self._n_threads)
             self._n_threads = 0

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.protocol import Action, Losses
 from sb3_a3c.envs.normalization import Course
-from sb3_a3c.envs.slices import LayerState
+from sb3_a3c.envs.state import LayerState
 from sb3_a3c.parameters.layout import Vector
 
 #: Arrays of a rollout buffer that are filled step by step, and those that are there when all steps are.
@@ -31,7 +31,7 @@ class States:
 
     :param new_obs: The observations
     :param dones: Whether episodes ended
-    :param env_states: What the wrappers around the environments hold, see :func:`~sb3_a3c.envs.slices.stack_states`
+    :param env_states: What the wrappers around the environments hold, see :func:`~sb3_a3c.envs.state.stack_states`
     :param moments: Of each of the worker's normalization statistics
     """
 

@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from sb3_a3c.engines import Engine, Losses, stack
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.envs.normalization import Course, JournaledMeanStd, Moments, moments_of
-from sb3_a3c.envs.slices import LayerState, changes_with_episodes, read_state, stack_states
+from sb3_a3c.envs.state import LayerState, changes_only_with_episodes, read_state, stack_states
 from sb3_a3c.parameters.shared import Access, SharedParameters
 from sb3_a3c.worker.callback_needs import Attention
 from sb3_a3c.worker.errors import (
@@ -354,7 +354,7 @@ class _States:
     def __init__(self, env: VecEnv, statistics: Sequence[JournaledMeanStd]) -> None:
         self._env = env
         self._statistics = statistics
-        self._is_still = changes_with_episodes(env)
+        self._is_still = changes_only_with_episodes(env)
         self._new_obs: list[VecEnvObs] = []
         self._dones: list[np.ndarray] = []
         self._env_states: list[list[LayerState]] = []

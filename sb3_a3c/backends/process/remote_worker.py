@@ -18,7 +18,8 @@ from sb3_a3c.backends.process.messages import EnvCall, Farewell, Learn, Permits,
 from sb3_a3c.backends.process.parcel import Parcel, pack, reclaim_files, unpack
 from sb3_a3c.backends.process.worker_process import Assignment
 from sb3_a3c.engines.hyperparameters import Hyperparameters
-from sb3_a3c.envs.slices import begins_anew_elsewhere, discard_answers, environments_in
+from sb3_a3c.envs.pipes import discard_answers
+from sb3_a3c.envs.slices import environments_in, is_reset_by_pickling
 from sb3_a3c.policies.copies import CannotCopyPolicy
 from sb3_a3c.worker.errors import name_environments
 
@@ -183,7 +184,7 @@ class RemoteWorker:
                 env = unpack(farewell.env, self._parcel.handles)
                 self.replaced = [] if farewell.shares else environments_in(self.env)
                 self.env = env
-                self.failed |= begins_anew_elsewhere(env)
+                self.failed |= is_reset_by_pickling(env)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
         if farewell.env is not None or reason:  # else it has done nothing, and what is here is as it was

@@ -53,7 +53,8 @@ from sb3_a3c.backends.process.messages import (
 from sb3_a3c.backends.process.parcel import Parcel, pack_return, unpack
 from sb3_a3c.backends.quota import Quota
 from sb3_a3c.envs.closing import close_environments
-from sb3_a3c.envs.slices import begins_anew_elsewhere, discard_answers, environments_in
+from sb3_a3c.envs.pipes import discard_answers
+from sb3_a3c.envs.slices import environments_in, is_reset_by_pickling
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.policies.hooks import take_notices
 from sb3_a3c.worker.errors import WorkerStopped
@@ -166,7 +167,7 @@ class _Resident:
         self._worker.note_at_first_use = _NOTE
         if number > 0:
             discard_answers(self._worker.env, None)
-        if number > 0 or begins_anew_elsewhere(self._worker.env):
+        if number > 0 or is_reset_by_pickling(self._worker.env):
             self._worker.begin_anew(env_seed(spec.seed))
         self._has_answered = False
         self._writing = threading.Lock()
