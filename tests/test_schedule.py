@@ -503,7 +503,7 @@ def test_blocks_that_do_not_go_together(schedule: Schedule) -> None:
         model.learn(100)
         with pytest.raises(ValueError, match="learn\\(\\) must be called once within record"):
             model.learn(100)
-    with pytest.raises(ValueError, match="schedule must be one that a run has been recorded in, but it is empty"):
+    with pytest.raises(ValueError, match="schedule must hold a recorded run, but it is empty"):
         replay(model, Schedule()).__enter__()
     with pytest.raises(ValueError, match="the schedule is empty"):
         Schedule().save("nowhere.npz")
@@ -523,7 +523,7 @@ def test_a_run_with_restarts_is_refused() -> None:
     with record(model) as of_restarts:
         model.learn(800, Kill())
     assert of_restarts.n_restarts == 1
-    with pytest.raises(ValueError, match="schedule must be of a run without restarts, but it has had 1"):
+    with pytest.raises(ValueError, match="schedule must be of a run without restarts, but that run had 1"):
         replay(model, of_restarts).__enter__()
 
 

@@ -1,4 +1,4 @@
-"""How asynchronous a run is: staleness of gradients and times of waiting, summed up between two logs."""
+"""Metrics of asynchrony: staleness of gradients and waiting times, averaged between two logs."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from sb3_a3c.worker.rollout import Rollout
 
 
 class Asynchrony:
-    """Sums over rollouts; :meth:`record` says what they come to."""
+    """Sums over rollouts. :meth:`record` records their means."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew: what there was has been logged."""
+        """Start new sums after a log."""
         self._n_rollouts = 0
         self._staleness = 0
         self._staleness_max = 0
@@ -30,13 +30,13 @@ class Asynchrony:
             self._n_rollouts += 1
             self._staleness += rollout.staleness
             self._staleness_max = max(self._staleness_max, rollout.staleness)
-            if seconds > 0:  # it is 0 where the clock is frozen
+            if seconds > 0:  # it is 0 if the clock is frozen
                 self._lock_fractions += rollout.lock_seconds / seconds
                 self._idle_fractions += rollout.idle_seconds / seconds
 
     def record(self, logger: Logger) -> None:
         """
-        :param logger: Where means, and the highest staleness, are recorded
+        :param logger: The logger that gets the means and the maximum staleness
         """
         logger.record("async/staleness_mean", self._staleness / self._n_rollouts)
         logger.record("async/staleness_max", self._staleness_max)

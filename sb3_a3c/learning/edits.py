@@ -1,4 +1,4 @@
-"""What callbacks write to a rollout that they are shown: to local variables in ``on_step()``, or to the rollout buffer."""
+"""Detection of what callbacks write into a rollout: into local variables in ``on_step()``, or into the rollout buffer."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_a3c.worker.rollout import Rollout
 
-#: Local variables that are added to the rollout buffer after ``on_step()``, as in A2C.
+#: Local variables that A2C adds to the rollout buffer after ``on_step()``.
 _LOCALS = ("actions", "values", "log_probs", "rewards")
-#: Arrays of the rollout buffer that are compared when it has been shown.
+#: Arrays of the rollout buffer that are compared after callbacks have seen it.
 _COMPARED = ("actions", "rewards", "values", "log_probs", "advantages", "returns")
 
 
 class Edits:
     """
-    Finds what has been written in place.
+    Finds values that callbacks have changed in place.
 
     :param columns: The local variables at all steps, by name. Callbacks get views of them
     :param segment: The arrays of the rollout buffer, by name
@@ -24,14 +24,14 @@ class Edits:
 
     def __init__(self, columns: dict[str, Any], segment: dict[str, Any]) -> None:
         self._columns = {name: _array(columns[name]) for name in _LOCALS}
-        # Bytes are compared faster than arrays, and NaN is equal to itself.
+        # Comparing bytes is faster than comparing arrays, and NaN equals itself.
         self._originals = {name: array.tobytes() for name, array in self._columns.items()}
         self._segment = {name: segment[name].tobytes() for name in _COMPARED}
 
     def write_to(self, rollout_buffer: RolloutBuffer, rollout: Rollout, last_values: th.Tensor) -> None:
         """
-        Write what has been written to local variables to the rollout buffer, too, as A2C does. Returns and advantages are
-        computed anew, if they depend on it.
+        Write changed local variables into the rollout buffer, as A2C does. Returns and advantages that depend on them are
+        recomputed.
 
         :param rollout_buffer: The full buffer
         :param rollout: The rollout
@@ -50,8 +50,8 @@ class Edits:
 
     def names(self, rollout_buffer: RolloutBuffer) -> list[str]:
         """
-        :param rollout_buffer: The buffer, when callbacks have seen it
-        :return: Names of all that has been written to
+        :param rollout_buffer: The buffer, after callbacks have seen it
+        :return: Names of everything that was changed
         """
         in_buffer = [name for name in _COMPARED if getattr(rollout_buffer, name).tobytes() != self._segment[name]]
         return [*(f"locals[{name!r}]" for name in self._written()), *(f"rollout_buffer.{name}" for name in in_buffer)]

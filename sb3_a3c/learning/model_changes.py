@@ -1,4 +1,4 @@
-"""What callbacks change in a model while it learns, apart from its parameters, and how the workers hear of it."""
+"""Changes that callbacks make to a model while it learns, other than to its parameters, and how workers get them."""
 
 import math
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from sb3_a3c.policies.hooks import RulesOfPolicy, prepare_module_hooks
 
 class ModelChanges:
     """
-    Reads hyperparameters, frozen parameters, hooks and the switches of wrappers, as often as a callback may have changed them.
+    Reads hyperparameters, frozen parameters, hooks and the switches of wrappers after callbacks may have changed them.
 
     :param model: The model that learns
-    :param sliced: Whether workers step slices of its VecEnv, and not the VecEnv itself
+    :param sliced: Whether workers step slices of its VecEnv, not the VecEnv itself
     :param elsewhere: Whether workers are in other processes
     """
 
@@ -28,7 +28,7 @@ class ModelChanges:
         self._model = model
         self._rules = RulesOfPolicy(model.policy, elsewhere)
         self._attributes = AttributesOfEnv(model.env) if sliced else None
-        #: The policy that workers make copies of.
+        #: The policy that workers copy.
         self.policy: ActorCriticPolicy = model.policy
         if elsewhere:
             self.policy = clone_policy(model.policy)
@@ -36,8 +36,8 @@ class ModelChanges:
 
     def hyperparameters(self, n_workers: int) -> list[Hyperparameters]:
         """
-        :param n_workers: How many workers there are
-        :return: What each of them is to compute with now
+        :param n_workers: The number of workers
+        :return: The present hyperparameters of each worker
         """
         rules = self._rules.read()
         attributes = EnvAttributes() if self._attributes is None else self._attributes.read()
@@ -62,8 +62,8 @@ class ModelChanges:
 
     def tell(self, workers: Sequence[SeenWorker]) -> None:
         """
-        Tell the workers what has changed. They compute with it from their next rollout on; one worker that waits for callbacks
-        learns with it from this one.
+        Send the present hyperparameters to the workers. They apply from the next rollout on. A single worker, which waits for
+        callbacks, uses them to learn from the present rollout.
 
         :param workers: The workers
         :raises ValueError: if a callback has set a hyperparameter to a value that is not allowed
@@ -71,6 +71,6 @@ class ModelChanges:
         arguments = Arguments.of(self._model)
         arguments.check_hyperparameters()
         arguments.check_policy(self._model.policy)
-        arguments.resolve_n_workers(self._model.n_envs)  # as many values as there are workers
+        arguments.resolve_n_workers(self._model.n_envs)  # raises an error unless there is one value per worker
         for worker, hyperparameters in zip(workers, self.hyperparameters(len(workers)), strict=True):
             worker.hyperparameters = hyperparameters

@@ -1,4 +1,4 @@
-"""The policy that callbacks see: kept equal to the shared parameters, which get what callbacks change in it."""
+"""Synchronization of the policy that callbacks see with the shared parameters, in both directions."""
 
 import warnings
 from collections.abc import Collection, Mapping

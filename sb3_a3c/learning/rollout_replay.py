@@ -1,9 +1,8 @@
 """
-The main thread's half of learning: rollouts that workers have finished are shown to callbacks and logger, as if SB3's own
-loop were collecting them now.
+Replay of finished rollouts to callbacks and logger in the main thread, as if SB3's own loop were collecting them now.
 
-``model.policy`` and the VecEnv's statistics belong to this thread. They are brought up to date between two rollouts and
-never within one, so what a callback evaluates is what it saves. Nothing here is called from a worker.
+Guaranteed: what a callback evaluates is what it saves. Why: ``model.policy`` and the VecEnv's statistics belong to this
+thread, and are brought up to date between two rollouts, never within one. Workers call nothing in this file.
 """
 
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ class Replay:
     """
     :param model: The model that learns
     :param callback: The callback of this ``learn()``
-    :param attention: What it looks at; nothing else is built for it
+    :param attention: What the callback reads. Nothing else is prepared for it
     :param parameters: The shared parameters
     :param log_interval: Rollouts of all environments between two logs, None: no logs
     """
@@ -51,9 +50,9 @@ class Replay:
         self._asynchrony = Asynchrony()
         self._unrecorded: Sequence[Rollout] = ()
         self._learning_rate: float | None = None
-        #: Whether callbacks may have written to the policy since that was absorbed.
+        #: Whether callbacks may have changed the policy since the last :meth:`absorb`.
         self._written_to = False
-        #: What the callback looks at within the next rollout.
+        #: What the callback reads within the next rollout.
         self.attention = self._attention_to_next()
 
     def __enter__(self) -> None:
@@ -82,19 +81,19 @@ class Replay:
 
     @property
     def written(self) -> RolloutBuffer | None:
-        """The rollout buffer that callbacks have been shown and may have written to, None: they have not been shown one."""
+        """The rollout buffer, if callbacks have seen it and may have written to it, else None."""
         return self._model.rollout_buffer if self.attention == Attention.STEPS else None
 
     def absorb(self) -> None:
-        """Add what callbacks have changed in the policy to the shared parameters."""
+        """Add changes that callbacks have made to the policy to the shared parameters."""
         self._sync.absorb()
         self._written_to = False
 
     def count(self, rollouts: Sequence[Rollout]) -> None:
         """
-        Count the updates that have come of rollouts, and bring up to date what callbacks look at next.
+        Count the updates of the rollouts that were replayed last, and bring up to date what callbacks read next.
 
-        :param rollouts: The rollouts that were shown last
+        :param rollouts: The rollouts, now with their losses
         """
         model = self._model
         self._learning_rate = rollouts[-1].learning_rates[0]
@@ -110,7 +109,7 @@ class Replay:
             self.refresh()
 
     def refresh(self) -> None:
-        """Bring the model's policy and its logger up to date; nobody sees them in between."""
+        """Bring the model's policy and its logger up to date."""
         if self._written_to:
             self.absorb()
         self._sync.refresh(self._learning_rate)
@@ -120,7 +119,7 @@ class Replay:
             self._unrecorded = ()
 
     def close(self) -> None:
-        """Let go of the model's policy."""
+        """Give the model's policy tensors of its own again."""
         self._sync.close()
 
     def _attention_to_next(self) -> Attention:
@@ -132,7 +131,7 @@ class Replay:
         return self._log_interval is not None and iteration % self._log_interval == 0
 
     def _record_updates(self, rollouts: Sequence[Rollout]) -> None:
-        """What ``A2C.train`` logs, of the updates that came of these rollouts."""
+        """Record what ``A2C.train`` records, for the updates of these rollouts."""
         model, logger, arguments = self._model, self._model.logger, Arguments.of(self._model)
         buffers = [rollout.rollout_buffer for rollout in rollouts]
         values, returns = (
@@ -155,7 +154,7 @@ class Replay:
             self._record_exploration(rollouts, arguments, std)
 
     def _record_exploration(self, rollouts: Sequence[Rollout], arguments: Arguments, std: float | None) -> None:
-        """How each worker explores, where they differ in that."""
+        """Record how each worker explores, if they differ."""
         logger = self._model.logger
         for rollout in rollouts:
             key, worker = f"worker_{rollout.worker}", rollout.worker

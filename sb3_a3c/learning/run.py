@@ -1,4 +1,4 @@
-"""One call of ``learn()``: its workers, their slices of the environments and the shared parameters, while it lasts."""
+"""One run of ``learn()``: it sets up workers, their environments and the shared parameters, and replays their rollouts."""
 
 import warnings
 from collections.abc import Sequence
@@ -40,12 +40,12 @@ def run(
     log_interval: int | None,
 ) -> None:
     """
-    Learn until ``model._total_timesteps``, or until a callback stops it. However it ends, no worker is left, and the
-    model and its VecEnv are whole.
+    Learn until ``model._total_timesteps``, or until a callback stops the run. However the run ends, all workers have exited,
+    and the model and its VecEnv are in a valid state.
 
     :param model: The model, set up to learn
-    :param scheduling: Whether this run is recorded or replayed
-    :param callback: Its callback
+    :param scheduling: Records or replays the order of updates, None: neither
+    :param callback: The callback of this ``learn()``
     :param log_interval: Rollouts of all environments between two logs, None: no logs
     """
     venv = model.env
@@ -78,7 +78,7 @@ def run(
         stack.callback(partial(model.policy.set_training_mode, True))
         stack.enter(replay)
         stack.callback(lambda: replay.refresh())
-        if len(specs) > 1:  # a single worker rests while callbacks run, so they may do with the environments what they like
+        if len(specs) > 1:  # a single worker waits while callbacks run, so they may use its environments freely
             stack.enter(Gate(venv, backend.reach))
         stack.enter(backend)
         stack.callback(parameters.free)
@@ -98,7 +98,7 @@ def run(
 
 
 def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv]]:
-    """Divide the environments among the workers, as evenly as can be; if that can't be done, one has them all."""
+    """Divide the environments as evenly as possible among the workers. If they can't be divided, there is one worker."""
     slices = np.array_split(np.arange(venv.num_envs), n_workers)
     try:
         return slices, slice_vec_env(venv, slices)
@@ -121,7 +121,7 @@ def _make_specs(
 ) -> tuple[list[WorkerSpec], SharedParameters]:
     assert model.env is not None and model._last_obs is not None and model._last_episode_starts is not None
     layout = Layout(model.policy, separate_critic=arguments.vf_learning_rate is not None)
-    # An environment that was not sliced keeps its statistics: there is nobody to share them with.
+    # A VecEnv that was not sliced keeps its statistics: no other worker shares them.
     sliced = envs[0] is not model.env
     statistics = running_statistics(model.env) if sliced else []
     parameters = SharedParameters(
@@ -186,8 +186,9 @@ def _make_rollout_buffer(model: OnPolicyAlgorithm, n_envs: int) -> RolloutBuffer
 
 def _seeds(model: OnPolicyAlgorithm, n_workers: int) -> Sequence[np.random.SeedSequence | None]:
     """
-    Each worker's own seed: of NumPy's generator, which ``set_random_seed`` seeds, and of how much the model has learned,
-    so that a run that goes on does not repeat its noise. One worker needs none: it draws as A2C does.
+    One seed per worker. They depend on NumPy's generator, which ``set_random_seed`` seeds, and on the number of updates, so
+    that a model that continues learning does not repeat its noise. A single worker has none: it uses the generators that A2C
+    uses.
     """
     if n_workers == 1:
         return [None]
@@ -196,10 +197,10 @@ def _seeds(model: OnPolicyAlgorithm, n_workers: int) -> Sequence[np.random.SeedS
 
 
 def _take_back(model: OnPolicyAlgorithm, workers: Sequence[SeenWorker], parameters: SharedParameters) -> None:
-    """Let the user's VecEnv be where its slices have come to, and the model with it."""
+    """Bring the user's VecEnv and the model up to date with the slices."""
     assert model.env is not None
     slices = [worker.env for worker in workers]
-    # A callback may have stopped a single worker before it pushed what its environments have counted.
+    # A callback may have stopped a single worker before it pushed its normalization statistics.
     is_ahead = len(slices) == 1 and not workers[0].failed
     statistics = running_statistics(slices[0]) if is_ahead else parameters.statistics
     for rms, shared_rms in zip(running_statistics(model.env), statistics, strict=False):
@@ -215,15 +216,17 @@ def _take_back(model: OnPolicyAlgorithm, workers: Sequence[SeenWorker], paramete
 
 
 def _close_replaced(venv: VecEnv, workers: Sequence[SeenWorker]) -> None:
-    """Close the environments that were in the user's VecEnv, and of which copies have come back from other processes."""
+    """Close the environments of the user's VecEnv that were replaced by copies from worker processes."""
     held = {id(env) for env in environments_in(venv)}
     for worker in workers:
         worker.replaced = [env for env in worker.replaced if id(env) not in held]
         for failure in close_environments(worker.replaced):
-            warnings.warn(f"copies have come back from a worker's process, and of an original {failure}", stacklevel=2)
+            warnings.warn(
+                f"environments were replaced by their copies from a worker's process, and an original {failure}", stacklevel=2
+            )
 
 
 def _entries(obs: VecEnvObs, indices: np.ndarray) -> VecEnvObs:
-    """Some environments' observations, as views: a copy would lie otherwise in memory, and torch compute otherwise."""
+    """Some environments' observations, as views: torch's results depend on the memory layout, which a copy would change."""
     part = slice(indices[0], indices[-1] + 1)
     return {key: array[part] for key, array in obs.items()} if isinstance(obs, dict) else obs[part]  # type: ignore

@@ -1,6 +1,8 @@
 """
-Finished rollouts shown to callbacks step by step, in as much as they look: SB3's ``collect_rollouts`` with the steps already
-made. The order at a step is SB3's: ``num_timesteps``, ``on_step()``, the episode statistics, the last observations.
+Replay of finished rollouts to callbacks, step by step: SB3's ``collect_rollouts`` with steps that were made before.
+
+The order within a step is SB3's: ``num_timesteps``, ``on_step()``, the episode statistics, the last observations. Only what
+the callback reads is prepared.
 """
 
 import warnings
@@ -26,9 +28,9 @@ def show_steps(model: OnPolicyAlgorithm, callback: BaseCallback, attention: Atte
     """
     :param model: The model that learns
     :param callback: The callback of this ``learn()``
-    :param attention: What it looks at; nothing else is put together for it
-    :param rollouts: Rollouts that are together of all environments, one beside the other
-    :return: False if the callback wants training to stop
+    :param attention: What the callback reads. Nothing else is prepared for it
+    :param rollouts: Rollouts of all environments, in the order of the environments
+    :return: False if the callback stops training
     """
     if attention == Attention.COUNT:
         return _count(model, callback, rollouts)
@@ -39,10 +41,10 @@ def show_steps(model: OnPolicyAlgorithm, callback: BaseCallback, attention: Atte
 
 def catch_up(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> None:
     """
-    Let the model and its VecEnv show what there is after rollouts that nobody has looked at.
+    Bring the model and its VecEnv up to date after rollouts that no callback looked at.
 
     :param model: The model that learns
-    :param rollouts: The last rollouts, together of all environments
+    :param rollouts: The last rollouts of all environments
     """
     for new_obs, dones in _states(model, rollouts):
         model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
@@ -75,7 +77,7 @@ def _show_states(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Seq
 
 
 def _show_all(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequence[Rollout]) -> bool:
-    """Its local variables have the names that they have in SB3's."""
+    """The local variables that callbacks see have the names of SB3's."""
     buffers = [rollout.rollout_buffer for rollout in rollouts]
     segment = {
         name: beside([getattr(buffer, name) for buffer in buffers], axis=1) for name in (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END)
@@ -115,25 +117,25 @@ def _show_all(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequen
     if len(rollouts) == 1:
         edits.write_to(rollout_buffer, rollouts[0], last_values)
     shown |= {"n_steps": model.n_steps, "values": last_values}
-    shown["rewards"] = rollout_buffer.rewards[-1]  # by now with the values of truncated episodes
+    shown["rewards"] = rollout_buffer.rewards[-1]  # now with the bootstrapped values of truncated episodes
     callback.update_locals(shown)
     callback.on_rollout_end()
     if len(rollouts) > 1 and (names := edits.names(rollout_buffer)):
         warnings.warn(
-            f"a callback has written to {', '.join(names)} of a rollout. With {len(rollouts)} workers this changes nothing: "
-            "they have learned from the rollout before callbacks see it. With n_workers=1 they learn from what is written",
+            f"a callback has written to {', '.join(names)} of a rollout. With {len(rollouts)} workers this has no effect: "
+            "they learn from a rollout before callbacks see it. With n_workers=1, the worker learns from the changed values",
             stacklevel=2,
         )
     return True
 
 
 def _endings(rollouts: Sequence[Rollout]) -> list[Ending]:
-    """By steps, and then by environments."""
+    """Sorted by step, then by environment."""
     return sorted(chain.from_iterable(rollout.endings for rollout in rollouts), key=attrgetter("n_steps"))
 
 
 def _states(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> Iterator[tuple[VecEnvObs, np.ndarray]]:
-    """For each step of all environments: observations and dones after it. The VecEnv is set to show that step, too."""
+    """For each step: the observations and dones after it. The VecEnv is brought to the state after that step, too."""
     venv = model.env
     assert venv is not None
     parts = [rollout.states for rollout in rollouts if rollout.states is not None]
@@ -150,7 +152,7 @@ def _states(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> Iterator[t
 
 
 def _columns(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """For each local variable that says what happened at a step: its values at all steps, one after another."""
+    """For each local variable of a step: its values at all steps, with a first axis of ``n_steps``."""
     parts = [rollout.steps for rollout in rollouts if rollout.steps is not None]
     actions = [steps.action.as_tensors() for steps in parts]
     return {
@@ -164,7 +166,7 @@ def _columns(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 
 
 def _steps(rollouts: Sequence[Rollout], columns: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """For each step of all environments: the local variables that say what happened."""
+    """For each step: its local variables."""
     parts = [rollout.steps for rollout in rollouts if rollout.steps is not None]
     for n_steps, row in enumerate(zip(*map(_rows, columns.values()), strict=True)):
         infos = (
@@ -182,7 +184,7 @@ def _copy_row(source: VecEnvObs, target: VecEnvObs, row: int) -> None:
 
 
 def _rows(column: Any) -> Sequence[Any]:
-    """What there is at each step."""
+    """The entries of each step."""
     if isinstance(column, dict):
         return [dict(zip(column, row, strict=True)) for row in zip(*map(_rows, column.values()), strict=True)]
     return column.unbind() if isinstance(column, th.Tensor) else list(column)

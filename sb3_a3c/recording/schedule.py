@@ -1,9 +1,9 @@
 """
-The order in which workers pulled and pushed: recorded in one run, replayed in another, in one thread and to the last bit.
+Recording and replaying the order in which workers pull and push.
 
-All that happens by chance in an asynchronous run is this order, if each worker draws from a generator of its own and each
-environment too. What :func:`record` notes is, for each update, which worker has made it, and which version of the
-parameters that worker had pulled before. :func:`replay` lets the workers take turns in just that order.
+If each worker and each environment has a random generator of its own, this order is all that is random in an asynchronous run.
+For each update, :func:`record` records the worker, and the version of the parameters that the worker had pulled.
+:func:`replay` runs the workers in that order, in one thread, and gets the same bits.
 """
 
 import json
@@ -22,13 +22,13 @@ from sb3_a3c.recording.terms import Terms
 from sb3_a3c.system.files import atomic_write
 from sb3_a3c.worker.recorder import Recorder
 
-#: Of a schedule's file. Another format has other terms, so it can't be told whether it fits.
+#: Format of a schedule's file. Another format has other terms, so they can't be compared.
 _FORMAT = 2
 _ARRAYS = ("workers", "pulls", "failed_pulls", "shown")
 
 
 class RecordedModel(Protocol):
-    """What is asked of a model that is recorded or replayed."""
+    """The attributes that a model needs to be recorded or replayed."""
 
     use_locking: bool
     seed: int | None
@@ -36,14 +36,14 @@ class RecordedModel(Protocol):
 
 
 class RecordedWorker(Protocol):
-    """What is asked of a worker at the end."""
+    """The attributes of a worker that are read at the end of a run."""
 
     index: int
     failed: bool
 
 
 class RecordedBackend(Protocol):
-    """What is asked of a backend at the end."""
+    """The attributes of a backend that are read at the end of a run."""
 
     elsewhere: ClassVar[bool]
 
@@ -56,12 +56,12 @@ class RecordedBackend(Protocol):
 
 class Schedule:
     """
-    A recorded order. It is empty until the run that is recorded has ended.
+    A recorded order. It is empty until the recorded run has ended.
 
-    :ivar workers: Who has made each update, of shape ``(n_updates,)``
-    :ivar pulls: How many updates there were when they pulled the parameters for it, of shape ``(n_updates,)``
-    :ivar failed_pulls: The same for the rollout in which a worker has failed, -1: it has not, of shape ``(n_workers,)``
-    :ivar shown: Whose rollouts callbacks have seen, in their order, of shape ``(n_rollouts * n_workers,)``
+    :ivar workers: The worker of each update, of shape ``(n_updates,)``
+    :ivar pulls: The number of updates before its pull, for each update, of shape ``(n_updates,)``
+    :ivar failed_pulls: The same for the rollout in which a worker failed, -1: it did not fail, of shape ``(n_workers,)``
+    :ivar shown: The workers whose rollouts callbacks saw, in that order, of shape ``(n_rollouts * n_workers,)``
     """
 
     def __init__(self) -> None:
@@ -70,18 +70,20 @@ class Schedule:
         self.failed_pulls = np.empty(0, dtype=np.int64)
         self.shown = np.empty(0, dtype=np.uint16)
         self.terms: Terms | None = None
-        #: Whether environments began anew when workers began, as some do that move to another process.
+        #: Whether environments were reset when the workers started, as some are in another process.
         self.moved = False
-        #: How many workers have died and been replaced.
+        #: The number of workers that died and were replaced.
         self.n_restarts = 0
 
     def save(self, path: str | Path) -> None:
         """
-        :param path: A file, to be written; an old one is replaced when all is written
+        :param path: The file to write. An old file is replaced when the new one is complete
         :raises ValueError: if nothing has been recorded
         """
         if self.terms is None:
-            raise ValueError("the schedule is empty, for no run has been recorded in it: call learn() within record(model)")
+            raise ValueError(
+                "the schedule is empty, because no run has been recorded in it: call learn() within record(model)"
+            )
         notes = dict(format=_FORMAT, terms=asdict(self.terms), moved=self.moved, n_restarts=self.n_restarts)
         header = json.dumps(notes, default=int)
         with atomic_write(path) as file:
@@ -90,9 +92,9 @@ class Schedule:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """
-        :param path: A file that :meth:`save` has written
+        :param path: A file that :meth:`save` wrote
         :return: The schedule
-        :raises ValueError: if it is not one, or another version of sb3_a3c has written it
+        :raises ValueError: if it is no such file, or another version of sb3_a3c wrote it
         """
         schedule = cls()
         try:
@@ -115,8 +117,8 @@ class Schedule:
 
     def check_fits(self, terms: Terms) -> None:
         """
-        :param terms: Those of the run that is to be as the recorded one was
-        :raises ValueError: if it can't be
+        :param terms: The terms of a run that is to replay this schedule
+        :raises ValueError: if they differ from those of the recorded run
         """
         assert self.terms is not None
         if differences := terms.differences(self.terms):
@@ -124,7 +126,7 @@ class Schedule:
 
     def turns(self) -> Iterator[tuple[int, bool]]:
         """
-        :return: Whose turn it is, and whether it is to push; else it is to pull, and to collect its rollout
+        :return: Pairs of a worker, and whether it pushes. If not, it pulls, and collects its rollout
         """
         pulling: dict[int, list[int]] = {}
         for worker, version in [*zip(self.workers.tolist(), self.pulls.tolist(), strict=True), *self._failed()]:
@@ -141,7 +143,7 @@ class Schedule:
 
 
 class Recording:
-    """What a model is in the middle of: its next run is recorded."""
+    """The state of a model whose next run is recorded."""
 
     def __init__(self) -> None:
         self.schedule = Schedule()
@@ -150,21 +152,21 @@ class Recording:
 
     def begin(self, n_workers: int, max_lead: int) -> Recorder:
         """
-        :param n_workers: How many workers there are
-        :param max_lead: How many rollouts a worker may be ahead of those that are shown
-        :return: Where the workers are to note what they do
+        :param n_workers: The number of workers
+        :param max_lead: The number of rollouts that a worker may be ahead of callbacks
+        :return: The recorder of the workers
         :raises ValueError: if a run has been recorded before
         """
         if self._recorder is not None:
             raise ValueError(
-                "learn() must be called once within record(model), but it is called again: a schedule has one run"
+                "learn() must be called once within record(model), but it is called again: a schedule holds one run"
             )
         self._recorder = Recorder(n_workers, max_lead + 2)
         return self._recorder
 
     def show(self, workers: Sequence[int]) -> None:
         """
-        :param workers: Whose rollouts callbacks are to see next
+        :param workers: The workers whose rollouts callbacks will see next
         """
         assert self._recorder is not None
         self._recorder.read()
@@ -174,8 +176,8 @@ class Recording:
         """
         Fill the schedule.
 
-        :param terms: Those of the run
-        :param backend: Where its workers lived
+        :param terms: The terms of the run
+        :param backend: The backend of its workers
         """
         schedule, recorder = self.schedule, self._recorder
         assert recorder is not None
@@ -187,7 +189,7 @@ class Recording:
             schedule.shown = np.array(self._shown, dtype=np.uint16)
             last_pushed = dict(zip(workers, pulls, strict=True))
             schedule.failed_pulls = np.full(len(backend.workers), -1, dtype=np.int64)
-            for worker in backend.workers:  # one may also count as failed for its environments' sake
+            for worker in backend.workers:  # one may also count as failed because of its environments
                 last = recorder.last_pull(worker.index)
                 if worker.failed and last != last_pushed.get(worker.index):
                     schedule.failed_pulls[worker.index] = last
@@ -195,7 +197,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Replaying:
-    """What a model is in the middle of: its next run is as the schedule says."""
+    """The state of a model whose next run replays a schedule."""
 
     schedule: Schedule
 
@@ -203,10 +205,10 @@ class Replaying:
 @contextmanager
 def record(model: RecordedModel) -> Iterator[Schedule]:
     """
-    Record the order of pulls and pushes of a call of ``learn()``; this costs it next to nothing.
+    Record the order of pulls and pushes of one call of ``learn()``. This costs almost nothing.
 
-    :param model: The model, with a seed. What callbacks change in it or in its environments while it learns is not recorded
-    :return: A context manager that gives the schedule, which is full when ``learn()`` has ended, also with an error
+    :param model: The model, with a seed. Changes that callbacks make to it or its environments are not recorded
+    :return: A context manager that returns the schedule. It is filled when ``learn()`` ends, also with an error
     :raises ValueError: if a run of this model could not be replayed
     """
     _check_replays(model)
@@ -217,22 +219,22 @@ def record(model: RecordedModel) -> Iterator[Schedule]:
 @contextmanager
 def replay(model: RecordedModel, schedule: Schedule) -> Iterator[None]:
     """
-    Let the next ``learn()`` be the recorded run again, in one thread, whatever its backend: the same parameters, optimizer
-    statistics, returns and normalization statistics to the last bit, and, if that run failed, the same error.
+    Repeat the recorded run with the next ``learn()``, in one thread: the same parameters, optimizer statistics, returns and
+    normalization statistics, bit for bit, and, if that run failed, the same error.
 
-    :param model: A model that begins as the recorded one began: made in the same way with the same seed, or loaded from the
-        same file, with environments that draw from their own ``np_random`` alone
-    :param schedule: What was recorded
+    :param model: A model in the state in which the recorded one was: made in the same way with the same seed, or loaded from
+        the same file, with environments that use only their own ``np_random``
+    :param schedule: The schedule of the recorded run
     :return: A context manager
-    :raises ValueError: if the schedule can't be replayed with this model; what only ``learn()`` can know, it raises
+    :raises ValueError: if the schedule can't be replayed with this model. Some of these errors are raised by ``learn()``
     """
     _check_replays(model)
     if schedule.terms is None:
-        raise ValueError("schedule must be one that a run has been recorded in, but it is empty")
+        raise ValueError("schedule must hold a recorded run, but it is empty")
     if schedule.n_restarts > 0:
         raise ValueError(
-            f"schedule must be of a run without restarts, but it has had {schedule.n_restarts}: when a worker has died, its "
-            "environments are lost in the middle of a rollout, and where that was nobody knows"
+            f"schedule must be of a run without restarts, but that run had {schedule.n_restarts}: a worker that died lost its "
+            "environments within a rollout, at an unknown step"
         )
     with _scheduling(model, Replaying(schedule)):
         yield
@@ -241,8 +243,8 @@ def replay(model: RecordedModel, schedule: Schedule) -> Iterator[None]:
 def _check_replays(model: RecordedModel) -> None:
     if not model.use_locking:
         raise ValueError(
-            "use_locking must be True for a run that is recorded or replayed, but it is False: in Hogwild's updates an order "
-            "does not exist, for one may be in the middle of another, and which parts of them are lost can't be recorded"
+            "use_locking must be True for a run that is recorded or replayed, but it is False: Hogwild's updates overlap, so "
+            "they have no order, and the parts that are lost can't be recorded"
         )
     if model.seed is None:
         raise ValueError("seed must be a number for a run that is recorded or replayed, but it is None")

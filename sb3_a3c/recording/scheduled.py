@@ -1,4 +1,4 @@
-"""Workers in turn, in the caller's thread, in an order that was recorded before."""
+"""A backend that runs workers in the caller's thread, in a recorded order."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -20,12 +20,12 @@ from sb3_a3c.worker.spec import WorkerSpec, env_seed, make_workers
 
 class ScheduledBackend:
     """
-    See :class:`~sb3_a3c.backends.protocol.Backend`. An error that a worker raises is raised when all updates that the
-    recorded run made have been made, as it may have been there.
+    See :class:`~sb3_a3c.backends.protocol.Backend`. If a worker fails, its error is raised after all updates of the recorded
+    run, as it may have been in that run.
 
-    :param specs: What the workers are made of, in the order of their environments
+    :param specs: Specifications of the workers, in the order of their environments
     :param parameters: The shared parameters
-    :param schedule: Whose turn it is
+    :param schedule: The recorded order
     """
 
     elsewhere: ClassVar[bool] = False
@@ -57,8 +57,8 @@ class ScheduledBackend:
         return self
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
-        self._one_torch_thread.__exit__()  # an exception may have come before it was
-        if exc_type is None:  # what the workers had done when a callback stopped them
+        self._one_torch_thread.__exit__()  # an exception may have come before it was exited
+        if exc_type is None:  # updates that workers had made when a callback stopped the run
             with self._one_torch_thread:
                 self._take_all_turns()
 
@@ -86,7 +86,7 @@ class ScheduledBackend:
         return between_steps(method, [worker.env_lock for worker in self.workers])
 
     def _take_all_turns(self) -> None:
-        """Those that are left; an error that there was is raised after them."""
+        """Take all remaining turns, and then raise the error of a worker, if there was one."""
         while self._take_turn():
             pass
         error, self._error = self._error, None
@@ -94,13 +94,13 @@ class ScheduledBackend:
             raise error
 
     def _take_turn(self) -> bool:
-        """Let a worker pull and collect, or push; False: no turn is left."""
+        """Let a worker pull and collect, or push. Returns False if no turn is left."""
         index, pushes = next(self._turns, (None, False))
         if index is None:
             return False
         worker = self.workers[index]
         if pushes and worker.failed and self._error is not None:
-            raise self._error  # before it has failed in the recorded run
+            raise self._error  # in the recorded run, it failed later
         if pushes:
             self._arrived[index].append(lighten(worker.push()))
             return True

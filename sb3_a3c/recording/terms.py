@@ -1,4 +1,4 @@
-"""What the result of a run depends on beside the order of pulls and pushes, so that a replay of another run is refused."""
+"""The terms of a run: everything but the order of updates that its result depends on. A replay must have the same."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from sb3_a3c.engines.hyperparameters import as_numbers
 from sb3_a3c.envs.normalization import moments_of, running_statistics
 from sb3_a3c.envs.state import read_state
 
-#: Attributes that are numbers or one of these per name, and that are compared as they are.
+#: Attributes of a model that are numbers, and are compared by value.
 _ATTRIBUTES = (
     "n_steps",
     "rollout_order",
@@ -35,11 +35,11 @@ _ATTRIBUTES = (
     "std_scale",
 )
 _LIBRARIES = (th, np, sb3, gym)
-#: State of wrappers that no later step depends on.
+#: State of wrappers that later steps do not depend on.
 _PAST = ("reset_infos", "old_obs", "old_reward")
-#: Numbers of wrappers on which no result depends.
+#: Numbers of wrappers that results do not depend on.
 _COUNTERS = ("t_start", "episode_count", "num_envs")
-#: Where a learning rate's schedule is compared: at parts of the run from 1 to 0.
+#: Values of the progress remaining at which schedules of learning rates are compared.
 _PROGRESS = np.linspace(1.0, 0.0, 101).tolist()
 
 _EXPLAINED = {
@@ -69,8 +69,8 @@ class Terms:
     """
     What a replay must have in common with the recorded run.
 
-    :param values: Values that can be shown to the user, by name
-    :param checksums: Checksums of the rest, by name; None: not known
+    :param values: Values to show to the user, by name
+    :param checksums: Checksums of everything else, by name. None: unknown
     """
 
     values: dict[str, Any]
@@ -78,8 +78,8 @@ class Terms:
 
     def differences(self, recorded: "Terms") -> list[str]:
         """
-        :param recorded: Those of the recorded run
-        :return: In what these differ, for the user. Other values lead to other checksums, so those are told of alone
+        :param recorded: The terms of the recorded run
+        :return: A message for each difference. Different values cause different checksums, so then only values are named
         """
         pairs = [(name, self.values.get(name), recorded.values.get(name)) for name in {**self.values, **recorded.values}]
         values = [
@@ -104,11 +104,11 @@ def terms_of(
     """
     :param model: A model that is about to learn
     :param vf_lr_schedule: The learning rate of the critic, None: it has none of its own
-    :param n_workers: How many workers it has
-    :param n_rollouts: How many rollouts of all environments the run has
+    :param n_workers: The number of workers
+    :param n_rollouts: The number of rollouts of all environments
     :param engine: Name of the engine
-    :param seed: The first worker's, None: it draws from the generators that all share
-    :return: What the result depends on
+    :param seed: Seed of the first worker, None: it uses the global generators
+    :return: The terms of its run
     """
     env, policy = model.env, model.policy
     assert env is not None
@@ -156,8 +156,8 @@ def terms_of(
 
 def checksum(value: Any) -> int:
     """
-    :param value: Arrays, tensors, generators, numbers and texts, also in lists and dicts. Of other objects, the class counts
-    :return: A number that most likely differs if one of them differs
+    :param value: Arrays, tensors, generators, numbers and strings, also in lists and dicts. Other objects count by their class
+    :return: A checksum of all of them
     """
     crc = 0
     for content in _contents(value):
@@ -200,7 +200,7 @@ def _sampled(schedule: Callable[[float], float] | None) -> Any:
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:
-    """All but the learning rate, which is set for each step."""
+    """All options but the learning rate, which changes with each step."""
     return {name: option for name, option in sorted(group.items()) if name not in ("params", "lr", "initial_lr")}
 
 
@@ -208,12 +208,12 @@ def _structure(policy: ActorCriticPolicy) -> list[Any]:
     trainable = [name for name, param in policy.named_parameters() if param.requires_grad]
     numbers = {
         name: number for name, number in _numbers(policy).items() if name != "training"
-    }  # which is set for each rollout
+    }  # which changes with each rollout
     return [type(policy).__qualname__, repr(policy), trainable, numbers]
 
 
 def _numbers(thing: Any) -> dict[str, Any]:
-    """What it was made with, as far as that is in attributes that are plain numbers."""
+    """Its attributes that are plain numbers."""
     numbers = {name: number for name, number in vars(thing).items() if isinstance(number, bool | int | float)}
     return {name: number for name, number in numbers.items() if name not in _COUNTERS}
 
@@ -225,12 +225,12 @@ def _wrappers(env: VecEnv) -> Iterator[VecEnvWrapper]:
 
 
 def _environments(env: VecEnv) -> list[gym.Env]:
-    """Those that live in this process."""
+    """The environments in this process."""
     return vars(env.unwrapped).get("envs", [])
 
 
 def _classes(env: VecEnv) -> list[str] | None:
-    """The classes of the environments, with their wrappers; each once, None: not known."""
+    """The classes of the environments with their wrappers, each once. None: unknown."""
     return list(dict.fromkeys(" of ".join(_chain(one)) for one in _environments(env))) or None
 
 
