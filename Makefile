@@ -10,15 +10,15 @@ BENCHMARKS := throughput callbacks uneven_envs scaling hogwild cnn memory start_
 train: $(VENV)/installed
 	$(PYTHON) examples/pendulum.py --seed $(SEED) --out $(OUT)
 
-# The tests that take less than some seconds each; the others; all.
+# Quick tests, slow tests, and both, in one process per core.
 test: $(VENV)/installed
-	$(PYTHON) -m pytest -m 'not slow'
+	$(PYTHON) -m pytest -n auto -m 'not slow and not exhaustive'
 
 test-slow: $(VENV)/installed
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -n auto -m slow
 
 test-all: $(VENV)/installed
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto -m 'not exhaustive'
 
 conformance: $(VENV)/installed
 	$(PYTHON) tests/conformance/run.py
@@ -36,7 +36,9 @@ doc: $(VENV)/installed
 bench: $(VENV)/installed
 	set -e; for name in $(BENCHMARKS); do $(PYTHON) benchmarks/$$name.py; done
 
+# Hours of faults, and exceptions at every line of a run.
 soak: $(VENV)/installed
+	$(PYTHON) -m pytest -m exhaustive
 	$(PYTHON) tests/soak/run.py
 
 $(VENV)/installed: setup.cfg constraints.txt

@@ -1,4 +1,4 @@
-"""What every test is checked for: no thread and no process of a run outlives it."""
+"""Set-up of all tests, and a check after each of them: no thread and no process of a run outlives it."""
 
 import multiprocessing
 import os
@@ -12,17 +12,17 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-# A shell that starts the tests in the background lets them ignore Ctrl-C, which some of them press.
+# A shell that starts the tests in the background lets them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Each process would import torch by itself; so the server that they are forked from has it.
 multiprocessing.set_forkserver_preload(["sb3_a3c.backends.process.preloaded"])
 
 
-@pytest.fixture(autouse=True, scope="session")
-def kernels_are_compiled() -> None:
-    """No test waits for a compiler."""
-    from sb3_a3c.kernels.compilation import compile_kernels  # here, for torch reads the variables when it is imported
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile all kernels, so that no test waits for it. With xdist, this is called before its processes start."""
+    from sb3_a3c.kernels.compilation import compile_kernels  # here, because torch reads the variables when it is imported
     from sb3_a3c.kernels.examples import EXAMPLES
 
     compile_kernels(list(EXAMPLES))

@@ -100,7 +100,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kwargs", "message"), BAD, ids=[str(kwargs) for kwargs, _ in BAD])
+@pytest.mark.parametrize(("kwargs", "message"), BAD, ids=[" ".join(kwargs) for kwargs, _ in BAD])
 def test_bad_arguments(kwargs: dict[str, Any], message: str) -> None:
     env = make_vec_env("CartPole-v1", n_envs=2)
     with pytest.raises(ValueError, match=message):

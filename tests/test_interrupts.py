@@ -166,10 +166,17 @@ def test_an_exception_at_some_lines_leaves_nothing_behind(backend: str, stride: 
 
 @pytest.mark.slow
 @_dropped_files_are_closed
-@pytest.mark.parametrize(("backend", "stride"), [("serial", 1), ("thread", 1), ("process", 7)])
-def test_an_exception_at_any_line_leaves_nothing_behind(backend: str, stride: int) -> None:
-    """With processes each line takes a second, because processes are started twice; all of them would take ten minutes."""
+@pytest.mark.parametrize(("backend", "stride"), [("serial", 7), ("thread", 7), ("process", 97)])
+def test_an_exception_at_many_lines_leaves_nothing_behind(backend: str, stride: int) -> None:
     interrupt_at_lines(backend, stride)
+
+
+@pytest.mark.exhaustive
+@_dropped_files_are_closed
+@pytest.mark.parametrize("backend", ["serial", "thread", "process"])
+def test_an_exception_at_any_line_leaves_nothing_behind(backend: str) -> None:
+    """With processes, each line takes more than a second, because processes are started twice."""
+    interrupt_at_lines(backend, stride=1)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ sys.path.insert(0, str(SOAK))  # worker processes import it, too
 
 import campaign  # noqa: E402
 
-N_RUNS = 60
+N_RUNS = 30
 
 
 @pytest.mark.slow
