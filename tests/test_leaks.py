@@ -3,6 +3,7 @@
 import _thread
 import gc
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,4 +90,9 @@ def test_runs_in_processes_leave_nothing_behind() -> None:
         assert run_once(number, in_processes=True) == EXPECTED[number % len(FAULTS)], number
     gc.collect()
     assert (threading.active_count(), process.num_fds(), len(process.children())) == before[:3]
-    assert set(shared_memory.glob("*")) <= before[3]
+    left = set(shared_memory.glob("*")) - before[3]
+    deadline = time.monotonic() + 300
+    while left and time.monotonic() < deadline:  # other tests at the same time may own some of them for a while
+        time.sleep(0.01)
+        left &= set(shared_memory.glob("*"))
+    assert not left
