@@ -21,7 +21,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.engines.reference import ReferenceEngine
-from sb3_a3c.kernels import kernels
+from sb3_a3c.kernels import optimizers as kernels
 from sb3_a3c.kernels.compilation import compile_kernels
 from sb3_a3c.kernels.examples import EXAMPLES
 from sb3_a3c.parameters.layout import Layout

@@ -30,7 +30,8 @@ from sb3_a3c.engines import choose_engine
 from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.network import why_not_fused
 from sb3_a3c.engines.reference import ReferenceEngine
-from sb3_a3c.kernels import kernels
+from sb3_a3c.kernels.acting import act
+from sb3_a3c.kernels.gradient import gradient
 
 LOW, HIGH = np.array([[-1, -2], [-0.1, 0]], np.float32), np.array([[1, 0.3], [0.2, 5]], np.float32)
 ACTION_SPACES: dict[str, spaces.Box] = {
@@ -278,7 +279,7 @@ def test_what_fits() -> None:
     engine, buffer = make(FusedEngine, make_policy(), n_envs=2), make_buffer(make_policy())
     engine.act(np.zeros((2, 3), np.float32), 0)
     engine.gradient(buffer, th.empty_like(engine.vector))
-    assert len(kernels.act.signatures) == len(kernels.gradient.signatures) == 1
+    assert len(act.signatures) == len(gradient.signatures) == 1
 
 
 # As a policy of an algorithm

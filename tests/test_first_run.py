@@ -1,9 +1,11 @@
-"""A first run compiles what it needs before its clock starts, and says so; verbose=0 says nothing else."""
+"""A first run compiles the kernels it needs before its clock starts, and says so. Stale machine code is never loaded."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_a3c import A3C
-from sb3_a3c.kernels import compilation
+from sb3_a3c.kernels import cache, compilation
 from sb3_a3c.kernels.cache import KERNELS
 from sb3_a3c.kernels.compilation import compile_kernels, needed
 
@@ -39,7 +41,51 @@ def test_a_line_says_that_kernels_are_compiled_and_no_warning_filter_makes_it_an
     assert first.stderr == "Compiling kernels, once per installation (about 0 s) ...\n"
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
     made = {path.name.split("-")[0] for path in tmp_path.rglob("*.nbi")}
-    assert made == {"kernels.copy", "kernels.returns"}
+    assert made == {"optimizers.copy", "returns.returns"}
+
+
+DRAWS = """
+import numpy as np
+from sb3_a3c.kernels.cache import KERNELS, use_cache
+from sb3_a3c.kernels.examples import _network
+
+assert use_cache()
+noise = np.zeros(2, np.float32)
+KERNELS["draw_noise"](_network(), np.zeros(2, np.float32), np.arange(4, dtype=np.uint64), noise)
+print(float(noise[1]), sum(KERNELS["draw_noise"].stats.cache_hits.values()))
+"""
+
+
+def test_an_edit_of_an_inner_function_is_never_answered_from_the_cache(tmp_path: Path) -> None:
+    """Also if several processes compile at once, and if an edit is undone."""
+    package, inner = tmp_path / "sb3_a3c", tmp_path / "sb3_a3c" / "kernels" / "random_numbers.py"
+    shutil.copytree(Path(ROOT, "sb3_a3c", "kernels"), package / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "__init__.py").touch()
+    original = inner.read_text()
+
+    def draw(_: int = 0) -> list[float]:
+        result = run(DRAWS, PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+        assert result.returncode == 0, result.stderr
+        return [float(word) for word in result.stdout.split()]
+
+    noise, n_hits = draw()
+    assert n_hits == 0 and draw() == [noise, 1]
+    inner.write_text(original.replace("return u * math", "return 3.0 * u * math"))
+    with ThreadPoolExecutor() as executor:
+        assert [number for number, _ in executor.map(draw, range(3))] == [pytest.approx(3 * noise)] * 3
+    assert draw() == [pytest.approx(3 * noise), 1]
+    inner.write_text(original)
+    assert draw() == [noise, 1]
+
+
+def test_folders_of_old_builds_are_removed(tmp_path: Path) -> None:
+    for age in range(20):
+        folder = tmp_path / f"sb3_a3c-{age}"
+        folder.mkdir()
+        os.utime(folder, (1e9 - age, 1e9 - age))
+    made = Path(cache._folder_of_this_build(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {made.name, *(f"sb3_a3c-{age}" for age in range(7))}
+    assert made == Path(cache._folder_of_this_build(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +129,7 @@ def test_verbose_0_prints_nothing_with_a_logger_that_prints(verbose: int, capsys
     assert ("Learning with 1 worker" in capsys.readouterr().out) == (verbose == 1)
 
 
-def test_a_process_that_can_not_be_started_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compilation_works_without_a_second_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError("no process can be started")
 

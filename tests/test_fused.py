@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from numba.core.dispatcher import Dispatcher
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.env_util import make_vec_env
@@ -35,8 +34,8 @@ from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.engines.network import why_not_fused
 from sb3_a3c.engines.protocol import Action
 from sb3_a3c.engines.reference import ReferenceEngine
-from sb3_a3c.kernels import kernels
-from sb3_a3c.kernels import normalization as normalization_kernels
+from sb3_a3c.kernels import optimizers as kernels
+from sb3_a3c.kernels.cache import KERNELS
 from sb3_a3c.kernels.compilation import compile_kernels
 from sb3_a3c.kernels.examples import EXAMPLES
 from sb3_a3c.parameters.layout import Layout
@@ -756,9 +755,7 @@ class FloatEnv(gym.Env):
 
 
 def n_signatures() -> dict[str, int]:
-    every = [value for module in (kernels, normalization_kernels) for value in vars(module).values()]
-    called = [value for value in every if isinstance(value, Dispatcher) and not value.targetoptions.get("no_cpython_wrapper")]
-    return {kernel.__name__: len(kernel.signatures) for kernel in called if kernel.signatures}
+    return {name: len(kernel.signatures) for name, kernel in KERNELS.items() if kernel.signatures}
 
 
 # Learning

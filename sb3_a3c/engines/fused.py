@@ -11,10 +11,14 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-import sb3_a3c.kernels.kernels as kernels
+import sb3_a3c.kernels.network_table as fields
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.engines.network import read_network
 from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer, stack
+from sb3_a3c.kernels.acting import act, predict_values
+from sb3_a3c.kernels.gradient import gradient
+from sb3_a3c.kernels.returns import returns
+from sb3_a3c.kernels.state_dependent_noise import draw_noise
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.hooks import GradientRules
 
@@ -49,8 +53,8 @@ class FusedEngine:
         self._network, self._limits = network = read_network(policy, layout)
         self._size_of_workspace = network.workspace_size
         self._workspace, self._n_rows = np.zeros(0, dtype=np.float32), 0
-        self._n_obs = int(self._network[kernels.N_OBS])
-        self._n_actions = int(self._network[kernels.N_ACTIONS])
+        self._n_obs = int(self._network[fields.N_OBS])
+        self._n_actions = int(self._network[fields.N_ACTIONS])
         if seed is None:
             seed = np.random.SeedSequence(np.random.randint(0, 2**32, size=4, dtype=np.uint32).tolist())
         #: The state of the random generator, of shape ``(4,)``; an engine that is given another's draws what that would.
@@ -80,7 +84,7 @@ class FusedEngine:
             size = self._n_latent * self._n_actions
             if self._noise.size != (1 + n_envs) * size:
                 self._noise = np.empty((1 + n_envs) * size, dtype=np.float32)
-            kernels.draw_noise(self._network, self._params, self.rng_state, self._noise)
+            draw_noise(self._network, self._params, self.rng_state, self._noise)
         self._clipped_actions = np.empty((n_steps, n_envs, self._n_actions), dtype=np.float32)
         self._plain = type(rollout_buffer) is RolloutBuffer
         self._obs_in_place = self._plain and rollout_buffer.observations.dtype == np.float32
@@ -99,9 +103,9 @@ class FusedEngine:
         assert isinstance(obs, np.ndarray)
         sde_sample_freq = self._hyperparameters.sde_sample_freq
         if self._use_sde and sde_sample_freq > 0 and n_steps % sde_sample_freq == 0:
-            kernels.draw_noise(self._network, self._params, self.rng_state, self._noise)
+            draw_noise(self._network, self._params, self.rng_state, self._noise)
         self._obs.append(obs)
-        trouble = kernels.act(
+        trouble = act(
             self._network,
             self._limits,
             self._params,
@@ -152,7 +156,7 @@ class FusedEngine:
         if not self._plain:
             rollout_buffer.compute_returns_and_advantage(th.as_tensor(last_values), dones)
             return last_values
-        kernels.returns(
+        returns(
             rollout_buffer.rewards,
             rollout_buffer.episode_starts,
             rollout_buffer.values,
@@ -174,9 +178,7 @@ class FusedEngine:
         assert isinstance(obs, np.ndarray)
         observations = self._flat(obs)
         values = np.empty(len(observations), dtype=np.float32)
-        stray = kernels.predict_values(
-            self._network, self._limits, self._params, observations, values, self._room(len(observations))
-        )
+        stray = predict_values(self._network, self._limits, self._params, observations, values, self._room(len(observations)))
         if stray >= 0:
             self._explain(stray, obs)
         return values[:, None]
@@ -192,7 +194,7 @@ class FusedEngine:
         assert out.shape == self._params.shape
         rules = hyperparameters.rules
         losses = Losses(
-            *kernels.gradient(
+            *gradient(
                 self._network,
                 self._limits,
                 self._params,

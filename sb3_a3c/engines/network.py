@@ -17,17 +17,18 @@ from stable_baselines3.common.preprocessing import get_action_dim, get_flattened
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
-import sb3_a3c.kernels.kernels as kernels
+import sb3_a3c.kernels.network_table as fields
+from sb3_a3c.kernels.state_dependent_noise import EPSILON
 from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.policies.bounded import BoundedGaussianDistribution, BoundedMlpPolicy
 
 _DISTRIBUTIONS = {
-    DiagGaussianDistribution: kernels.GAUSSIAN,
-    CategoricalDistribution: kernels.CATEGORICAL,
-    MultiCategoricalDistribution: kernels.CATEGORICAL,
-    BernoulliDistribution: kernels.BERNOULLI,
-    StateDependentNoiseDistribution: kernels.STATE_DEPENDENT,
-    BoundedGaussianDistribution: kernels.BOUNDED,
+    DiagGaussianDistribution: fields.GAUSSIAN,
+    CategoricalDistribution: fields.CATEGORICAL,
+    MultiCategoricalDistribution: fields.CATEGORICAL,
+    BernoulliDistribution: fields.BERNOULLI,
+    StateDependentNoiseDistribution: fields.STATE_DEPENDENT,
+    BoundedGaussianDistribution: fields.BOUNDED,
 }
 _WITH_STD = (DiagGaussianDistribution, StateDependentNoiseDistribution)
 
@@ -36,7 +37,7 @@ class Network(NamedTuple):
     """
     A policy as the kernels read it.
 
-    :param table: What stands where is told by the constants of :mod:`~sb3_a3c.kernels.kernels`
+    :param table: What stands where is told by the constants of :mod:`~sb3_a3c.kernels.network_table`
     :param limits: The activation's parameter, then the lowest and then the highest actions
     """
 
@@ -46,17 +47,17 @@ class Network(NamedTuple):
     @property
     def n_latent(self) -> int:
         """How many numbers the actor's last layer reads."""
-        actor = int(self.table[kernels.ACTOR])
-        return int(self.table[actor + 1 + kernels.LAYER_FIELDS * (int(self.table[actor]) - 1)])
+        actor = int(self.table[fields.ACTOR])
+        return int(self.table[actor + 1 + fields.LAYER_FIELDS * (int(self.table[actor]) - 1)])
 
     def workspace_size(self, n_rows: int) -> int:
         """
         :param n_rows: The most observations that will be computed at once
         :return: How many elements of a workspace that takes
         """
-        features = int(self.table[kernels.N_FEATURES]) if self.table[kernels.OBS_KIND] == kernels.ONE_HOT else 0
-        units = max(int(self.table[kernels.ACTOR_UNITS]), int(self.table[kernels.CRITIC_UNITS]))
-        return n_rows * (features + units + 2 * int(self.table[kernels.WIDEST]))
+        features = int(self.table[fields.N_FEATURES]) if self.table[fields.OBS_KIND] == fields.ONE_HOT else 0
+        units = max(int(self.table[fields.ACTOR_UNITS]), int(self.table[fields.CRITIC_UNITS]))
+        return n_rows * (features + units + 2 * int(self.table[fields.WIDEST]))
 
 
 def why_not_fused(policy: ActorCriticPolicy) -> str | None:
@@ -83,29 +84,29 @@ def read_network(policy: ActorCriticPolicy, layout: Layout) -> Network:
     nets = [_linears(policy.mlp_extractor.policy_net, policy.action_net)]
     nets += [_linears(policy.mlp_extractor.value_net, policy.value_net)]
 
-    table = [0] * kernels.N_FIELDS
-    table[kernels.OBS_KIND] = kernels.ONE_HOT if obs_sizes else kernels.FLAT
-    table[kernels.N_OBS] = int(np.prod(get_obs_shape(obs_space)))  # type: ignore[arg-type]
-    table[kernels.N_FEATURES] = get_flattened_obs_dim(obs_space)
-    table[kernels.OBS_SIZES] = len(table)
+    table = [0] * fields.N_FIELDS
+    table[fields.OBS_KIND] = fields.ONE_HOT if obs_sizes else fields.FLAT
+    table[fields.N_OBS] = int(np.prod(get_obs_shape(obs_space)))  # type: ignore[arg-type]
+    table[fields.N_FEATURES] = get_flattened_obs_dim(obs_space)
+    table[fields.OBS_SIZES] = len(table)
     table += obs_sizes
-    table[kernels.ACTION_KIND] = _DISTRIBUTIONS[type(policy.action_dist)]
-    table[kernels.N_ACTIONS] = n_actions
-    table[kernels.ACTION_SIZES] = len(table)
+    table[fields.ACTION_KIND] = _DISTRIBUTIONS[type(policy.action_dist)]
+    table[fields.N_ACTIONS] = n_actions
+    table[fields.ACTION_SIZES] = len(table)
     table += action_sizes
     if type(policy.action_dist) in _WITH_STD:
-        table[kernels.LOG_STD], table[kernels.STD_COLUMNS] = starts[id(policy.log_std)], policy.log_std.shape[-1]
+        table[fields.LOG_STD], table[fields.STD_COLUMNS] = starts[id(policy.log_std)], policy.log_std.shape[-1]
     elif isinstance(policy.action_dist, BoundedGaussianDistribution):
-        table[kernels.CLIP_ACTIONS] = policy.action_dist.clip_actions
-    table[kernels.ACTIVATION] = activation
-    for field, units, linears in zip(
-        (kernels.ACTOR, kernels.CRITIC), (kernels.ACTOR_UNITS, kernels.CRITIC_UNITS), nets, strict=True
+        table[fields.CLIP_ACTIONS] = policy.action_dist.clip_actions
+    table[fields.ACTIVATION] = activation
+    for start, units, linears in zip(
+        (fields.ACTOR, fields.CRITIC), (fields.ACTOR_UNITS, fields.CRITIC_UNITS), nets, strict=True
     ):
-        table[field], table[units] = len(table), sum(linear.out_features for linear in linears)
+        table[start], table[units] = len(table), sum(linear.out_features for linear in linears)
         table.append(len(linears))
         for linear in linears:
             table += [linear.in_features, linear.out_features, starts[id(linear.weight)], starts[id(linear.bias)]]
-    table[kernels.WIDEST] = max(max(linear.in_features, linear.out_features) for linears in nets for linear in linears)
+    table[fields.WIDEST] = max(max(linear.in_features, linear.out_features) for linears in nets for linear in linears)
 
     low, high = np.full(n_actions, -np.inf), np.full(n_actions, np.inf)
     if isinstance(action_space, spaces.Box):
@@ -134,7 +135,7 @@ def _why_not_spaces(policy: ActorCriticPolicy) -> str | None:
         return f"actions are drawn from a {type(policy.action_dist).__name__}"
     if isinstance(policy.action_dist, StateDependentNoiseDistribution):
         dist = policy.action_dist
-        if dist.use_expln or dist.learn_features or dist.bijector is not None or dist.epsilon != kernels.SDE_EPSILON:
+        if dist.use_expln or dist.learn_features or dist.bijector is not None or dist.epsilon != EPSILON:
             return "gSDE with use_expln, squash_output, learned features or another epsilon needs torch"
     if isinstance(action_space, spaces.Box) and action_space.dtype != np.float32:
         return f"actions are {action_space.dtype}, not float32"
@@ -192,22 +193,22 @@ def _activation(policy: ActorCriticPolicy) -> tuple[int, float]:
     }
     if len(kinds) > 1:
         raise _Misfit("activations differ from layer to layer")
-    return kinds.pop() if kinds else (kernels.IDENTITY, 0.0)
+    return kinds.pop() if kinds else (fields.IDENTITY, 0.0)
 
 
 def _kind(module: nn.Module) -> tuple[int, float]:
     """The derivative is computed from the output, so that a parameter must keep the signs apart."""
     plain = {
-        nn.Identity: kernels.IDENTITY,
-        nn.Tanh: kernels.TANH,
-        nn.ReLU: kernels.RECTIFIER,
-        nn.ReLU6: kernels.RELU6,
-        nn.Sigmoid: kernels.SIGMOID,
+        nn.Identity: fields.IDENTITY,
+        nn.Tanh: fields.TANH,
+        nn.ReLU: fields.RECTIFIER,
+        nn.ReLU6: fields.RELU6,
+        nn.Sigmoid: fields.SIGMOID,
     }
     if type(module) in plain:
         return plain[type(module)], 0.0
     if type(module) is nn.LeakyReLU and module.negative_slope >= 0:
-        return kernels.RECTIFIER, float(module.negative_slope)
+        return fields.RECTIFIER, float(module.negative_slope)
     if type(module) is nn.ELU and module.alpha >= 0:
-        return kernels.ELU, float(module.alpha)
+        return fields.ELU, float(module.alpha)
     raise _Misfit(f"the activation {module} needs torch")

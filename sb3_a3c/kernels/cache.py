@@ -1,8 +1,12 @@
 """
-Where the machine code of the kernels is kept, so that it is compiled once per installation.
+Keeps the machine code of the kernels on disk, so that it is compiled once per installation.
 
-Importing the package touches no cache: a package that is installed where nobody may write, without a home folder, can be
-imported. A run whose kernels find no folder to be kept in uses a temporary one.
+numba stores a kernel beside the time stamp of its file. It does not notice that an inner function in another file has
+changed. So each build of the kernels has a folder of its own, whose name is a hash of all their sources, numba's version,
+the processor and Python's version. Code that other sources made is never loaded, whatever other processes write meanwhile.
+
+Importing the package touches no cache: it can be imported where no folder can be written to. A run that finds no folder
+uses a temporary one.
 """
 
 import atexit
@@ -12,62 +16,81 @@ import platform
 import shutil
 import tempfile
 import warnings
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
 import numba
 
-import sb3_a3c.kernels.kernels as kernels
-import sb3_a3c.kernels.normalization as normalization_kernels
+from sb3_a3c.kernels import acting, gradient, normalization, optimizers, returns, state_dependent_noise
 
 #: Its attributes are set while numba is imported.
 _config: Any = numba.config
 _VARIABLE = "NUMBA_CACHE_DIR"
+_PREFIX = "sb3_a3c-"
+#: How many builds to keep. Several copies of the package, or versions of Python, may take turns in one folder.
+_N_BUILDS = 8
 
 
-def _public(module: Any) -> dict[str, Any]:
-    """The compiled functions that Python calls; with NUMBA_DISABLE_JIT there are none."""
+def _kernels_of(module: Any) -> dict[str, Any]:
+    """The compiled functions that Python calls. With NUMBA_DISABLE_JIT there are none."""
     found = {name: function for name, function in vars(module).items() if hasattr(function, "enable_caching")}
     return {name: function for name, function in found.items() if not function.targetoptions.get("no_cpython_wrapper")}
 
 
+def _build() -> str:
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    versions = numba.__version__, llvmlite.binding.get_host_cpu_name(), platform.python_version()
+    return hashlib.sha256(sources + str(versions).encode()).hexdigest()[:16]
+
+
 #: The kernels by name.
-KERNELS: dict[str, Any] = {**_public(kernels), **_public(normalization_kernels)}
+KERNELS: dict[str, Any] = {}
+for _module in (acting, gradient, normalization, optimizers, returns, state_dependent_noise):
+    KERNELS |= _kernels_of(_module)
+#: Computed at once, since the sources may be replaced while this process runs.
+_BUILD = _build()
 
 
 def use_cache(folder: str | None = None) -> bool:
     """
-    Load compiled kernels from disk, and keep new ones there.
+    Load compiled kernels from disk, and store new ones there.
 
-    :param folder: The folder that another process keeps them in, None: numba chooses one
+    :param folder: The folder that another process uses, None: numba chooses one
     :return: Whether there is a folder that can be written to
     """
     if folder is not None:
         _config.CACHE_DIR = folder
+    kernels = [kernel for kernel in KERNELS.values() if folder is not None or kernel.stats.cache_path is None]
+    if not kernels:
+        return True
+    chosen = _config.CACHE_DIR
     try:
-        for kernel in KERNELS.values():
-            if folder is not None or kernel.stats.cache_path is None:
-                kernel.enable_caching()
-    except RuntimeError:  # numba's "no locator available"
+        kernels[0].enable_caching()
+        _config.CACHE_DIR = _folder_of_this_build(Path(kernels[0].stats.cache_path))
+        for kernel in kernels:
+            kernel.enable_caching()
+    except (OSError, RuntimeError):  # numba's "no locator available"
         return False
+    finally:
+        _config.CACHE_DIR = chosen
     return True
 
 
 def use_temporary_cache() -> bool:
     """
-    Keep compiled kernels in a folder that is removed when this process ends, and warn about it.
+    Store compiled kernels in a folder that is removed when this process ends, and warn about it.
 
-    :return: Whether there is such a folder; if not, the kernels stay in memory
+    :return: Whether there is such a folder. If not, the kernels stay in memory
     """
     warnings.warn(
-        "There is no folder to keep compiled kernels in, so each program that uses them compiles them anew, which takes some "
-        f"seconds. Set the environment variable {_VARIABLE} to a folder that can be written to.",
+        "No folder for compiled kernels can be written to, so each program that uses them compiles them again, which takes "
+        f"some seconds. Set the environment variable {_VARIABLE} to a folder that can be written to.",
         stacklevel=5,
     )
     try:
-        folder = tempfile.mkdtemp(prefix="sb3_a3c-")
+        folder = tempfile.mkdtemp(prefix=_PREFIX)
     except OSError:
         return False
     atexit.register(_remove, folder, os.getpid())
@@ -77,31 +100,41 @@ def use_temporary_cache() -> bool:
 
 def cache_folder() -> str | None:
     """
-    :return: The folder that this process was told to keep kernels in, None: numba chooses one
+    :return: The folder that this process was told to use, None: numba chooses one
     """
     return _config.CACHE_DIR or None
 
 
 def marker(name: str, kernel: str) -> Path | None:
     """
-    numba does not tell what its cache holds before it has compiled what it does not hold, so each example that was compiled
-    leaves an empty file there.
+    numba can't say what its cache holds without compiling what it does not hold. So each example that was compiled leaves an
+    empty file.
 
     :param name: An example of the calls of a kernel
     :param kernel: The kernel
-    :return: That example's file, for this source code, numba and processor. None: nothing compiles or keeps the kernel
+    :return: The example's file. None: the kernel is not compiled, or not stored
     """
     folder = KERNELS[kernel].stats.cache_path if kernel in KERNELS else None
-    return (
-        None if folder is None else Path(folder) / f"sb3_a3c.{name.replace(', ', '_').replace(' ', '_')}-{_build()}.compiled"
-    )
+    return None if folder is None else Path(folder) / f"{name.replace(', ', '_').replace(' ', '_')}.compiled"
 
 
-@cache
-def _build() -> str:
-    sources = b"".join(Path(module.__file__).read_bytes() for module in (kernels, normalization_kernels) if module.__file__)
-    numbers = numba.__version__, llvmlite.binding.get_host_cpu_name(), platform.python_version()
-    return hashlib.sha256(sources + str(numbers).encode()).hexdigest()[:16]
+def _folder_of_this_build(parent: Path) -> str:
+    """Make it, and remove the folders of old builds."""
+    folder = parent / f"{_PREFIX}{_BUILD}"
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in _by_age(parent)[_N_BUILDS:]:
+            shutil.rmtree(old, ignore_errors=True)
+    return str(folder)
+
+
+def _by_age(parent: Path) -> list[Path]:
+    """The folders of all builds, the newest first."""
+    times = {}
+    for path in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another process has removed it
+            times[path] = path.stat().st_mtime
+    return sorted(times, key=times.__getitem__, reverse=True)
 
 
 def _remove(folder: str, pid: int) -> None:

@@ -1,4 +1,4 @@
-"""Compiles the kernels that a run needs, before it begins, or loads them if they were compiled before."""
+"""Compiles the kernels that a run needs before it begins, or loads them from the cache."""
 
 import logging
 import os
@@ -25,9 +25,9 @@ _OPTIMIZERS: dict[type[th.optim.Optimizer], str] = {
     RMSpropTFLike: "rmsprop_tf_step",
     th.optim.Adam: "adam_step",
 }
-#: Seconds to wait for another process, after this one has compiled its part. Chosen arbitrarily: longer than it takes.
+#: Seconds to wait for the other process after this one has compiled its part. Chosen arbitrarily: longer than it takes.
 _PATIENCE = 120.0
-#: What this process has compiled or loaded.
+#: The examples that this process has compiled or loaded.
 _ready: set[str] = set()
 
 
@@ -56,9 +56,9 @@ def needed(engine: str, policy: ActorCriticPolicy, use_locking: bool, venv: VecE
 
 def compile_kernels(names: Sequence[str]) -> None:
     """
-    Let kernels be ready to run. What is not in the cache is compiled, in two processes if there are two cores. A line is
-    logged then, whatever a model's verbosity, for it takes some seconds; it is no warning, so that nothing turns it into
-    an error.
+    Load kernels from the cache, and compile those that are not there, in two processes if there are two cores. Compilation
+    takes some seconds, so it is announced by a line of the log, whatever the model's verbosity. It is not a warning, which
+    a filter could turn into an error.
 
     :param names: Keys of ``EXAMPLES``
     """
@@ -74,7 +74,7 @@ def compile_kernels(names: Sequence[str]) -> None:
     with _compiling_apart(theirs if is_shared and usable_cores() > 1 else []):
         for name in ours:
             EXAMPLES[name].call()
-    for name in names:  # loads the others' from the cache
+    for name in names:  # loads the other process's kernels from the cache
         EXAMPLES[name].call()
         _ready.add(name)
     for file in filter(None, map(_marker, missing)):
@@ -83,7 +83,7 @@ def compile_kernels(names: Sequence[str]) -> None:
 
 
 def load_kernels() -> None:
-    """Load the kernels that the cache has."""
+    """Load all kernels that are in the cache."""
     if use_cache():
         for name, example in EXAMPLES.items():
             if _marker(name) is not None and _is_compiled(name):
@@ -92,7 +92,7 @@ def load_kernels() -> None:
 
 
 def _is_compiled(name: str) -> bool:
-    """Whether there is nothing to compile: it is in the cache, or NUMBA_DISABLE_JIT is set."""
+    """Whether there is nothing to compile: the kernel is in the cache, or NUMBA_DISABLE_JIT is set."""
     file = _marker(name)
     return not KERNELS or (file is not None and file.exists())
 
@@ -102,7 +102,7 @@ def _marker(name: str) -> Path | None:
 
 
 def _halves(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Two parts that take about as long."""
+    """Two parts that take about the same time."""
     halves: tuple[list[str], list[str]] = [], []
     for name in sorted(names, key=lambda name: -EXAMPLES[name].seconds):
         min(halves, key=lambda half: sum(EXAMPLES[name].seconds for name in half)).append(name)
@@ -111,9 +111,9 @@ def _halves(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 @contextmanager
 def _compiling_apart(names: Sequence[str]) -> Iterator[None]:
-    """Compile in another process meanwhile. If there can be none, the caller finds nothing in the cache."""
+    """Compile in another process meanwhile. If it can't be started, the caller finds nothing in the cache."""
     process = None
-    if names and sys.executable and not getattr(sys, "frozen", False):  # the executable of a frozen program is no Python
+    if names and sys.executable and not getattr(sys, "frozen", False):  # a frozen program has no Python executable
         command = [sys.executable, str(Path(__file__).with_name("compile_apart.py")), *names]
         quiet = subprocess.DEVNULL
         with suppress(OSError):

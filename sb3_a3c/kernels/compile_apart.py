@@ -1,9 +1,9 @@
 """
-Compiles the kernels that the command line names, in a process of its own, into numba's cache.
+Compiles the kernels that the command line names and stores them in numba's cache. Runs in a process of its own.
 
     python compile_apart.py act predict_values
 
-The process imports only what it compiles. The packages' own ``__init__`` would import torch, which takes seconds.
+The process imports only the kernels. The package's own ``__init__`` would import torch, which takes seconds.
 """
 
 import sys

@@ -1,64 +1,64 @@
 """
-The arithmetic of VecNormalize, compiled.
+The arithmetic of VecNormalize.
 
-Every operation is SB3's, in the same order and precision, so the results are its to the last bit: batches are averaged in
-the precision of the observations, all else is float64. Arrays are made anew and never written again, as SB3's are.
+Every operation is SB3's, in the same order and precision, so the results are equal to the last bit: batches are averaged in
+the precision of the observations, everything else is float64. As in SB3, arrays are made anew and never written again.
+
+Running moments are updated by the batch's, as in Chan et al. 1979 (Updating formulae and a pairwise algorithm for computing
+sample variances). With ``delta = batch_mean - mean`` and ``total = count + batch_count``::
+
+    mean <- mean + delta batch_count / total
+    var <- (var count + batch_var batch_count + delta^2 count batch_count / total) / total
 """
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-#: As many environments' numbers, or more, NumPy adds up in blocks.
+from sb3_a3c.kernels.jit import exact, exact_kernel
+
+#: From this number of environments on, NumPy sums in blocks.
 MANY = 128
 
-_OPTIONS: dict[str, Any] = dict(nogil=False, error_model="numpy", fastmath=False, no_cfunc_wrapper=True)
-_INNER: dict[str, Any] = dict(no_cpython_wrapper=True, **_OPTIONS)
-_kernel: Any = njit(**_OPTIONS)
-_inner: Any = njit(**_INNER)
 
-
-@_kernel
+@exact_kernel
 def step_obs(batch, mean, var, count, epsilon, clip, normalized, batch_moments, moments):
     """
-    Count the observations of a step, and normalize them with what that makes.
+    Update the running moments with the observations of a step, and normalize the observations with the new moments.
 
-    :param batch: Of shape ``(n_envs, size)``, with less than ``MANY`` rows
-    :param mean: The running mean, of shape ``(size,)``
-    :param var: The running variance, of shape ``(size,)``
-    :param count: How many were counted
-    :param epsilon: Keeps the denominator from 0
-    :param clip: The largest size of a result
-    :param normalized: The normalized batch, in float32 and of the same shape, written
-    :param batch_moments: The batch's mean and variance, of shape ``(2, size)``, written
-    :param moments: The new running mean and variance, of shape ``(2, size)``, written
+    :param batch: ``(n_envs, size)``, with less than ``MANY`` rows
+    :param mean: The running mean, ``(size,)``
+    :param var: The running variance, ``(size,)``
+    :param count: The number of observations in the running moments
+    :param epsilon: Keeps the denominator above 0
+    :param clip: The largest absolute value of a result
+    :param normalized: Written: the normalized batch, float32, of the same shape
+    :param batch_moments: Written: mean and variance of the batch, ``(2, size)``
+    :param moments: Written: the new running mean and variance, ``(2, size)``
     """
     _moments(batch, batch_moments[0], batch_moments[1])
     _count(batch_moments[0], batch_moments[1], float(batch.shape[0]), mean, var, count, moments[0], moments[1])
     _normalize(batch, moments[0], moments[1], epsilon, clip, normalized)
 
 
-@_kernel
+@exact_kernel
 def step_rewards(
     rewards, dones, returns, gamma, mean, var, count, epsilon, clip, new_returns, normalized, batch_moments, moments
 ):
     """
-    Count the returns of a step, and normalize its rewards by their deviation.
+    Update the running moments with the discounted returns of a step, and divide its rewards by the standard deviation.
 
-    :param rewards: Of shape ``(n_envs,)``, less than ``MANY``
-    :param dones: Whether episodes ended, of shape ``(n_envs,)``
-    :param returns: The discounted returns before the step, of shape ``(n_envs,)``
+    :param rewards: ``(n_envs,)``, less than ``MANY``
+    :param dones: Whether episodes ended, ``(n_envs,)``
+    :param returns: The discounted returns before the step, ``(n_envs,)``
     :param gamma: Discount factor
-    :param mean: The running mean of the returns, of shape ``(1,)``
-    :param var: Their running variance, of shape ``(1,)``
-    :param count: How many were counted
-    :param epsilon: Keeps the denominator from 0
-    :param clip: The largest size of a result
-    :param new_returns: The returns, 0 where an episode ended, of shape ``(n_envs,)``, written
-    :param normalized: The normalized rewards, in float32 and of shape ``(n_envs,)``, written
-    :param batch_moments: The returns' mean and variance, of shape ``(2, 1)``, written
-    :param moments: The new running mean and variance, of shape ``(2, 1)``, written
+    :param mean: The running mean of the returns, ``(1,)``
+    :param var: Their running variance, ``(1,)``
+    :param count: The number of returns in the running moments
+    :param epsilon: Keeps the denominator above 0
+    :param clip: The largest absolute value of a result
+    :param new_returns: Written: the returns, 0 where an episode ended, ``(n_envs,)``
+    :param normalized: Written: the normalized rewards, float32, ``(n_envs,)``
+    :param batch_moments: Written: mean and variance of the returns, ``(2, 1)``
+    :param moments: Written: the new running mean and variance, ``(2, 1)``
     """
     for env in range(returns.size):
         new_returns[env] = returns[env] * gamma + rewards[env]
@@ -70,11 +70,11 @@ def step_rewards(
             new_returns[env] = 0.0
 
 
-@_kernel
+@exact_kernel
 def batch_moments(batch):
     """
-    :param batch: Of shape ``(n_envs, size)``, with less than ``MANY`` rows
-    :return: Mean and variance of the batch, each of shape ``(size,)``
+    :param batch: ``(n_envs, size)``, with less than ``MANY`` rows
+    :return: Mean and variance of the batch, each ``(size,)``
     """
     size = batch.shape[1]
     mean, var = np.empty(size, batch.dtype), np.empty(size, batch.dtype)
@@ -82,36 +82,36 @@ def batch_moments(batch):
     return mean, var
 
 
-@_kernel
+@exact_kernel
 def count_moments(batch_mean, batch_var, batch_count, mean, var, count):
     """
     Update running moments with those of a batch, see ``RunningMeanStd.update_from_moments``.
 
-    :param batch_mean: The mean of the batch, of shape ``(size,)``
-    :param batch_var: The variance of the batch, of shape ``(size,)``
-    :param batch_count: How many the batch has
-    :param mean: The running mean, of shape ``(size,)``
-    :param var: The running variance, of shape ``(size,)``
-    :param count: How many were counted
-    :return: The new running mean and the new running variance, each of shape ``(size,)``
+    :param batch_mean: The mean of the batch, ``(size,)``
+    :param batch_var: The variance of the batch, ``(size,)``
+    :param batch_count: The number of samples in the batch
+    :param mean: The running mean, ``(size,)``
+    :param var: The running variance, ``(size,)``
+    :param count: The number of samples in the running moments
+    :return: The new running mean and the new running variance, each ``(size,)``
     """
     new_mean, new_var = np.empty(mean.size), np.empty(mean.size)
     _count(batch_mean, batch_var, batch_count, mean, var, count, new_mean, new_var)
     return new_mean, new_var
 
 
-@_kernel
+@exact_kernel
 def count_journal(batch_means, batch_vars, batch_counts, mean, var, count):
     """
-    As :func:`count_moments`, of one batch after another.
+    Update running moments with those of several batches, one after another. See :func:`count_moments`.
 
-    :param batch_means: Of shape ``(n_batches, size)``
-    :param batch_vars: Of shape ``(n_batches, size)``
-    :param batch_counts: Of shape ``(n_batches,)``
-    :param mean: The running mean, of shape ``(size,)``
-    :param var: The running variance, of shape ``(size,)``
-    :param count: How many were counted
-    :return: The new running mean, the new running variance, and how many have been counted
+    :param batch_means: ``(n_batches, size)``
+    :param batch_vars: ``(n_batches, size)``
+    :param batch_counts: ``(n_batches,)``
+    :param mean: The running mean, ``(size,)``
+    :param var: The running variance, ``(size,)``
+    :param count: The number of samples in the running moments
+    :return: The new running mean, the new running variance, and the new number of samples
     """
     mean, var = mean.copy(), var.copy()
     for batch in range(len(batch_counts)):
@@ -120,14 +120,16 @@ def count_journal(batch_means, batch_vars, batch_counts, mean, var, count):
     return mean, var, count
 
 
-@_kernel
+@exact_kernel
 def normalize(batch, mean, var, epsilon, clip):
     """
-    :param batch: Of shape ``(n_envs, size)``
-    :param mean: The running mean, of shape ``(size,)``
-    :param var: The running variance, of shape ``(size,)``
-    :param epsilon: Keeps the denominator from 0
-    :param clip: The largest size of a result
+    ``min(max((x - mean) / sqrt(var + epsilon), -clip), clip)``.
+
+    :param batch: ``(n_envs, size)``
+    :param mean: The running mean, ``(size,)``
+    :param var: The running variance, ``(size,)``
+    :param epsilon: Keeps the denominator above 0
+    :param clip: The largest absolute value of a result
     :return: The normalized batch in float32, of the same shape
     """
     normalized = np.empty(batch.shape, np.float32)
@@ -135,12 +137,12 @@ def normalize(batch, mean, var, epsilon, clip):
     return normalized
 
 
-@_inner
+@exact
 def _moments(batch, mean, var):
     n_envs, size = batch.shape
     n = mean.dtype.type(n_envs)
     for j in range(size):
-        for of_squares in (False, True):  # numba would compile the sum anew for each constant that it is called with
+        for of_squares in (False, True):  # numba would compile the sum again for each constant argument
             average = _sum(batch, j, mean[j], of_squares) / n
             if of_squares:
                 var[j] = average
@@ -148,10 +150,12 @@ def _moments(batch, mean, var):
                 mean[j] = average
 
 
-@_inner
+@exact
 def _sum(batch, j, mean, of_squares):
-    """Add up a column, or the squares of its deviations from the mean, as NumPy does: one number after another; an only
-    column in eight sums, whose sum is taken pairwise."""
+    """
+    Sum a column, or the squares of its deviations from the mean, in NumPy's order: one number after another, but a single
+    column in eight partial sums, which are added in pairs.
+    """
     n_envs, size = batch.shape
     start, total = 0, batch.dtype.type(0)
     if size == 1 and n_envs >= 8:
@@ -176,13 +180,13 @@ def _sum(batch, j, mean, of_squares):
     return total
 
 
-@_inner
+@exact
 def _term(number, mean, square):
     deviation = number - mean
     return deviation * deviation if square else number
 
 
-@_inner
+@exact
 def _count(batch_mean, batch_var, batch_count, mean, var, count, new_mean, new_var):
     total_count = count + batch_count
     n = batch_var.dtype.type(batch_count)
@@ -193,7 +197,7 @@ def _count(batch_mean, batch_var, batch_count, mean, var, count, new_mean, new_v
         new_var[j] = (squares + delta * delta * count * batch_count / total_count) / total_count
 
 
-@_inner
+@exact
 def _normalize(batch, mean, var, epsilon, clip, normalized):
     n_envs, size = batch.shape
     for j in range(size):

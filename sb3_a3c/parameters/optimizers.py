@@ -19,7 +19,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import update_learning_rate
 
-import sb3_a3c.kernels.kernels as kernels
+from sb3_a3c.kernels import optimizers as kernels
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.copies import clone_policy
 from sb3_a3c.system.memory import Memory

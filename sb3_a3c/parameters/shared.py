@@ -21,8 +21,8 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
-import sb3_a3c.kernels.kernels as kernels
 from sb3_a3c.envs.normalization import JournaledMeanStd, SharedMeanStd, moments_of, set_moments
+from sb3_a3c.kernels import optimizers as kernels
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.parameters.optimizers import TorchOptimizer, make_optimizer
 from sb3_a3c.system.file_lock import FileLock

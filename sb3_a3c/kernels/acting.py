@@ -1,0 +1,78 @@
+"""One step of a worker: actions, values and log probabilities of what its environments observe."""
+
+import math
+
+from sb3_a3c.kernels.distributions import clip, sample
+from sb3_a3c.kernels.jit import kernel
+from sb3_a3c.kernels.network_table import ACTION_KIND, ACTOR, CRITIC, STATE_DEPENDENT
+from sb3_a3c.kernels.networks import features, forward, latent_of_actor
+from sb3_a3c.kernels.state_dependent_noise import sample_state_dependent
+
+
+@kernel
+def act(network, limits, vector, rng, noise, obs, step, observations, actions, clipped_actions, values, log_probs, workspace):
+    """
+    Sample an action for each environment, and predict the value of its observation. Writes one row of a rollout.
+
+    :param network: The table of the network
+    :param limits: The activation's parameter, the lowest actions, the highest actions
+    :param vector: The parameters, ``(size,)``
+    :param rng: Read and written: the random generator's state
+    :param noise: What :func:`~sb3_a3c.kernels.state_dependent_noise.draw_noise` has written, for gSDE
+    :param obs: ``(n_envs, n_obs)``
+    :param step: The row to write
+    :param observations: Written, ``(n_steps, n_envs, n_obs)``
+    :param actions: Written, ``(n_steps, n_envs, n_actions)``
+    :param clipped_actions: Written: the actions within their limits, of the same shape
+    :param values: Written, ``(n_steps, n_envs)``
+    :param log_probs: Written, ``(n_steps, n_envs)``
+    :param workspace: Overwritten
+    :return: -1 if all is well; ``env`` if the observation of that environment is outside of its space; ``n_envs + env`` if
+        the actor's outputs for that environment are not finite
+    """
+    n_envs = obs.shape[0]
+    for env in range(n_envs):
+        for i in range(obs.shape[1]):
+            observations[step, env, i] = obs[env, i]
+    x, room, trouble = features(network, obs.reshape(obs.size), n_envs, workspace)
+    head = workspace
+    for is_actor in (False, True):
+        net = network[ACTOR] if is_actor else network[CRITIC]
+        head = forward(network, net, vector, limits[0], x, workspace[room:], n_envs)
+        if not is_actor:
+            for env in range(n_envs):
+                values[step, env] = head[env]
+    n_outputs = head.size // n_envs
+    latent = latent_of_actor(network, x, workspace[room:], n_envs)
+    n_latent = latent.size // n_envs
+    for env in range(n_envs):
+        part = head[env * n_outputs : (env + 1) * n_outputs]
+        if network[ACTION_KIND] == STATE_DEPENDENT:
+            matrix = noise[(env + 1) * n_latent * n_outputs : (env + 2) * n_latent * n_outputs]
+            below = latent[env * n_latent : (env + 1) * n_latent]
+            log_probs[step, env] = sample_state_dependent(noise, matrix, below, part, actions[step, env])
+        else:
+            log_probs[step, env] = sample(network, limits, vector, rng, part, actions[step, env])
+        if trouble < 0 and not math.isfinite(log_probs[step, env]):
+            trouble = n_envs + env
+    clip(limits, actions[step], clipped_actions[step])
+    return trouble
+
+
+@kernel
+def predict_values(network, limits, vector, observations, values, workspace):
+    """
+    :param network: The table of the network
+    :param limits: The activation's parameter, and more
+    :param vector: The parameters, ``(size,)``
+    :param observations: ``(n, n_obs)``
+    :param values: Written: ``V(s)``, ``(n,)``
+    :param workspace: Overwritten
+    :return: The first row whose observation is outside of its space, or -1
+    """
+    n_rows = observations.shape[0]
+    x, room, stray = features(network, observations.reshape(observations.size), n_rows, workspace)
+    value = forward(network, network[CRITIC], vector, limits[0], x, workspace[room:], n_rows)
+    for row in range(n_rows):
+        values[row] = value[row]
+    return stray

@@ -1,0 +1,131 @@
+"""The gradient of A2C's loss over a rollout."""
+
+import math
+
+import numpy as np
+
+from sb3_a3c.kernels.distributions import action_gradient
+from sb3_a3c.kernels.float32 import ONE, TWO, ZERO
+from sb3_a3c.kernels.jit import inner, kernel, merged
+from sb3_a3c.kernels.network_table import ACTION_KIND, ACTOR, CRITIC, N_ACTIONS, STATE_DEPENDENT, WIDEST
+from sb3_a3c.kernels.networks import backward, features, forward, latent_of_actor, size_of_latent
+from sb3_a3c.kernels.state_dependent_noise import noise_variances, state_dependent_gradient
+
+
+@kernel
+def gradient(
+    network,
+    limits,
+    vector,
+    observations,
+    actions,
+    advantages,
+    returns,
+    workspace,
+    out,
+    ent_coef,
+    vf_coef,
+    max_grad_norm,
+    normalize_advantage,
+):
+    """
+    The gradient of ``mean(-A log pi(a|s)) - ent_coef mean(H(pi(s))) + vf_coef mean((R - V(s))^2)``, clipped
+    (Mnih et al. 2016, section 4; with means over the rollout, as in SB3's A2C).
+
+    :param network: The table of the network
+    :param limits: The activation's parameter, the lowest actions, the highest actions
+    :param vector: The parameters, ``(size,)``
+    :param observations: ``(n_steps, n_envs, n_obs)``
+    :param actions: ``(n_steps, n_envs, n_actions)``
+    :param advantages: ``A``, ``(n_steps, n_envs)``
+    :param returns: ``R``, ``(n_steps, n_envs)``
+    :param workspace: Overwritten
+    :param out: Written: the gradient, ``(size,)``, with zeros between parameters
+    :param ent_coef: Entropy coefficient
+    :param vf_coef: Value function coefficient
+    :param max_grad_norm: The largest L2 norm; a longer gradient is scaled down to it
+    :param normalize_advantage: Whether to normalize the advantages
+    :return: Policy loss, value loss, entropy loss, whether the gradient is finite
+    """
+    n_rows = observations.shape[0] * observations.shape[1]
+    widest = n_rows * network[WIDEST]
+    delta, spare, hidden = workspace[:widest], workspace[widest : 2 * widest], workspace[2 * widest :]
+    x, room, _ = features(network, observations.reshape(observations.size), n_rows, hidden)
+    hidden = hidden[room:]
+    advantage, target = advantages.reshape(n_rows), returns.reshape(n_rows)
+    out[:] = ZERO
+    share = np.float32(1.0 / n_rows)
+
+    mean, scale = ZERO, ONE
+    if normalize_advantage:
+        mean, scale = _mean_and_scale(advantage)
+    taken = actions.reshape(actions.size)
+    n_actions, n_latent = network[N_ACTIONS], size_of_latent(network)
+    entropy_weight = np.float32(-ent_coef) * share
+    value_weight = np.float32(vf_coef) * TWO * share
+    state_dependent = network[ACTION_KIND] == STATE_DEPENDENT
+    variances = np.empty(n_latent * n_actions if state_dependent else 0, np.float32)
+    if state_dependent:
+        noise_variances(network, vector, variances)
+    policy_loss, value_loss, entropy_loss = 0.0, 0.0, 0.0
+    for is_actor in (True, False):
+        net = network[ACTOR] if is_actor else network[CRITIC]
+        head = forward(network, net, vector, limits[0], x, hidden, n_rows)
+        n_outputs = head.size // n_rows
+        latent = latent_of_actor(network, x, hidden, n_rows)
+        for row in range(n_rows):
+            if not is_actor:
+                off = head[row] - target[row]
+                value_loss += off * off
+                delta[row] = value_weight * off
+                continue
+            weight = (advantage[row] - mean) / scale
+            said, action = head[row * n_outputs : (row + 1) * n_outputs], taken[row * n_actions : (row + 1) * n_actions]
+            error = delta[row * n_outputs : (row + 1) * n_outputs]
+            if state_dependent:
+                below = latent[row * n_latent : (row + 1) * n_latent]
+                log_prob, entropy = state_dependent_gradient(
+                    network, variances, below, said, action, -weight * share, entropy_weight, error, out
+                )
+            else:
+                log_prob, entropy = action_gradient(
+                    network, limits, vector, said, action, -weight * share, entropy_weight, error, out
+                )
+            policy_loss -= weight * log_prob
+            entropy_loss -= entropy
+        backward(network, net, vector, limits[0], x, hidden, delta, spare, out, n_rows)
+    finite = _clip_norm(out, max_grad_norm)
+    return policy_loss / n_rows, value_loss / n_rows, entropy_loss / n_rows, finite
+
+
+@inner
+def _mean_and_scale(numbers):
+    """What advantages are normalized with: the mean, and the unbiased standard deviation plus 1e-8."""
+    total = 0.0
+    for number in numbers:
+        total += number
+    mean = np.float32(total / numbers.size)
+    squares = 0.0
+    for number in numbers:
+        deviation = number - total / numbers.size
+        squares += deviation * deviation
+    return mean, np.float32(math.sqrt(squares / (numbers.size - 1))) + np.float32(1e-8)
+
+
+@merged
+def _clip_norm(out, max_grad_norm):
+    """``g <- g min(1, max_grad_norm / (|g| + 1e-6))``. As in torch, a norm that overflows makes a gradient of zeros."""
+    squares = ZERO
+    for i in range(out.size):
+        squares += out[i] * out[i]
+    norm = math.sqrt(squares)
+    scale = np.float32(max_grad_norm) / (norm + np.float32(1e-6))
+    scale = ONE if scale > ONE else scale
+    for i in range(out.size):
+        out[i] *= scale
+    if math.isfinite(norm):
+        return True
+    for i in range(out.size):
+        if not math.isfinite(out[i]):
+            return False
+    return True
