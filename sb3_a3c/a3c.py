@@ -42,23 +42,23 @@ class A3C(OnPolicyAlgorithm):
 
     Paper: https://arxiv.org/abs/1602.01783
 
-    Workers each step environments of their own with a copy of the policy, and each apply their gradients to the shared
-    parameters, without waiting for one another. With one worker on the torch engine this is A2C, to the last bit. All
-    arguments up to ``device`` are A2C's.
+    Each worker steps its own environments with its own copy of the policy, and applies its gradients to the shared parameters
+    without waiting for other workers. With one worker on the torch engine, this is A2C, bit for bit. All arguments up to
+    ``device`` are A2C's.
 
     :param policy: The policy model to use (MlpPolicy, CnnPolicy, BoundedMlpPolicy, ...)
-    :param env: The environment to learn from. An id given as text makes one environment a worker; a VecEnv is divided
-        among the workers
+    :param env: The environment to learn from. With the id of a registered environment, each worker gets one environment. A
+        VecEnv is divided among the workers
     :param learning_rate: The learning rate, it can be a function of the current progress remaining (from 1 to 0)
     :param n_steps: The number of steps of each environment between two updates of its worker (t_max in the paper)
     :param gamma: Discount factor
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator.
         Equivalent to classic advantage when set to 1.
-    :param ent_coef: Entropy coefficient for the loss calculation, or one per worker (a sequence, an array or a tensor)
+    :param ent_coef: Entropy coefficient for the loss calculation, or a sequence, array or tensor with one per worker
     :param vf_coef: Value function coefficient for the loss calculation
     :param max_grad_norm: The maximum value for the gradient clipping
     :param rms_prop_eps: RMSProp epsilon. It stabilizes square root computation in denominator of RMSProp update
-    :param use_rms_prop: Whether to use RMSprop (default) or Adam as optimizer; its statistics are shared by the workers
+    :param use_rms_prop: Whether to use RMSprop (default) or Adam as optimizer. Workers share its statistics
     :param use_sde: Whether to use generalized State Dependent Exploration (gSDE) instead of action noise exploration
     :param sde_sample_freq: Sample a new noise matrix every n steps when using gSDE.
         Default: -1 (only sample at the beginning of the rollout)
@@ -70,35 +70,35 @@ class A3C(OnPolicyAlgorithm):
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments to be passed to the policy on creation
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
-    :param seed: Seed for the pseudo random generators. One worker, and the serial backend, repeat to the last bit
-    :param device: Device (cpu, cuda, ...) on which the code should be run. Unlike in A2C, ``auto`` is the CPU: a GPU is
-        used where it is asked for
+    :param seed: Seed for the pseudo random generators. With one worker, and with the serial backend, runs repeat bit for bit
+    :param device: Device (cpu, cuda, ...) on which the code should be run. Unlike in A2C, ``auto`` is the CPU. A GPU is
+        used if it is named
     :param _init_setup_model: Whether or not to build the network at the creation of the instance
-    :param n_workers: Asynchronous workers. ``None``: one for each environment of a VecEnv; for an environment id given as
-        text, one for each usable core. Fast environments are better served by few workers with several of them each
-    :param backend: Where workers live: ``"serial"`` (in turn, in the thread that calls ``learn()``: repeatable, for
-        debugging), ``"thread"`` or ``"process"`` (all cores compute). One worker is in the thread that calls
-        ``learn()`` in any case. Processes take environments that can be pickled, or a SubprocVecEnv; a script needs the
-        guard ``if __name__ == "__main__":``; callbacks reach the environments with ``env_method``, ``get_attr`` and
-        ``set_attr``, and what is in the VecEnv afterwards are copies that have come back
-    :param backend_kwargs: Options of the backend. ``"process"`` has ``start_method``: ``"forkserver"`` (default),
-        ``"spawn"`` or ``"fork"``; ``max_restarts``: how often, in all, a worker whose process has died is replaced (10);
-        ``worker_timeout``: seconds after which a worker that has not finished a rollout is killed and replaced (``None``:
-        never). The others have none
-    :param engine: Who computes: ``"torch"`` (any policy; what is correct), ``"fused"`` (compiled kernels, for an ``MlpPolicy``
-        or ``BoundedMlpPolicy`` without parts of your own; the same but for rounding and noise) or ``"auto"`` (fused where
-        it fits)
+    :param n_workers: The number of asynchronous workers. ``None``: one per environment of a VecEnv, or, for the id of an
+        environment, one per usable core. With fast environments, few workers with several environments each are faster
+    :param backend: Where workers run: ``"serial"`` (one after another in the thread that calls ``learn()``: repeatable, for
+        debugging), ``"thread"`` or ``"process"`` (uses all cores). A single worker always runs in the thread that calls
+        ``learn()``. ``"process"`` requires environments that can be pickled, or a SubprocVecEnv, and the guard
+        ``if __name__ == "__main__":`` in scripts. Callbacks access the environments with ``env_method``, ``get_attr`` and
+        ``set_attr``. After learning, the VecEnv holds the copies that have come back from the processes
+    :param backend_kwargs: Options of the backend. ``"process"`` has ``start_method`` (``"forkserver"``, the default,
+        ``"spawn"`` or ``"fork"``), ``max_restarts`` (how often workers that have died are replaced, 10 by default) and
+        ``worker_timeout`` (seconds after which a worker that has not finished a rollout is killed and replaced, ``None``:
+        never). The other backends have no options
+    :param engine: How the policy is computed: ``"torch"`` (any policy; the reference), ``"fused"`` (compiled kernels for
+        ``MlpPolicy`` and ``BoundedMlpPolicy`` without custom parts; equal up to rounding and noise) or ``"auto"`` (fused if
+        it supports the policy)
     :param use_locking: Whether updates are atomic, so that none is lost. ``False`` is Hogwild
-    :param rollout_order: ``"env"``: callbacks see one step of every environment, in order, as in SB3. ``"arrival"``:
-        whoever is first, for environments of lastingly different speed; the local variable ``env_indices`` says which
-    :param max_lead: Rollouts that a worker may be ahead of what callbacks have seen
-    :param max_lead_bytes: Bytes that rollouts which wait for callbacks may take, of all workers together. Each worker may have
-        one rollout waiting in any case
-    :param std_scale: What a worker multiplies the policy's standard deviation by, or one number per worker, so that they
-        explore differently. It acts and learns with its own policy, and all share the rest. For a policy with a
-        ``log_std`` (Box actions, gSDE too); what ``predict()`` samples is not scaled
-    :param vf_learning_rate: A learning rate (or schedule) of the critic's own. ``None``: ``learning_rate``
-    :raises ValueError: if an argument is not of the allowed values
+    :param rollout_order: ``"env"``: callbacks see one step of every environment, in order, as in SB3. ``"arrival"``: callbacks
+        see rollouts as they arrive, for environments whose speeds always differ. The local variable ``env_indices`` has the
+        environments
+    :param max_lead: The number of rollouts that a worker may be ahead of callbacks
+    :param max_lead_bytes: Bytes of all rollouts that may wait for callbacks. One rollout per worker is always allowed
+    :param std_scale: A factor of the policy's standard deviation, or one per worker, so that workers explore differently. A
+        worker acts and learns with its own standard deviation. Requires a policy with a ``log_std`` (Box actions, also
+        gSDE). ``predict()`` does not use it
+    :param vf_learning_rate: A separate learning rate (or schedule) for the critic. ``None``: ``learning_rate``
+    :raises ValueError: if an argument is not allowed
     :raises TypeError: if a subclass overrides a method that A3C does not call, such as ``train()``
     """
 
@@ -185,9 +185,9 @@ class A3C(OnPolicyAlgorithm):
         self.std_scale = std_scale
         self.vf_learning_rate = vf_learning_rate
         self.vf_lr_schedule: Schedule | None = None
-        #: Of what is saved; a later one may hold what this A3C does not know.
+        #: Format of the saved model. A later version of A3C may use a later format.
         self._format = FORMAT
-        #: Whether the next run is recorded or replayed; for the time of a ``with`` block, and not saved.
+        #: Records or replays the next run. It is set within a ``with`` block, and not saved.
         self._scheduling: Recording | Replaying | None = None
 
         # RMSprop rather than the policy's default, Adam, as in A2C
@@ -197,7 +197,7 @@ class A3C(OnPolicyAlgorithm):
 
         if _init_setup_model:
             if self.env is not None and Arguments.of(self).resolve_n_workers(self.n_envs) > 1:
-                prepare_backend(backend, backend_kwargs)  # while torch loads what the policy's optimizer needs
+                prepare_backend(backend, backend_kwargs)  # while torch loads modules for the policy's optimizer
             self._setup_model()
 
     def _setup_model(self) -> None:
@@ -220,11 +220,11 @@ class A3C(OnPolicyAlgorithm):
         include: Iterable[str] | None = None,
     ) -> None:
         """
-        Save the model to a zip file. An old file is replaced only when the new one is complete.
+        Save the model to a zip file. An old file is replaced when the new one is complete.
 
-        :param path: The file, or where to write the zip; ``.zip`` is added to a path without a suffix
-        :param exclude: Names of attributes to leave out in addition to the default ones
-        :param include: Names of attributes to save though they are among those left out by default
+        :param path: The path of the zip (``.zip`` is added to a path without a suffix), or an open file
+        :param exclude: Names of attributes to exclude in addition to the default ones
+        :param include: Names of attributes to include although they are excluded by default
         :raises OSError: if the file can't be written
         """
         if not isinstance(path, str | Path):
@@ -247,18 +247,18 @@ class A3C(OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> Self:
         """
-        Learn, and return when all workers have ended.
+        Learn, and return when all workers have exited.
 
-        :param total_timesteps: Environment steps to learn from, of all workers together; the last rollout is completed
+        :param total_timesteps: The number of environment steps of all workers together. The last rollout is completed
         :param callback: Callback(s), called in this thread for each step of all environments
         :param log_interval: Rollouts of all environments between two logs, ``None``: no logs
         :param tb_log_name: The name of the run for TensorBoard
-        :param reset_num_timesteps: Whether to begin at 0 steps, with reset environments, or to go on
+        :param reset_num_timesteps: Whether to start at 0 steps, with reset environments, or to continue
         :param progress_bar: Whether to show a progress bar
         :return: The model itself
-        :raises ValueError: if there are no environments, if another ``learn()`` is using them, or if an argument is not of
-            the allowed values
-        :raises BaseException: what a worker or a callback raised, itself; the model can be used and can learn on
+        :raises ValueError: if there are no environments, if another ``learn()`` is using them, or if an argument is not
+            allowed
+        :raises BaseException: the error that a worker or a callback raised. The model can be used, and can continue learning
         """
         check_origin(self, self._format)
         check_learn(self, total_timesteps, log_interval)
@@ -273,7 +273,7 @@ class A3C(OnPolicyAlgorithm):
             total_timesteps, callback = self._setup_learn(
                 total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
             )
-            iteration = 0  # callbacks know it from A2C's local variables
+            iteration = 0  # callbacks can read it, as in A2C
             callback.on_training_start(locals(), globals())
             if self.num_timesteps < total_timesteps:
                 run(self, self._scheduling, callback, log_interval)
@@ -287,5 +287,5 @@ class A3C(OnPolicyAlgorithm):
 
 
 def _make_envs(env_id: str, n_envs: int, verbose: int) -> DummyVecEnv:
-    """As SB3 makes one of an id, so often."""
+    """Make environments of an id in the way in which SB3 makes one."""
     return DummyVecEnv([lambda: Monitor(maybe_make_env(env_id, verbose)) for _ in range(n_envs)])  # type: ignore[arg-type]

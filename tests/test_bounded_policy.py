@@ -170,7 +170,7 @@ def test_actions_without_bounds_are_told_at_once(action_space: spaces.Space) -> 
 
 
 def test_discrete_actions_and_gsde_are_told_by_the_algorithm() -> None:
-    with pytest.raises(ValueError, match=r"Box with finite bounds .*MlpPolicy's.*, but it is Discrete\(2\)"):
+    with pytest.raises(ValueError, match=r"Box with finite bounds .*MlpPolicy supports others.*, but it is Discrete\(2\)"):
         A3C("BoundedMlpPolicy", "CartPole-v1")
     with pytest.raises(ValueError, match="use_sde must be False with BoundedMlpPolicy"):
         A3C("BoundedMlpPolicy", "Pendulum-v1", use_sde=True)

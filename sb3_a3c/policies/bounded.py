@@ -1,4 +1,4 @@
-"""The network of a well-known tutorial of A3C as a policy: a Gaussian that is bounded, and a critic with nothing shared."""
+"""The network of a well-known A3C tutorial as a policy: a Gaussian with a bounded mean, and a separate critic."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,24 +23,25 @@ class BoundedMlpPolicy(ActorCriticPolicy):
     """
     Policy class (with both actor and critic) for actions within finite bounds ``low`` and ``high``.
 
-    The actor says the mean ``(high + low) / 2 + (high - low) / 2 tanh(x)`` and the standard deviation
-    ``softplus(y) + 1e-4`` of a Gaussian, both of them functions of what is observed. The critic has a network of its own.
+    The actor outputs the mean ``(high + low) / 2 + (high - low) / 2 tanh(x)`` and the standard deviation
+    ``softplus(y) + 1e-4`` of a Gaussian. Both depend on the observation. The critic has a separate network.
 
     :param observation_space: Observation space
     :param action_space: Action space, a Box with finite bounds
     :param lr_schedule: Learning rate schedule (could be constant)
-    :param net_arch: The hidden layers of the actor and of the critic; ``None``: ``dict(pi=[200], vf=[100])``
+    :param net_arch: The hidden layers of the actor and of the critic, ``None``: ``dict(pi=[200], vf=[100])``
     :param activation_fn: Activation function
-    :param weight_init_fn: Draws the weights of a layer, in place, by default from N(0, 0.1); biases are 0 at first
-    :param clip_actions: Whether a sampled action is clipped to the bounds at once, so that its probability (density) is
-        that of the clipped action, as in the tutorial. ``False``: only the environment's is clipped, as everywhere in SB3
-    :param use_sde: Only ``False``: the standard deviation is the network's
-    :param features_extractor_class: Features extractor to use; actor and critic have one each
+    :param weight_init_fn: Initializes the weights of a layer in place, by default from N(0, 0.1). Biases are initialized with
+        0
+    :param clip_actions: Whether sampled actions are clipped to the bounds, so that the log probability is that of the clipped
+        action, as in the tutorial. ``False``: only the environment gets clipped actions, as everywhere in SB3
+    :param use_sde: Must be ``False``, because the network outputs the standard deviation
+    :param features_extractor_class: Features extractor to use. Actor and critic have one each
     :param features_extractor_kwargs: Keyword arguments to pass to the features extractors
     :param normalize_images: Whether to normalize images or not, dividing by 255.0 (True by default)
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
-    :raises ValueError: if actions are discrete or not bounded, or with gSDE
+    :raises ValueError: if actions are discrete or not bounded, or if ``use_sde`` is True
     """
 
     action_dist: "BoundedGaussianDistribution"
@@ -62,10 +63,10 @@ class BoundedMlpPolicy(ActorCriticPolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if use_sde:
-            raise ValueError("use_sde must be False with BoundedMlpPolicy, whose standard deviation is its network's")
+            raise ValueError("use_sde must be False with BoundedMlpPolicy: its network outputs the standard deviation")
         if not isinstance(action_space, spaces.Box) or not action_space.is_bounded():
             raise ValueError(
-                "action_space must be a Box with finite bounds for BoundedMlpPolicy (others are MlpPolicy's), "
+                "action_space must be a Box with finite bounds for BoundedMlpPolicy (MlpPolicy supports others), "
                 f"but it is {action_space}"
             )
         self.weight_init_fn = weight_init_fn
@@ -109,9 +110,9 @@ class BoundedMlpPolicy(ActorCriticPolicy):
 
 class BoundedGaussianDistribution(DiagGaussianDistribution):
     """
-    Gaussian distribution with diagonal covariance matrix, whose mean lies within the bounds of the actions.
+    Gaussian distribution with diagonal covariance matrix, whose mean is within the bounds of the actions.
 
-    :param action_space: The actions, a Box with finite bounds
+    :param action_space: The action space, a Box with finite bounds
     :param clip_actions: Whether samples are clipped to the bounds
     """
 
@@ -126,8 +127,8 @@ class BoundedGaussianDistribution(DiagGaussianDistribution):
     def proba_distribution_net(self, latent_dim: int, log_std_init: float = 0.0) -> nn.Module:  # type: ignore[override]
         """
         :param latent_dim: Dimension of the last layer of the policy (before the action layer)
-        :param log_std_init: Not needed: the standard deviation is no parameter of its own
-        :return: The layer that says mean and standard deviation, see :meth:`bounded`
+        :param log_std_init: Not used
+        :return: The layer that outputs mean and standard deviation, see :meth:`bounded`
         """
         return nn.Linear(latent_dim, 2 * self.action_dim)
 
@@ -135,7 +136,7 @@ class BoundedGaussianDistribution(DiagGaussianDistribution):
         """
         Set the parameters of the distribution.
 
-        :param outputs: What the action layer says, of shape ``(n_batch, 2 * action_dim)``: first for the means, then for
+        :param outputs: The outputs of the action layer, of shape ``(n_batch, 2 * action_dim)``: first for the means, then for
             the standard deviations
         :return: self
         """

@@ -1,9 +1,9 @@
 """
 Copies of a policy, in this process or for another one.
 
-A policy is pickled, with cloudpickle. Parametrized modules (``torch.nn.utils.parametrizations``), which torch does not
-pickle, are taken apart and put together again. A policy that still can't be pickled is built again, as SB3 does when it
-loads a model: from the parameters of its constructor and its state dict.
+Policies are pickled with cloudpickle. torch can't pickle parametrized modules (``torch.nn.utils.parametrizations``), so these
+are pickled in parts. A policy that can't be pickled is built anew from its constructor's parameters and its state dict, as SB3
+does when it loads a model.
 """
 
 import io
@@ -24,38 +24,38 @@ from sb3_a3c.policies.hooks import module_hooks
 
 
 class CannotCopyPolicy(TypeError):
-    """A policy that can be neither pickled nor built again."""
+    """A policy can be neither pickled nor built anew."""
 
 
 def clone_policy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
     """
-    A policy of its own with equal parameters, buffers and optimizer. (``copy.deepcopy`` fails once a policy has
-    learned or with gSDE, for it then holds tensors of a graph; always building a new one would lose what was changed since.)
+    Clone a policy with its parameters, buffers and optimizer. (``copy.deepcopy`` fails after a policy has learned, and with
+    gSDE, because the policy then holds tensors of a graph. Building a new one would lose later changes of the policy.)
 
     :param policy: The policy to clone
-    :return: The clone, which shares nothing with the original but the hooks of its modules
-    :raises CannotCopyPolicy: if that can't be done
+    :return: The clone. It shares only the hooks of its modules with the original
+    :raises CannotCopyPolicy: if it can't be cloned
     """
     try:
         hooks = module_hooks(policy)
         return _Unpickler(io.BytesIO(_dump(policy, hooks)), hooks).load()
     except Exception as error:
         with _explained(policy, error):
-            return _build(*_plan_of(policy))
+            return _build(_plan_of(policy))
 
 
 def reduce_policy(policy: ActorCriticPolicy) -> tuple[Callable[..., ActorCriticPolicy], tuple[Any, ...]]:
     """
-    :param policy: A policy that another process is to get
-    :return: A function that makes an equal one over there, and its arguments: what ``__reduce__`` returns
-    :raises CannotCopyPolicy: if that can't be done
+    :param policy: A policy to send to another process
+    :return: A function that makes an equal policy there, and its arguments, as ``__reduce__`` returns them
+    :raises CannotCopyPolicy: if it can't be copied
     """
     try:
         return pickle.loads, (_dump(policy),)
     except Exception as error:
         with _explained(policy, error):
             content = _dump(_plan_of(policy))
-            _build_from(content)  # an error is the caller's here, not the other process's
+            _build_from(content)  # so that an error is raised here, not in the other process
             return _build_from, (content,)
 
 
@@ -65,11 +65,11 @@ class _Pickler(cloudpickle.Pickler):
         self._indices = {id(hook): index for index, hook in enumerate(hooks)}
 
     def persistent_id(self, obj: Any) -> int | None:
-        """Hooks are not copied: they may log, or belong to something that can't be pickled."""
+        """Hooks are not copied: they may log, or refer to objects that can't be pickled."""
         return self._indices.get(id(obj))
 
     def reducer_override(self, obj: Any) -> Any:
-        """torch injects a class of its own into a parametrized module, which refuses to be pickled."""
+        """torch replaces the class of a parametrized module by one that can't be pickled."""
         if isinstance(obj, nn.Module) and parametrize.is_parametrized(obj):
             names = list(obj.parametrizations)  # type: ignore[arg-type]
             shell = _parametrized_shell, (parametrize.type_before_parametrizations(obj), names)
@@ -94,7 +94,7 @@ def _dump(content: Any, hooks: Sequence[Callable] = ()) -> bytes:
 
 
 def _parametrized_shell(module_class: type[nn.Module], names: list[str]) -> nn.Module:
-    """A module whose class torch has made parametrized; its state is set afterwards."""
+    """A parametrized module without its state."""
     module = module_class.__new__(module_class)
     nn.Module.__init__(module)
     for name in names:
@@ -108,7 +108,7 @@ def _set_state(module: nn.Module, state: dict[str, Any]) -> None:
 
 
 class _Plan(NamedTuple):
-    """What a policy is built again from."""
+    """Everything needed to build a policy anew."""
 
     policy_class: type[ActorCriticPolicy]
     arguments: dict[str, Any]
@@ -121,7 +121,7 @@ class _Plan(NamedTuple):
 
 def _plan_of(policy: ActorCriticPolicy) -> _Plan:
     arguments = policy._get_constructor_parameters()
-    if not policy.share_features_extractor:  # SB3 leaves it out
+    if not policy.share_features_extractor:  # SB3 omits it
         arguments["share_features_extractor"] = False
     return _Plan(
         type(policy),
@@ -134,32 +134,24 @@ def _plan_of(policy: ActorCriticPolicy) -> _Plan:
     )
 
 
-def _build(
-    policy_class: type[ActorCriticPolicy],
-    arguments: dict[str, Any],
-    state: dict[str, Any],
-    optimizer_state: dict[str, Any],
-    device: th.device,
-    training: bool,
-    frozen: list[str],
-) -> ActorCriticPolicy:
-    with _untouched_generators(device):
-        policy = policy_class(**arguments).to(device)
-    policy.load_state_dict(state)
-    policy.optimizer.load_state_dict(pickle.loads(_dump(optimizer_state)))  # it would keep our tensors
-    policy.set_training_mode(training)
-    for name in frozen:
+def _build(plan: _Plan) -> ActorCriticPolicy:
+    with _untouched_generators(plan.device):
+        policy = plan.policy_class(**plan.arguments).to(plan.device)
+    policy.load_state_dict(plan.state)
+    policy.optimizer.load_state_dict(pickle.loads(_dump(plan.optimizer_state)))  # a copy, because it keeps these tensors
+    policy.set_training_mode(plan.training)
+    for name in plan.frozen:
         policy.get_parameter(name).requires_grad_(False)
     return policy
 
 
 def _build_from(content: bytes) -> ActorCriticPolicy:
-    return _build(*pickle.loads(content))
+    return _build(pickle.loads(content))
 
 
 @contextmanager
 def _untouched_generators(device: th.device) -> Iterator[None]:
-    """A policy draws its first parameters at random; nobody else's random numbers depend on that."""
+    """Restore the random generators, which building a policy uses."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with th.random.fork_rng([device] if device.type == "cuda" else []):
@@ -171,13 +163,13 @@ def _untouched_generators(device: th.device) -> Iterator[None]:
 
 @contextmanager
 def _explained(policy: ActorCriticPolicy, error: Exception) -> Iterator[None]:
-    """Say of a policy that can't be built again which part of it can't be pickled, and why."""
+    """Raise an error that names the part of the policy that can't be pickled."""
     try:
         yield
     except Exception as second:
         raise CannotCopyPolicy(
             f"The policy, a {type(policy).__name__}, can't be copied for the workers. {_culprit(policy)} can't be pickled "
-            f"({type(error).__name__}: {error}), and the policy can't be built again from its _get_constructor_parameters() "
+            f"({type(error).__name__}: {error}), and the policy can't be built anew from its _get_constructor_parameters() "
             f"and its state_dict() ({type(second).__name__}: {second})."
         ) from second
 

@@ -1,7 +1,7 @@
 """
-Frozen parameters and hooks: read from the model's policy, and followed by the copies that workers compute with.
+Frozen parameters and hooks: read from the model's policy, and applied to the workers' copies.
 
-The names of torch's hook dictionaries are private; they are those of torch 2.13.
+The names of torch's dictionaries of hooks are private. They are those of torch 2.13.
 """
 
 import pickle
@@ -17,7 +17,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-#: Where a module keeps its hooks.
+#: The attributes in which a module keeps its hooks.
 _OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -26,7 +26,7 @@ class ParameterHook(NamedTuple):
     A hook of a parameter.
 
     :param parameter: Name of the parameter
-    :param function: What is called with its gradient; or, after accumulation, with the parameter
+    :param function: The function. It is called with the gradient, or, after accumulation, with the parameter
     :param after_accumulation: Whether it was registered with ``register_post_accumulate_grad_hook``
     """
 
@@ -38,7 +38,7 @@ class ParameterHook(NamedTuple):
 @dataclass(frozen=True)
 class GradientRules:
     """
-    What changes or leaves out the gradients of single parameters.
+    Rules for the gradients of single parameters.
 
     :param frozen: Names of the parameters with ``requires_grad=False``
     :param hooks: The hooks of parameters, in the order in which they are called
@@ -52,8 +52,8 @@ class GradientRules:
 
     def impose(self, policy: ActorCriticPolicy) -> list[RemovableHandle]:
         """
-        :param policy: A copy of the policy, whose parameters are to be frozen and hooked in the same way
-        :return: Handles to remove the hooks with
+        :param policy: A copy of the policy. Its parameters get the same hooks, and are frozen in the same way
+        :return: Handles that remove the hooks
         """
         params = dict(policy.named_parameters())
         for name, param in params.items():
@@ -68,11 +68,11 @@ class GradientRules:
 
     def apply(self, names: Sequence[str], values: Sequence[th.Tensor], gradients: Sequence[th.Tensor]) -> None:
         """
-        Do to gradients that torch has not computed what torch would do.
+        Apply the rules, as torch does, to gradients that were not computed by torch.
 
         :param names: Names of the parameters
         :param values: Their values
-        :param gradients: Their gradients, which are written
+        :param gradients: Their gradients, which are changed in place
         """
         for name, value, gradient in zip(names, values, gradients, strict=True):
             if name in self.frozen:
@@ -90,10 +90,10 @@ class GradientRules:
 
 class RulesOfPolicy:
     """
-    Reads the rules of the model's policy, as often as a callback may have changed them.
+    Reads the rules of the model's policy, which callbacks may change.
 
     :param policy: The model's policy
-    :param elsewhere: Whether workers are in other processes. Hooks that can't be sent there are left out, with a warning
+    :param elsewhere: Whether workers are in other processes. Hooks that can't be sent are left out, with a warning
     """
 
     def __init__(self, policy: ActorCriticPolicy, elsewhere: bool) -> None:
@@ -104,7 +104,7 @@ class RulesOfPolicy:
 
     def read(self) -> GradientRules:
         """
-        :return: The rules as they are now; the same object as before if they have not changed
+        :return: The present rules. If they have not changed, this is the same object as before
         """
         frozen = frozenset([name for name, param in self._params if not param.requires_grad])
         hooks = tuple([hook for name, param in self._params for hook in self._hooks(name, param)])
@@ -119,23 +119,26 @@ class RulesOfPolicy:
                     yield ParameterHook(name, function, after)
                     continue
                 if id(function) not in self._sent:
-                    self._sent[id(function)] = function, _sendable(function, f"parameter {name}")  # keeps its id taken
+                    self._sent[id(function)] = (
+                        function,
+                        _sendable(function, f"parameter {name}"),
+                    )  # keeps the function alive, and so its id unique
                 if (sent := self._sent[id(function)][1]) is not None:
                     yield ParameterHook(name, sent, after)
 
 
 _NUMBERS = count()
-#: Whether a hook's first call succeeded in this process, by its number: a hook is sent again whenever hyperparameters change.
+#: Whether a hook's first call succeeded in this process, by its number. A hook is sent again when hyperparameters change.
 _WORKS: dict[int, bool] = {}
 
 
 class SentHook:
     """
-    A hook in a worker process. One whose first call fails there needs something of the main process: it is not called again,
-    and the main process is told so. An error of a later call is the worker's.
+    A hook in a worker process. If its first call fails, it depends on the main process: it is not called again, and the main
+    process gets a notice. If a later call fails, the worker fails.
 
     :param function: The hook
-    :param owner: What it is a hook of
+    :param owner: The parameter or module of the hook, for messages
     """
 
     def __init__(self, function: Callable, owner: str) -> None:
@@ -159,13 +162,13 @@ class SentHook:
         return result
 
 
-#: What the main process is to be told.
+#: Notices for the main process.
 _NOTICES: list[str] = []
 
 
 def take_notices() -> list[str]:
     """
-    :return: What the main process is to be told of the hooks in this process, once
+    :return: New notices about hooks in this process, for the main process
     """
     notices = _NOTICES[:]
     _NOTICES.clear()
@@ -182,7 +185,7 @@ def module_hooks(policy: nn.Module) -> list[Callable]:
 
 def prepare_module_hooks(policy: nn.Module) -> None:
     """
-    Let the hooks of modules be such that they can be sent to another process, and drop those that can't, with a warning.
+    Replace the hooks of modules by hooks that can be sent to another process. Others are removed, with a warning.
 
     :param policy: A copy of the policy that shares the hooks of its modules with the original
     """
