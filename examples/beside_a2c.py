@@ -4,7 +4,7 @@ environments takes as long as the slowest one. With A3C, no worker waits for ano
 
 "seconds" is the time of learn(), without the start of A2C's processes. For the same number of steps A3C makes more updates,
 each from fewer steps. "mean reward" comes from one seed and a short run: it does not show which algorithm learns better.
-Where environments answer at once and the network is as small as here, A2C can be faster.
+If environments answer at once and the network is as small as here, A2C can be faster.
 
     python examples/beside_a2c.py
 """

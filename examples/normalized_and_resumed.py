@@ -1,7 +1,7 @@
 """
-Observations and rewards normalized by VecNormalize, whose statistics all workers share; training that is saved, and taken up
-again by what could be another program. A model is of use only with its statistics, so they are saved and loaded together.
-(So few steps are not enough to learn Pendulum; what is shown here is how to go on.)
+VecNormalize normalizes observations and rewards, and all workers share its statistics. Training is saved and then continued,
+as another program could do. A model is useful only with its statistics, so both are saved and loaded together. (The few steps
+here are not enough to learn Pendulum. The example shows how to continue.)
 
     python examples/normalized_and_resumed.py --out runs/resumed
 """

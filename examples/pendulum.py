@@ -59,7 +59,7 @@ def main() -> None:
     require("extra", "This example", "matplotlib", "rich", "tqdm")
     args.out.mkdir(parents=True, exist_ok=True)
 
-    # Each of the two workers has a core of its own and four environments, which the policy computes together.
+    # Two workers on two cores, with four environments each. The policy computes four actions at a time.
     monitored = VecMonitor(DummyVecEnv([lambda: gym.make(ENV_ID)] * N_ENVS), str(args.out / "monitor.csv"))
     env = VecNormalize(monitored, gamma=GAMMA)
     model = A3C(

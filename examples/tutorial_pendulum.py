@@ -91,7 +91,7 @@ class Outputs(th.nn.Module):
 def write_graph(output: TensorBoardOutputFormat, model: A3C) -> None:
     obs = th.as_tensor(model.observation_space.sample()[None])
     with warnings.catch_warnings():
-        # add_graph traces, which torch would have one do otherwise; and checks of the distribution are no part of the graph.
+        # add_graph uses tracing, which torch has deprecated; and the distribution checks its arguments, which can't be traced.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", th.jit.TracerWarning)
         output.writer.add_graph(Outputs(model.policy), obs)
@@ -107,11 +107,11 @@ def train(seed: int, settings: str, n_workers: int, n_episodes: int, out: Path) 
         "BoundedMlpPolicy",
         env,
         n_workers=n_workers,
-        seed=1_000 * seed,  # an environment's own is that, and its number
+        seed=1_000 * seed,  # environment i gets this plus i
         tensorboard_log=str(out / "tensorboard"),
         **SETTINGS[settings],
     )
-    moving_average = MovingAverageCallback(smoothing=0.9, verbose=1)  # prints a line an episode
+    moving_average = MovingAverageCallback(smoothing=0.9, verbose=1)  # prints one line per episode
     n_rounds = -(-n_episodes // n_envs)  # of an episode in each environment
     model.learn(n_rounds * n_envs * MAX_EPISODE_STEPS, callback=[moving_average, WriteGraph()], tb_log_name=f"seed_{seed}")
     model.save(out / f"seed_{seed}.zip")
@@ -119,7 +119,7 @@ def train(seed: int, settings: str, n_workers: int, n_episodes: int, out: Path) 
 
 
 def draw(curves: dict[int, list[float]], path: Path) -> None:
-    from matplotlib.figure import Figure  # of the extra: --help must do without it
+    from matplotlib.figure import Figure  # in the extra 'extra'; --help must work without it
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
@@ -136,8 +136,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", choices=sorted(SETTINGS), default="tutorial")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each, one after another")
-    parser.add_argument("--episodes", type=int, default=2_000, help="of all workers together; each makes as many")
-    parser.add_argument("--workers", type=int, help="(default: the tutorial's as many as there are cores, ours 2)")
+    parser.add_argument("--episodes", type=int, default=2_000, help="of all workers together; each makes the same number")
+    parser.add_argument("--workers", type=int, help="(default: one per core with the tutorial's settings, 2 with ours)")
     parser.add_argument("--out", type=Path, default=Path("runs/tutorial"), help="the folder to write to")
     args = parser.parse_args()
     require("extra", "This example", "matplotlib", "tensorboard")

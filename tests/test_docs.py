@@ -4,30 +4,37 @@ import ast
 import builtins
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from configparser import ConfigParser
+from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 
+import matplotlib
 import pytest
+from matplotlib import pyplot
 
 from sb3_a3c.compare import make_parser
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]
+matplotlib.use("Agg")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.rst"))]
 _SNIPPETS = {
     ".md": re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL),
     ".rst": re.compile(r"^\.\. code-block:: (\w+)\n\n((?:(?: {4}.*)?\n)+)", re.MULTILINE),
 }
-#: Commands that are neither make's verbs nor examples nor extras; test_packaging.py installs the package.
+#: Other commands; test_packaging.py installs the package.
 _OTHER_COMMANDS = {
     "pip install .",
     "pip install --constraint constraints.txt .",
     "python3 -m venv .venv",
     "source .venv/bin/activate",
     'python -c "import sb3_a3c; print(sb3_a3c.__version__)"',
+    ".ci/run",
+    ".venv/bin/python -m ruff format .",
 }
 
 
@@ -126,6 +133,19 @@ def test_the_first_snippet_is_the_same_everywhere() -> None:
     assert first.strip() == snippets(ROOT / "README.md", "python")[0].strip()
 
 
+def assert_selects_tests(arguments: list[str]) -> None:
+    """
+    :param arguments: pytest's: files, ``-k`` and a part of a test's name, ``-m`` and a marker, or flags
+    """
+    files = [argument for argument in arguments if argument.endswith(".py")] or ["tests/test_docs.py"]
+    source = "".join((ROOT / file).read_text() for file in files)
+    if "-k" in arguments:
+        assert re.search(rf"def test_\w*{arguments[arguments.index('-k') + 1].removeprefix('test_')}\w*\(", source), arguments
+    if "-m" in arguments:
+        assert arguments[arguments.index("-m") + 1] in {"slow", "not slow"}
+    assert {argument for argument in arguments if argument.startswith("-")} <= {"-x", "-q", "-k", "-m"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
     verbs = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -135,8 +155,8 @@ def test_commands_exist(page: Path) -> None:
             assert command.split()[1] in verbs, command
         elif command.startswith("python -m sb3_a3c.compare "):
             make_parser().parse_args(shlex.split(command)[3:])
-        elif match := re.fullmatch(r"\.venv/bin/python -m pytest -m slow -k (\w+)", command):
-            assert f"def test_the_{match[1]}(" in Path(__file__).read_text(), command
+        elif command.startswith(".venv/bin/python -m pytest "):
+            assert_selects_tests(shlex.split(command)[3:])
         elif match := re.match(r"python (\S+\.py)", command):
             assert (ROOT / match[1]).is_file(), command
         elif match := re.fullmatch(r"pip install '\.\[([\w,]+)\]'", command):
@@ -148,9 +168,23 @@ def test_commands_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_is_named_is_there(page: Path) -> None:
-    known = {name for _, _, names in os.walk(ROOT / "sb3_a3c") for name in names} | {
-        path.name for path in ROOT.glob("tests/*")
-    }
-    for name in re.findall(r"`([\w/]+\.(?:py|rst))`", page.read_text()):
-        assert name in known or any((folder / name).is_file() for folder in (ROOT, ROOT / "sb3_a3c")), name
+def test_files_exist(page: Path) -> None:
+    """A page names a file from the root of the repository or from the package; a test may be named without its folder."""
+    for name in re.findall(r"`([\w/.]+\.(?:py|rst))`", page.read_text()):
+        assert any((ROOT / folder / name).is_file() for folder in ("", "sb3_a3c", "tests")), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_in_files_exist(page: Path) -> None:
+    """What is written as ``worker/worker.py: Worker.step``."""
+    for file, name in re.findall(r"`([\w/]+)\.py:\s+([\w.]+)`", page.read_text()):
+        found: object = import_module(f"sb3_a3c.{file.replace('/', '.').removesuffix('.__init__')}")
+        for part in name.split("."):
+            found = getattr(found, part)
+
+
+def test_the_picture_of_a_gradient_s_path_is_true() -> None:
+    """It reads names and calls from the code, and says which is gone."""
+    with pyplot.rc_context():
+        runpy.run_path(str(ROOT / "docs/gradient_path.py"))
+        pyplot.close("all")

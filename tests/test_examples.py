@@ -1,5 +1,6 @@
 """Every example runs as its user would run it, without a warning, and prints and writes what it promises."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -31,6 +32,9 @@ class Promise:
 
 
 PROMISES = {
+    "a3c_from_scratch": Promise(
+        4_000, rf" +40\d\d steps, +\d+ s: mean return of the last 50 episodes {_NUMBER}", {}, unit="total-timesteps"
+    ),
     "beside_a2c": Promise(200, rf"A3C, DummyVecEnv +200 +40 +{_NUMBER} +{_NUMBER}", {}),
     "callbacks_and_tensorboard": Promise(
         1600,
@@ -116,3 +120,21 @@ def test_example(name: str, tmp_path: Path) -> None:
     for pattern, n_files in promise.files.items():
         found = list((tmp_path / "out").glob(pattern))
         assert len(found) == n_files, f"{pattern}: {found}"
+
+
+def test_a3c_from_scratch_can_be_read_in_ten_minutes() -> None:
+    source = (ROOT / "examples/a3c_from_scratch.py").read_text()
+    assert len(source.splitlines()) <= 170
+    nodes = list(ast.walk(ast.parse(source)))
+    imported = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module).split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert imported - sys.stdlib_module_names == {"gymnasium", "numpy", "torch"}
+
+
+@pytest.mark.slow
+def test_a3c_from_scratch_learns() -> None:
+    command = [sys.executable, "-W", "error", "examples/a3c_from_scratch.py", "--seed", "0"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    last_line = re.search(rf"mean return of the last 50 episodes ({_NUMBER})", run.stdout.splitlines()[-1])
+    assert last_line is not None and float(last_line[1]) > -350, run.stdout
