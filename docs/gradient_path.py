@@ -19,9 +19,9 @@ import sb3_a3c
 from sb3_a3c.backends import Backend
 from sb3_a3c.engines import Engine
 from sb3_a3c.learning.policy_sync import PolicySync
-from sb3_a3c.learning.rollout_replay import Replay
+from sb3_a3c.learning.reporter import Reporter
 from sb3_a3c.learning.run import run
-from sb3_a3c.learning.step_replay import show_steps
+from sb3_a3c.learning.steps import report_steps
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.worker.rollout import Rollout
 from sb3_a3c.worker.worker import Worker
@@ -51,8 +51,8 @@ IN_THE_WORKER = [
 ]
 IN_THE_MAIN_THREAD = [
     Station("receive one rollout per worker", run, (Backend.collect,)),
-    Station("replay them, one step at a time", Replay.show, (show_steps,)),
-    Station("call the callbacks, write the log", show_steps, (BaseCallback.on_step,)),
+    Station("replay them, one step at a time", Reporter.report, (report_steps,)),
+    Station("call the callbacks, write the log", report_steps, (BaseCallback.on_step,)),
 ]
 SHARED = Station("shared parameters", SharedParameters)
 POLICY = Station("model.policy", PolicySync, (SharedParameters.save,))

@@ -3,7 +3,7 @@
 from sb3_a3c.a3c import A3C
 from sb3_a3c.envs.declarations import register_vec_env
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_a3c.recording.schedule import Schedule, record, replay
+from sb3_a3c.recording.recording import Recording, record, replay
 from sb3_a3c.worker.callback_needs import register_callback
 from sb3_a3c.worker.errors import NonFiniteError, WorkerDied
 
@@ -16,7 +16,7 @@ __all__ = [
     "MlpPolicy",
     "MultiInputPolicy",
     "NonFiniteError",
-    "Schedule",
+    "Recording",
     "WorkerDied",
     "record",
     "register_callback",

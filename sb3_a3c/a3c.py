@@ -29,7 +29,7 @@ from sb3_a3c.learning.arguments import Arguments, check_learn, check_n_workers
 from sb3_a3c.learning.origin import FORMAT, check_origin
 from sb3_a3c.learning.run import run
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_a3c.recording.schedule import Recording, Replaying
+from sb3_a3c.recording.recording import RecordNextRun, ReplayNextRun
 from sb3_a3c.system.cleanup import CleanupStack
 from sb3_a3c.system.cores import usable_cores
 from sb3_a3c.system.files import atomic_write, sb3_path
@@ -188,7 +188,7 @@ class A3C(OnPolicyAlgorithm):
         #: Format of the saved model. A later version of A3C may use a later format.
         self._format = FORMAT
         #: Records or replays the next run. It is set within a ``with`` block, and not saved.
-        self._scheduling: Recording | Replaying | None = None
+        self._next_run: RecordNextRun | ReplayNextRun | None = None
 
         # RMSprop rather than the policy's default, Adam, as in A2C
         if use_rms_prop and "optimizer_class" not in self.policy_kwargs:
@@ -211,7 +211,7 @@ class A3C(OnPolicyAlgorithm):
         arguments.check_policy(self.policy)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_scheduling"]
+        return [*super()._excluded_save_params(), "_next_run"]
 
     def save(
         self,
@@ -276,7 +276,7 @@ class A3C(OnPolicyAlgorithm):
             iteration = 0  # callbacks can read it, as in A2C
             callback.on_training_start(locals(), globals())
             if self.num_timesteps < total_timesteps:
-                run(self, self._scheduling, callback, log_interval)
+                run(self, self._next_run, callback, log_interval)
             callback.on_training_end()
         return self
 

@@ -325,7 +325,7 @@ def test_the_vec_env_is_put_back_though_the_replay_fails(backend: str, method: s
         raise ValueError("no memory is left")
 
     def patch(*_: Any) -> bool:
-        monkeypatch.setattr(f"sb3_a3c.learning.rollout_replay.Replay.{method}", fail)
+        monkeypatch.setattr(f"sb3_a3c.learning.reporter.Reporter.{method}", fail)
         return False
 
     with pytest.raises(ValueError, match="no memory is left"):

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_a3c import A3C
 from sb3_a3c.backends.max_lead import n_bytes
-from sb3_a3c.learning.rollout_replay import Replay
+from sb3_a3c.learning.reporter import Reporter
 from sb3_a3c.worker.rollout import Rollout
 
 N_STEPS = 2
@@ -65,13 +65,13 @@ class Rollouts(BaseCallback):
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The size of each rollout that the main thread receives."""
     sizes: list[int] = []
-    show = Replay.show
+    report = Reporter.report
 
-    def watched(self: Replay, rollouts: Sequence[Rollout]) -> bool:
+    def watched(self: Reporter, rollouts: Sequence[Rollout]) -> bool:
         sizes.extend(map(n_bytes, rollouts))
-        return show(self, rollouts)
+        return report(self, rollouts)
 
-    monkeypatch.setattr(Replay, "show", watched)
+    monkeypatch.setattr(Reporter, "report", watched)
     return sizes
 
 

@@ -20,11 +20,11 @@ from sb3_a3c.envs.slices import CannotSlice, environments_in, merge_counters, sl
 from sb3_a3c.envs.state import read_state, write_state
 from sb3_a3c.learning.arguments import Arguments
 from sb3_a3c.learning.model_changes import ModelChanges
-from sb3_a3c.learning.rollout_replay import Replay
+from sb3_a3c.learning.reporter import Reporter
 from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.parameters.shared import SharedParameters
-from sb3_a3c.recording.schedule import Recording, Replaying
-from sb3_a3c.recording.scheduled import ScheduledBackend
+from sb3_a3c.recording.recording import RecordNextRun, ReplayNextRun
+from sb3_a3c.recording.replay_backend import ReplayBackend
 from sb3_a3c.recording.terms import Terms, terms_of
 from sb3_a3c.system.cleanup import CleanupStack
 from sb3_a3c.worker.callback_needs import Attention, attention_of
@@ -35,7 +35,7 @@ from sb3_a3c.worker.spec import WorkerSpec
 
 def run(
     model: OnPolicyAlgorithm,
-    scheduling: Recording | Replaying | None,
+    next_run: RecordNextRun | ReplayNextRun | None,
     callback: BaseCallback,
     log_interval: int | None,
 ) -> None:
@@ -44,7 +44,7 @@ def run(
     and the model and its VecEnv are in a valid state.
 
     :param model: The model, set up to learn
-    :param scheduling: Records or replays the order of updates, None: neither
+    :param next_run: Records or replays the order of updates, None: neither
     :param callback: The callback of this ``learn()``
     :param log_interval: Rollouts of all environments between two logs, None: no logs
     """
@@ -55,44 +55,42 @@ def run(
     attention = attention_of(callback, model)
     slices, envs = _divide(venv, arguments.resolve_n_workers(venv.num_envs))
     engine, why = choose_engine(arguments.engine, model.policy, model.rollout_buffer_class)
-    recording = scheduling if isinstance(scheduling, Recording) else None
-    recorder = None if recording is None else recording.begin(len(slices), min(arguments.max_lead, n_rollouts * len(slices)))
-    elsewhere = len(slices) > 1 and BACKENDS[arguments.backend].elsewhere and not isinstance(scheduling, Replaying)
+    record = next_run if isinstance(next_run, RecordNextRun) else None
+    recorder = None if record is None else record.begin(len(slices), min(arguments.max_lead, n_rollouts * len(slices)))
+    elsewhere = len(slices) > 1 and BACKENDS[arguments.backend].elsewhere and not isinstance(next_run, ReplayNextRun)
     changes = ModelChanges(model, envs[0] is not venv, elsewhere)
     specs, parameters = _make_specs(model, arguments, engine, changes, slices, envs, n_rollouts, attention, recorder)
     terms = (
-        None
-        if scheduling is None
-        else terms_of(model, arguments.vf_lr_schedule, len(specs), n_rollouts, engine, specs[0].seed)
+        None if next_run is None else terms_of(model, arguments.vf_lr_schedule, len(specs), n_rollouts, engine, specs[0].seed)
     )
-    backend = _make_backend(arguments, scheduling, specs, parameters, n_rollouts, terms)
-    replay = Replay(model, callback, attention, parameters, log_interval)
+    backend = _make_backend(arguments, next_run, specs, parameters, n_rollouts, terms)
+    reporter = Reporter(model, callback, attention, parameters, log_interval)
     if model.verbose >= 1:  # a caller may have given the model a logger that prints
         model.logger.info(f"Learning with {len(specs)} worker(s), backend {arguments.backend}, engine {engine} ({why})")
     stack = CleanupStack()
     with stack, stack:
         stack.callback(lambda: _close_replaced(venv, backend.workers))
         stack.callback(lambda: _take_back(model, backend.workers, parameters))
-        if recording is not None and terms is not None:
-            stack.callback(lambda: recording.end(terms, backend))
+        if record is not None and terms is not None:
+            stack.callback(lambda: record.end(terms, backend))
         stack.callback(partial(model.policy.set_training_mode, True))
-        stack.enter(replay)
-        stack.callback(lambda: replay.refresh())
+        stack.enter(reporter)
+        stack.callback(reporter.refresh)
         if len(specs) > 1:  # a single worker waits while callbacks run, so they may use its environments freely
             stack.enter(Gate(venv, backend.reach))
         stack.enter(backend)
         stack.callback(parameters.free)
         for _ in range(n_rollouts):
             rollouts = backend.collect()
-            if recording is not None:
-                recording.show([rollout.worker for rollout in rollouts])
-            looked_at = replay.attention >= Attention.MODEL
-            if not replay.show(rollouts):
+            if record is not None:
+                record.show([rollout.worker for rollout in rollouts])
+            looked_at = reporter.attention >= Attention.MODEL
+            if not reporter.report(rollouts):
                 break
             if looked_at:
                 changes.tell(backend.workers)
-                replay.absorb()
-            replay.count(backend.learn(replay.written))
+                reporter.absorb()
+            reporter.count(backend.learn(reporter.written))
             if backend.n_restarts:
                 model.logger.record("async/restarts", backend.n_restarts)
 
@@ -154,17 +152,17 @@ def _make_specs(
 
 def _make_backend(
     arguments: Arguments,
-    scheduling: Recording | Replaying | None,
+    next_run: RecordNextRun | ReplayNextRun | None,
     specs: Sequence[WorkerSpec],
     parameters: SharedParameters,
     n_rollouts: int,
     terms: Terms | None,
 ) -> Backend:
-    if isinstance(scheduling, Replaying) and terms is not None:
-        schedule = scheduling.schedule
-        schedule.check_fits(terms)
+    if isinstance(next_run, ReplayNextRun) and terms is not None:
+        recording = next_run.recording
+        recording.check_fits(terms)
         if len(specs) > 1:  # one worker repeats by itself
-            return ScheduledBackend(specs, parameters, schedule)
+            return ReplayBackend(specs, parameters, recording)
     options = arguments.backend_kwargs or {}
     max_lead = MaxLead(arguments.max_lead, arguments.max_lead_bytes // len(specs))
     return make_backend(arguments.backend, specs, parameters, n_rollouts, arguments.rollout_order, max_lead, **options)

@@ -17,7 +17,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
-from sb3_a3c import A3C, NonFiniteError, Schedule, record, replay
+from sb3_a3c import A3C, NonFiniteError, Recording, record, replay
 from sb3_a3c.envs.normalization import running_statistics
 
 BACKENDS = ["thread", "process"]
@@ -50,22 +50,22 @@ def assert_equal_to_the_last_bit(model: A3C, other: A3C) -> None:
 
 def recorded_and_replayed(
     make: Callable[[str], A3C], backend: str, callback: Callable[[], BaseCallback] | None = None
-) -> tuple[Schedule, A3C, A3C]:
+) -> tuple[Recording, A3C, A3C]:
     recorded = make(backend)
-    with record(recorded) as schedule:
+    with record(recorded) as recording:
         recorded.learn(TIMESTEPS, callback() if callback else None)
     replayed = make("serial")  # not before: its seed sets the generators that all share
-    with replay(replayed, schedule):
+    with replay(replayed, recording):
         replayed.learn(TIMESTEPS, callback() if callback else None)
     for model in (recorded, replayed):
         assert model.env is not None
         model.env.close()
-    return schedule, recorded, replayed
+    return recording, recorded, replayed
 
 
-def lags(schedule: Schedule) -> np.ndarray:
+def lags(recording: Recording) -> np.ndarray:
     """How stale each update was."""
-    return np.arange(len(schedule.pulls)) - schedule.pulls.astype(int)
+    return np.arange(len(recording.pulls)) - recording.pulls.astype(int)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -77,12 +77,12 @@ def test_a_replay_is_the_recorded_run(backend: str, engine: str, n_workers: int,
     def make(backend: str) -> A3C:
         return A3C("MlpPolicy", make_env(env, 8, normalize), n_workers=n_workers, backend=backend, engine=engine, seed=3)
 
-    schedule, recorded, replayed = recorded_and_replayed(make, backend)
+    recording, recorded, replayed = recorded_and_replayed(make, backend)
     assert_equal_to_the_last_bit(recorded, replayed)
-    assert schedule.workers.shape == schedule.pulls.shape == (TIMESTEPS // 5 // (8 // n_workers),)
-    assert (lags(schedule) >= 0).all()
-    in_turn = np.arange(len(schedule.workers)) % n_workers  # as the serial backend does it by itself
-    assert n_workers == 1 or lags(schedule).any() or (schedule.workers != in_turn).any()
+    assert recording.workers.shape == recording.pulls.shape == (TIMESTEPS // 5 // (8 // n_workers),)
+    assert (lags(recording) >= 0).all()
+    in_turn = np.arange(len(recording.workers)) % n_workers  # as the serial backend does it by itself
+    assert n_workers == 1 or lags(recording).any() or (recording.workers != in_turn).any()
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -152,10 +152,10 @@ def test_observations_lie_elsewhere_in_memory(backend: str, env: type[Floats]) -
         return A3C(policy, make_env(env, 5), n_workers=2, backend=backend, engine="torch", seed=3, ent_coef=0.01)
 
     recorded = make(backend)
-    with record(recorded) as schedule:
+    with record(recorded) as recording:
         recorded.learn(100)
     replayed = make("serial")
-    with replay(replayed, schedule):
+    with replay(replayed, recording):
         replayed.learn(100)
     assert_equal_to_the_last_bit(recorded, replayed)
 
@@ -172,8 +172,8 @@ def test_environments_that_begin_anew_in_another_process() -> None:
     def make(backend: str) -> A3C:
         return A3C("MlpPolicy", make_env(BeginsAnew), backend=backend, seed=3)
 
-    schedule, recorded, replayed = recorded_and_replayed(make, "process")
-    assert schedule.moved and (schedule.failed_pulls == -1).all()
+    recording, recorded, replayed = recorded_and_replayed(make, "process")
+    assert recording.moved and (recording.failed_pulls == -1).all()
     for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
         assert th.equal(mine, theirs)
 
@@ -197,14 +197,14 @@ def test_a_run_that_a_callback_stops(backend: str, tmp_path: Path) -> None:
     def make(backend: str) -> A3C:
         return A3C("MlpPolicy", make_env("CartPole-v1"), backend=backend, seed=3, max_lead=3)
 
-    schedule, recorded, replayed = recorded_and_replayed(make, backend, lambda: StopAt(400, tmp_path / "model.zip"))
-    assert 400 // 5 <= len(schedule.workers) < TIMESTEPS // 5
+    recording, recorded, replayed = recorded_and_replayed(make, backend, lambda: StopAt(400, tmp_path / "model.zip"))
+    assert 400 // 5 <= len(recording.workers) < TIMESTEPS // 5
     for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
         assert th.equal(mine, theirs)
-    assert A3C.load(tmp_path / "model.zip")._scheduling is None
+    assert A3C.load(tmp_path / "model.zip")._next_run is None
     again = make("serial")
     with (
-        replay(again, schedule),
+        replay(again, recording),
         pytest.raises(ValueError, match="callback must stop a replay where the recorded run was stop"),
     ):
         again.learn(TIMESTEPS)
@@ -235,11 +235,11 @@ def test_a_run_that_fails_fails_again(backend: str) -> None:
         return A3C("MlpPolicy", env, backend=backend, seed=3)
 
     recorded = make(backend)
-    with record(recorded) as schedule, pytest.raises(NonFiniteError) as error:
+    with record(recorded) as recording, pytest.raises(NonFiniteError) as error:
         recorded.learn(8000)
-    assert (schedule.failed_pulls >= 0).tolist() == [False, False, True, False]
+    assert (recording.failed_pulls >= 0).tolist() == [False, False, True, False]
     replayed = make("serial")
-    with replay(replayed, schedule), pytest.raises(NonFiniteError, match=re.escape(str(error.value))) as again:
+    with replay(replayed, recording), pytest.raises(NonFiniteError, match=re.escape(str(error.value))) as again:
         replayed.learn(8000)
     assert again.value.__notes__ == error.value.__notes__
     for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
@@ -257,10 +257,10 @@ def test_an_error_that_the_recorded_run_did_not_have() -> None:
     for env in recorded.env.envs:
         env.index = 0  # type: ignore[attr-defined]
     recorded.set_random_seed(3)
-    with record(recorded) as schedule:
+    with record(recorded) as recording:
         recorded.learn(8000)
     replayed.set_random_seed(3)
-    with replay(replayed, schedule), pytest.raises(NonFiniteError):
+    with replay(replayed, recording), pytest.raises(NonFiniteError):
         replayed.learn(8000)
 
 
@@ -270,10 +270,10 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
     A3C("MlpPolicy", make_env("CartPole-v1"), seed=3).learn(400).save(path)
     recorded, replayed = (A3C.load(path, make_env("CartPole-v1")) for _ in range(2))
     recorded.set_random_seed(5)
-    with record(recorded) as schedule:
+    with record(recorded) as recording:
         recorded.learn(800, reset_num_timesteps=False)
     replayed.set_random_seed(5)
-    with replay(replayed, schedule):
+    with replay(replayed, recording):
         replayed.learn(800, reset_num_timesteps=False)
     assert_equal_to_the_last_bit(recorded, replayed)
 
@@ -282,7 +282,7 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def schedule() -> Schedule:
+def recording() -> Recording:
     model = make_model()
     with record(model) as recorded:
         model.learn(400)
@@ -294,33 +294,33 @@ def make_model(**kwargs: Any) -> A3C:
     return A3C("MlpPolicy", make_env("CartPole-v1", n_envs), **{"seed": 3, "backend": "thread", **kwargs})
 
 
-def test_save_and_load(schedule: Schedule, tmp_path: Path) -> None:
-    path = tmp_path / "schedule.npz"
-    schedule.save(path)
-    loaded = Schedule.load(path)
-    assert vars(loaded).keys() == vars(schedule).keys()
-    assert loaded.terms == schedule.terms and loaded.moved is schedule.moved
+def test_save_and_load(recording: Recording, tmp_path: Path) -> None:
+    path = tmp_path / "recording.npz"
+    recording.save(path)
+    loaded = Recording.load(path)
+    assert vars(loaded).keys() == vars(recording).keys()
+    assert loaded.terms == recording.terms and loaded.moved is recording.moved
     for name in ("workers", "pulls", "failed_pulls", "shown"):
-        np.testing.assert_array_equal(getattr(loaded, name), getattr(schedule, name))
-        assert getattr(loaded, name).dtype == getattr(schedule, name).dtype
-    assert [file.name for file in tmp_path.iterdir()] == ["schedule.npz"]
-    assert path.stat().st_size < 2000 + 6 * len(schedule.workers)
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(recording, name))
+        assert getattr(loaded, name).dtype == getattr(recording, name).dtype
+    assert [file.name for file in tmp_path.iterdir()] == ["recording.npz"]
+    assert path.stat().st_size < 2000 + 6 * len(recording.workers)
     model = make_model(backend="serial")
     with replay(model, loaded):
         model.learn(400)
 
 
-@pytest.mark.parametrize("content", [b"", b"no schedule", "other arrays"])
-def test_a_file_that_is_no_schedule(content: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"no recording", "other arrays"])
+def test_a_file_that_is_no_recording(content: Any, tmp_path: Path) -> None:
     path = tmp_path / "file.npz"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         np.savez(path, workers=np.zeros(3))
-    with pytest.raises(ValueError, match=r"path must be a file that Schedule\.save\(\) has written, but it is '.*file\.npz'"):
-        Schedule.load(path)
+    with pytest.raises(ValueError, match=r"path must be a file that Recording\.save\(\) has written, but it is '.*file\.npz'"):
+        Recording.load(path)
     with pytest.raises(FileNotFoundError):
-        Schedule.load(tmp_path / "none.npz")
+        Recording.load(tmp_path / "none.npz")
 
 
 # What is refused
@@ -364,11 +364,11 @@ MISFITS: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
-def test_a_schedule_that_does_not_fit(misfit: str, schedule: Schedule) -> None:
+def test_a_recording_that_does_not_fit(misfit: str, recording: Recording) -> None:
     kwargs, total_timesteps, message = MISFITS[misfit]
     model = make_model(**kwargs)
-    message = f"the schedule does not fit: .*{re.escape(message)}"
-    with replay(model, schedule), pytest.raises(ValueError, match=message):
+    message = f"the recording does not fit: .*{re.escape(message)}"
+    with replay(model, recording), pytest.raises(ValueError, match=message):
         model.learn(total_timesteps)
     model.learn(100)  # nothing is lost
 
@@ -401,7 +401,7 @@ ENVIRONMENTS: dict[str, tuple[Callable[[], VecEnv], str]] = {
 
 
 @pytest.fixture(scope="module")
-def with_normalization() -> Schedule:
+def with_normalization() -> Recording:
     model = A3C("MlpPolicy", wrapped(), seed=3)
     with record(model) as recorded:
         model.learn(100)
@@ -409,12 +409,12 @@ def with_normalization() -> Schedule:
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_environments_that_do_not_fit(name: str, with_normalization: Schedule) -> None:
+def test_environments_that_do_not_fit(name: str, with_normalization: Recording) -> None:
     make, message = ENVIRONMENTS[name]
     model = A3C("MlpPolicy", make(), seed=3)
     with (
         replay(model, with_normalization),
-        pytest.raises(ValueError, match=f"the schedule does not fit: .*{re.escape(message)}"),
+        pytest.raises(ValueError, match=f"the recording does not fit: .*{re.escape(message)}"),
     ):
         model.learn(100)
     model.learn(20)
@@ -435,26 +435,26 @@ def test_what_was_learned_before_fits_too(tmp_path: Path) -> None:
     A3C("MlpPolicy", env, seed=3).learn(100).save(tmp_path / "model.zip")
     env.save(str(tmp_path / "env.pkl"))  # type: ignore[attr-defined]
     model = load()
-    with record(model) as schedule:
+    with record(model) as recording:
         learn(model)
 
     fresh = load()
     fresh.policy.optimizer.state.clear()
-    with replay(fresh, schedule), pytest.raises(ValueError, match="fit: the statistics of its optimizer are not those that"):
+    with replay(fresh, recording), pytest.raises(ValueError, match="fit: the statistics of its optimizer are not those that"):
         learn(fresh)
     reseeded = load()
     reseeded.env.seed(9)  # type: ignore[union-attr]
-    with replay(reseeded, schedule), pytest.raises(ValueError, match="generators of its environments are in another state"):
+    with replay(reseeded, recording), pytest.raises(ValueError, match="generators of its environments are in another state"):
         learn(reseeded)
     same = load()
-    with replay(same, schedule):
+    with replay(same, recording):
         learn(same)
     assert_equal_to_the_last_bit(model, same)
 
 
-def test_a_schedule_of_another_format(schedule: Schedule, tmp_path: Path) -> None:
-    path = tmp_path / "schedule.npz"
-    schedule.save(path)
+def test_a_recording_of_another_format(recording: Recording, tmp_path: Path) -> None:
+    path = tmp_path / "recording.npz"
+    recording.save(path)
     with np.load(path) as content:
         arrays = dict(content)
     header = json.loads(str(arrays["header"]))
@@ -464,15 +464,15 @@ def test_a_schedule_of_another_format(schedule: Schedule, tmp_path: Path) -> Non
             del header["format"]
         np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
         with pytest.raises(
-            ValueError, match=rf"path must be a schedule of format 2, but '.*npz' is of format {written}: another"
+            ValueError, match=rf"path must be a recording of format 2, but '.*npz' is of format {written}: another"
         ):
-            Schedule.load(path)
+            Recording.load(path)
 
 
-def test_generators_that_are_elsewhere(schedule: Schedule) -> None:
+def test_generators_that_are_elsewhere(recording: Recording) -> None:
     model = make_model()
     np.random.random()
-    with replay(model, schedule), pytest.raises(ValueError, match="its random generators are in another state"):
+    with replay(model, recording), pytest.raises(ValueError, match="its random generators are in another state"):
         model.learn(400)
 
 
@@ -481,32 +481,32 @@ def test_generators_that_are_elsewhere(schedule: Schedule) -> None:
     [
         (
             dict(use_locking=False),
-            "use_locking must be True for a run that is recorded or replayed, but it is False: in Hogwild",
+            "use_locking must be True for a run that is recorded or replayed, but it is False: Hogwild",
         ),
         (dict(seed=None), "seed must be a number for a run that is recorded or replayed, but it is None"),
     ],
 )
-def test_models_that_are_refused(kwargs: dict[str, Any], message: str, schedule: Schedule) -> None:
+def test_models_that_are_refused(kwargs: dict[str, Any], message: str, recording: Recording) -> None:
     model = make_model(**kwargs)
     with pytest.raises(ValueError, match=message), record(model):
         pass
-    with pytest.raises(ValueError, match=message), replay(model, schedule):
+    with pytest.raises(ValueError, match=message), replay(model, recording):
         pass
     model.learn(100)
 
 
-def test_blocks_that_do_not_go_together(schedule: Schedule) -> None:
+def test_blocks_that_do_not_go_together(recording: Recording) -> None:
     model = make_model()
     with record(model), pytest.raises(ValueError, match="model must not be recorded or replayed twice"):
-        replay(model, schedule).__enter__()
+        replay(model, recording).__enter__()
     with record(model):
         model.learn(100)
         with pytest.raises(ValueError, match="learn\\(\\) must be called once within record"):
             model.learn(100)
-    with pytest.raises(ValueError, match="schedule must hold a recorded run, but it is empty"):
-        replay(model, Schedule()).__enter__()
+    with pytest.raises(ValueError, match="recording must hold a recorded run, but it is empty"):
+        replay(model, Recording()).__enter__()
     with pytest.raises(ValueError, match="the schedule is empty"):
-        Schedule().save("nowhere.npz")
+        Recording().save("nowhere.npz")
 
 
 @pytest.mark.filterwarnings("ignore:the process of worker .* is replaced:UserWarning")
@@ -523,7 +523,7 @@ def test_a_run_with_restarts_is_refused() -> None:
     with record(model) as of_restarts:
         model.learn(800, Kill())
     assert of_restarts.n_restarts == 1
-    with pytest.raises(ValueError, match="schedule must be of a run without restarts, but that run had 1"):
+    with pytest.raises(ValueError, match="recording must be of a run without restarts, but that run had 1"):
         replay(model, of_restarts).__enter__()
 
 
@@ -534,11 +534,11 @@ def test_recording_takes_no_memory_for_steps_that_are_not_made() -> None:
         model.learn(10**12, lambda locals_, _: locals_["self"].num_timesteps < 100)
 
     recorded = make_model(max_lead=2)
-    with record(recorded) as schedule:
+    with record(recorded) as recording:
         learn(recorded)
-    assert 20 <= len(schedule.workers) <= 20 + 2 * 3
+    assert 20 <= len(recording.workers) <= 20 + 2 * 3
     replayed = make_model()
-    with replay(replayed, schedule):
+    with replay(replayed, recording):
         learn(replayed)
     for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
         assert th.equal(mine, theirs)

@@ -12,20 +12,20 @@ from sb3_a3c.backends.protocol import Option
 from sb3_a3c.envs.gate import between_steps
 from sb3_a3c.envs.slices import is_reset_by_pickling
 from sb3_a3c.parameters.shared import SharedParameters
-from sb3_a3c.recording.schedule import Schedule
+from sb3_a3c.recording.recording import Recording
 from sb3_a3c.system.torch_threads import OneTorchThread
 from sb3_a3c.worker.rollout import Rollout
 from sb3_a3c.worker.spec import WorkerSpec, env_seed, make_workers
 
 
-class ScheduledBackend:
+class ReplayBackend:
     """
     See :class:`~sb3_a3c.backends.protocol.Backend`. If a worker fails, its error is raised after all updates of the recorded
     run, as it may have been in that run.
 
     :param specs: Specifications of the workers, in the order of their environments
     :param parameters: The shared parameters
-    :param schedule: The recorded order
+    :param recording: The recorded order
     """
 
     elsewhere: ClassVar[bool] = False
@@ -37,15 +37,15 @@ class ScheduledBackend:
         self,
         specs: Sequence[WorkerSpec],
         parameters: SharedParameters,
-        schedule: Schedule,
+        recording: Recording,
     ) -> None:
         self.workers = make_workers(specs, parameters)
         self._one_torch_thread = OneTorchThread(len(specs))
         self._seeds = [spec.seed for spec in specs]
-        self._moved = schedule.moved
-        self._turns = schedule.turns()
-        self._fails = (schedule.failed_pulls >= 0).tolist()
-        self._shown = iter(schedule.shown.tolist())
+        self._moved = recording.moved
+        self._turns = recording.turns()
+        self._fails = (recording.failed_pulls >= 0).tolist()
+        self._shown = iter(recording.shown.tolist())
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
         self._error: BaseException | None = None
         self._collected: list[Rollout] = []
@@ -69,7 +69,7 @@ class ScheduledBackend:
             for index in islice(self._shown, len(self.workers)):
                 while not self._arrived[index]:
                     if not self._take_turn():
-                        raise ValueError("schedule must have a turn for each rollout that callbacks saw, but one is missing")
+                        raise ValueError("recording must have a turn for each rollout that callbacks saw, but one is missing")
                 collected.append(self._arrived[index].popleft())
             if not collected:
                 self._take_all_turns()

@@ -22,7 +22,7 @@ from sb3_a3c.recording.terms import Terms
 from sb3_a3c.system.files import atomic_write
 from sb3_a3c.worker.recorder import Recorder
 
-#: Format of a schedule's file. Another format has other terms, so they can't be compared.
+#: Format of a recording's file. Another format has other terms, so they can't be compared.
 _FORMAT = 2
 _ARRAYS = ("workers", "pulls", "failed_pulls", "shown")
 
@@ -32,7 +32,7 @@ class RecordedModel(Protocol):
 
     use_locking: bool
     seed: int | None
-    _scheduling: Any
+    _next_run: Any
 
 
 class RecordedWorker(Protocol):
@@ -54,7 +54,7 @@ class RecordedBackend(Protocol):
     def workers(self) -> Sequence[RecordedWorker]: ...
 
 
-class Schedule:
+class Recording:
     """
     A recorded order. It is empty until the recorded run has ended.
 
@@ -93,36 +93,36 @@ class Schedule:
     def load(cls, path: str | Path) -> Self:
         """
         :param path: A file that :meth:`save` wrote
-        :return: The schedule
+        :return: The recording
         :raises ValueError: if it is no such file, or another version of sb3_a3c wrote it
         """
-        schedule = cls()
+        recording = cls()
         try:
             with np.load(path, allow_pickle=False) as content:
                 header = json.loads(str(content["header"]))
                 written = header.get("format", 1)
                 if written == _FORMAT:
-                    schedule.terms = Terms(**header["terms"])
-                    schedule.moved, schedule.n_restarts = bool(header["moved"]), int(header["n_restarts"])
+                    recording.terms = Terms(**header["terms"])
+                    recording.moved, recording.n_restarts = bool(header["moved"]), int(header["n_restarts"])
                     for name in _ARRAYS:
-                        setattr(schedule, name, content[name])
+                        setattr(recording, name, content[name])
         except (AttributeError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"path must be a file that Schedule.save() has written, but it is {str(path)!r}") from error
+            raise ValueError(f"path must be a file that Recording.save() has written, but it is {str(path)!r}") from error
         if written != _FORMAT:
             raise ValueError(
-                f"path must be a schedule of format {_FORMAT}, but {str(path)!r} is of format {written}: another version of "
+                f"path must be a recording of format {_FORMAT}, but {str(path)!r} is of format {written}: another version of "
                 "sb3_a3c has written it. Record the run again with this one"
             )
-        return schedule
+        return recording
 
     def check_fits(self, terms: Terms) -> None:
         """
-        :param terms: The terms of a run that is to replay this schedule
+        :param terms: The terms of a run that is to replay this recording
         :raises ValueError: if they differ from those of the recorded run
         """
         assert self.terms is not None
         if differences := terms.differences(self.terms):
-            raise ValueError(f"the schedule does not fit: {'; '.join(differences)}")
+            raise ValueError(f"the recording does not fit: {'; '.join(differences)}")
 
     def turns(self) -> Iterator[tuple[int, bool]]:
         """
@@ -142,11 +142,11 @@ class Schedule:
         return [(worker, version) for worker, version in enumerate(self.failed_pulls.tolist()) if version >= 0]
 
 
-class Recording:
+class RecordNextRun:
     """The state of a model whose next run is recorded."""
 
     def __init__(self) -> None:
-        self.schedule = Schedule()
+        self.recording = Recording()
         self._recorder: Recorder | None = None
         self._shown = array("H")
 
@@ -159,7 +159,7 @@ class Recording:
         """
         if self._recorder is not None:
             raise ValueError(
-                "learn() must be called once within record(model), but it is called again: a schedule holds one run"
+                "learn() must be called once within record(model), but it is called again: a recording holds one run"
             )
         self._recorder = Recorder(n_workers, max_lead + 2)
         return self._recorder
@@ -174,69 +174,69 @@ class Recording:
 
     def end(self, terms: Terms, backend: RecordedBackend) -> None:
         """
-        Fill the schedule.
+        Fill the recording.
 
         :param terms: The terms of the run
         :param backend: The backend of its workers
         """
-        schedule, recorder = self.schedule, self._recorder
+        recording, recorder = self.recording, self._recorder
         assert recorder is not None
-        schedule.terms, schedule.n_restarts, schedule.moved = terms, backend.n_restarts, backend.elsewhere
+        recording.terms, recording.n_restarts, recording.moved = terms, backend.n_restarts, backend.elsewhere
         if backend.n_restarts == 0:
             recorder.read()
             workers, pulls = recorder.updates()
-            schedule.workers, schedule.pulls = np.array(workers, dtype=np.uint16), np.array(pulls, dtype=np.uint32)
-            schedule.shown = np.array(self._shown, dtype=np.uint16)
+            recording.workers, recording.pulls = np.array(workers, dtype=np.uint16), np.array(pulls, dtype=np.uint32)
+            recording.shown = np.array(self._shown, dtype=np.uint16)
             last_pushed = dict(zip(workers, pulls, strict=True))
-            schedule.failed_pulls = np.full(len(backend.workers), -1, dtype=np.int64)
+            recording.failed_pulls = np.full(len(backend.workers), -1, dtype=np.int64)
             for worker in backend.workers:  # one may also count as failed because of its environments
                 last = recorder.last_pull(worker.index)
                 if worker.failed and last != last_pushed.get(worker.index):
-                    schedule.failed_pulls[worker.index] = last
+                    recording.failed_pulls[worker.index] = last
 
 
 @dataclass(frozen=True)
-class Replaying:
-    """The state of a model whose next run replays a schedule."""
+class ReplayNextRun:
+    """The state of a model whose next run replays a recording."""
 
-    schedule: Schedule
+    recording: Recording
 
 
 @contextmanager
-def record(model: RecordedModel) -> Iterator[Schedule]:
+def record(model: RecordedModel) -> Iterator[Recording]:
     """
     Record the order of pulls and pushes of one call of ``learn()``. This costs almost nothing.
 
     :param model: The model, with a seed. Changes that callbacks make to it or its environments are not recorded
-    :return: A context manager that returns the schedule. It is filled when ``learn()`` ends, also with an error
+    :return: A context manager that returns the recording. It is filled when ``learn()`` ends, also with an error
     :raises ValueError: if a run of this model could not be replayed
     """
     _check_replays(model)
-    with _scheduling(model, Recording()) as recording:
-        yield recording.schedule
+    with _with_next_run(model, RecordNextRun()) as record_next_run:
+        yield record_next_run.recording
 
 
 @contextmanager
-def replay(model: RecordedModel, schedule: Schedule) -> Iterator[None]:
+def replay(model: RecordedModel, recording: Recording) -> Iterator[None]:
     """
     Repeat the recorded run with the next ``learn()``, in one thread: the same parameters, optimizer statistics, returns and
     normalization statistics, bit for bit, and, if that run failed, the same error.
 
     :param model: A model in the state in which the recorded one was: made in the same way with the same seed, or loaded from
         the same file, with environments that use only their own ``np_random``
-    :param schedule: The schedule of the recorded run
+    :param recording: The recording of a run
     :return: A context manager
-    :raises ValueError: if the schedule can't be replayed with this model. Some of these errors are raised by ``learn()``
+    :raises ValueError: if the recording can't be replayed with this model. Some of these errors are raised by ``learn()``
     """
     _check_replays(model)
-    if schedule.terms is None:
-        raise ValueError("schedule must hold a recorded run, but it is empty")
-    if schedule.n_restarts > 0:
+    if recording.terms is None:
+        raise ValueError("recording must hold a recorded run, but it is empty")
+    if recording.n_restarts > 0:
         raise ValueError(
-            f"schedule must be of a run without restarts, but that run had {schedule.n_restarts}: a worker that died lost its "
-            "environments within a rollout, at an unknown step"
+            f"recording must be of a run without restarts, but that run had {recording.n_restarts}: a worker that died lost "
+            "its environments within a rollout, at an unknown step"
         )
-    with _scheduling(model, Replaying(schedule)):
+    with _with_next_run(model, ReplayNextRun(recording)):
         yield
 
 
@@ -251,11 +251,11 @@ def _check_replays(model: RecordedModel) -> None:
 
 
 @contextmanager
-def _scheduling(model: RecordedModel, what: Any) -> Iterator[Any]:
-    if model._scheduling is not None:
+def _with_next_run(model: RecordedModel, what: Any) -> Iterator[Any]:
+    if model._next_run is not None:
         raise ValueError("model must not be recorded or replayed twice at the same time")
-    model._scheduling = what
+    model._next_run = what
     try:
         yield what
     finally:
-        model._scheduling = None
+        model._next_run = None

@@ -24,7 +24,7 @@ from sb3_a3c.worker.callback_needs import Attention
 from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Ending, Rollout, beside
 
 
-def show_steps(model: OnPolicyAlgorithm, callback: BaseCallback, attention: Attention, rollouts: Sequence[Rollout]) -> bool:
+def report_steps(model: OnPolicyAlgorithm, callback: BaseCallback, attention: Attention, rollouts: Sequence[Rollout]) -> bool:
     """
     :param model: The model that learns
     :param callback: The callback of this ``learn()``

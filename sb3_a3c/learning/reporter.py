@@ -18,13 +18,13 @@ from sb3_a3c.engines.hyperparameters import as_numbers, of_worker
 from sb3_a3c.learning.arguments import Arguments
 from sb3_a3c.learning.asynchrony import Asynchrony
 from sb3_a3c.learning.policy_sync import PolicySync
-from sb3_a3c.learning.step_replay import catch_up, show_steps
+from sb3_a3c.learning.steps import catch_up, report_steps
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.worker.callback_needs import Attention, looks_within
 from sb3_a3c.worker.rollout import Rollout
 
 
-class Replay:
+class Reporter:
     """
     :param model: The model that learns
     :param callback: The callback of this ``learn()``
@@ -61,15 +61,15 @@ class Replay:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def show(self, rollouts: Sequence[Rollout]) -> bool:
+    def report(self, rollouts: Sequence[Rollout]) -> bool:
         """
-        Replay one rollout per worker, concatenated along the environment axis.
+        Report one rollout per worker, concatenated along the environment axis.
 
         :param rollouts: The rollouts, in the order of the environments
         :return: False if a callback wants training to stop
         """
         self._written_to = self.attention >= Attention.MODEL
-        if not show_steps(self._model, self._callback, self.attention, rollouts):
+        if not report_steps(self._model, self._callback, self.attention, rollouts):
             return False
         self._iteration += 1
         model = self._model
