@@ -68,30 +68,30 @@ def check(station: Station) -> None:
             raise LookupError(f"{station.caller.__qualname__} does not call {callee.__qualname__}: correct {__file__}")
 
 
-def code_of(station: Station) -> str:
+def code_of(station: Station, arrow: str) -> str:
     """
     :return: Who calls what, and in which file
     """
     file = Path(inspect.getfile(station.caller)).relative_to(Path(sb3_a3c.__file__).parent)
-    calls = ", ".join(callee.__qualname__ for callee in station.calls)
-    return f"{station.caller.__qualname__}{' → ' if calls else ''}{calls}\n{file}"
+    calls = "".join(f"{arrow}{callee.__qualname__}" for callee in station.calls)
+    return f"{station.caller.__qualname__}{calls}\n{file}"
 
 
 def draw_station(axes: Axes, station: Station, x: float, y: float, width: float, height: float, colour: str) -> None:
     check(station)
     axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.08", fc=colour, ec="#555555"))
-    axes.text(x + width / 2, y + height - 0.14, station.what, ha="center", va="top", fontsize=10, weight="bold")
-    axes.text(x + width / 2, y + height - 0.38, code_of(station), ha="center", va="top", fontsize=7.5, family="monospace")
+    axes.text(x + width / 2, y + height - 0.1, station.what, ha="center", va="top", fontsize=11, weight="bold")
+    code = code_of(station, " → " if width > 3 else "\n→ ")
+    axes.text(x + width / 2, y + height - 0.36, code, ha="center", va="top", fontsize=9, family="monospace")
 
 
-def draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], bend: float = 0.0) -> None:
-    style = dict(arrowstyle="-|>", color="#333333", linewidth=1.4, connectionstyle=f"arc3,rad={bend}")
-    axes.annotate("", xy=end, xytext=start, arrowprops=style)
+def draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.annotate("", xy=end, xytext=start, arrowprops=dict(arrowstyle="-|>", color="#333333", linewidth=1.4))
 
 
 def draw() -> None:
-    top, height, step, left, width = 9.0, 0.72, 0.98, 0.15, 4.3
-    _, axes = plt.subplots(figsize=(7, 9.6), layout="constrained")
+    top, height, step, left, width = 9.0, 0.8, 1.04, 0.1, 4.5
+    _, axes = plt.subplots(figsize=(7, 9.8), layout="constrained")
     stations = [*IN_THE_WORKER, *IN_THE_MAIN_THREAD]
     bottoms = [top - step * index - (0.45 if index >= len(IN_THE_WORKER) else 0.0) for index in range(len(stations))]
     for index, (station, y) in enumerate(zip(stations, bottoms, strict=True)):
@@ -101,14 +101,14 @@ def draw() -> None:
     axes.text(left, top + height + 0.12, "in each worker (a thread or a process)", fontsize=10, style="italic")
     axes.text(left, bottoms[len(IN_THE_WORKER)] + height + 0.1, "in the main thread", fontsize=10, style="italic")
 
-    right, push = left + width + 0.65, bottoms[4]
-    draw_station(axes, SHARED, right, push, 2.0, top + height - push, YELLOW)
+    right, side, push = left + width + 0.5, 2.1, bottoms[4]
+    draw_station(axes, SHARED, right, push, side, top + height - push, YELLOW)
     draw_arrow(axes, (right, top + height / 2), (left + width, top + height / 2))
     draw_arrow(axes, (left + width, push + height / 2), (right, push + height / 2))
-    draw_station(axes, POLICY, right, bottoms[7], 2.0, height + 0.1, YELLOW)
-    draw_arrow(axes, (right + 1.0, push), (right + 1.0, bottoms[7] + height + 0.1))
+    draw_station(axes, POLICY, right, bottoms[7], side, height + 0.2, YELLOW)
+    draw_arrow(axes, (right + side / 2, push), (right + side / 2, bottoms[7] + height + 0.2))
     draw_arrow(axes, (right, bottoms[7] + 0.2), (left + width, bottoms[8] + 0.5))
-    axes.set_xlim(0, 7.3)
+    axes.set_xlim(0, right + side + 0.1)
     axes.set_ylim(bottoms[-1] - 0.1, top + height + 0.45)
     axes.axis("off")
 
