@@ -20,7 +20,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.hyperparameters import Hyperparameters
-from sb3_a3c.engines.reference import ReferenceEngine
+from sb3_a3c.engines.torch_engine import TorchEngine
 from sb3_a3c.kernels import optimizers as kernels
 from sb3_a3c.kernels.compilation import compile_kernels
 from sb3_a3c.kernels.examples import EXAMPLES
@@ -113,7 +113,7 @@ def time_engines(
     obs_space = spaces.Box(-1, 1, (n_obs,))
     policy = ActorCriticPolicy(obs_space, action_space, lambda _: 7e-4, net_arch=net_arch)
     layout, seed = Layout(policy), np.random.SeedSequence(0)
-    reference = ReferenceEngine(policy, layout, action_space, nullcontext(), seed)
+    reference = TorchEngine(policy, layout, action_space, nullcontext(), seed)
     fused = FusedEngine(policy, layout, action_space, nullcontext(), seed)
     filled_buffer(fused, obs_space, action_space, n_envs)
     buffer = filled_buffer(reference, obs_space, action_space, n_envs)

@@ -29,7 +29,7 @@ from sb3_a3c import A3C, BoundedMlpPolicy
 from sb3_a3c.engines import choose_engine
 from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.network import why_not_fused
-from sb3_a3c.engines.reference import ReferenceEngine
+from sb3_a3c.engines.torch_engine import TorchEngine
 from sb3_a3c.kernels.acting import act
 from sb3_a3c.kernels.gradient import gradient
 
@@ -41,7 +41,7 @@ ACTION_SPACES: dict[str, spaces.Box] = {
 }
 #: Those whose noise is more than the rounding of their means.
 WITHIN_REACH = {name: space for name, space in ACTION_SPACES.items() if name != "huge"}
-ENGINES = {"torch": ReferenceEngine, "fused": FusedEngine}
+ENGINES = {"torch": TorchEngine, "fused": FusedEngine}
 
 
 def make_policy(
@@ -237,7 +237,7 @@ def test_gradient_where_means_and_standard_deviations_come_to_their_ends(shift: 
 @pytest.mark.parametrize("action_space", WITHIN_REACH.values(), ids=WITHIN_REACH)
 def test_act_is_the_torch_engines(action_space: spaces.Box, n_envs: int) -> None:
     policy = make_policy(BOX, action_space)
-    expected, actual = make(ReferenceEngine, policy, n_envs=n_envs), make(FusedEngine, policy, n_envs=n_envs)
+    expected, actual = make(TorchEngine, policy, n_envs=n_envs), make(FusedEngine, policy, n_envs=n_envs)
     obs = np.random.default_rng(0).uniform(-1, 1, size=(n_envs, 3)).astype(np.float32)
     theirs, ours = sample(expected, obs, 0), sample(actual, obs, 0)
     for mine, other in zip(ours.as_tensors(), theirs.as_tensors(), strict=True):

@@ -33,7 +33,7 @@ from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.engines.network import why_not_fused
 from sb3_a3c.engines.protocol import Action
-from sb3_a3c.engines.reference import ReferenceEngine
+from sb3_a3c.engines.torch_engine import TorchEngine
 from sb3_a3c.kernels import optimizers as kernels
 from sb3_a3c.kernels.cache import KERNELS
 from sb3_a3c.kernels.compilation import compile_kernels
@@ -157,7 +157,7 @@ def make_buffer(policy: ActorCriticPolicy, n_steps: int = 5, n_envs: int = 1, se
 def assert_same_gradient(policy: ActorCriticPolicy, buffer: RolloutBuffer, **kwargs: Any) -> None:
     """To 5e-5 of the gradient's norm, and each element to 2e-5 of it and 1e-4 of its own."""
     gradients, losses = [], []
-    for engine_class in (ReferenceEngine, FusedEngine):
+    for engine_class in (TorchEngine, FusedEngine):
         engine = make(engine_class, policy, n_envs=buffer.n_envs, **kwargs)
         gradients.append(th.full_like(engine.vector, 7.0))
         losses.append(engine.gradient(buffer, gradients[-1]))
@@ -187,7 +187,7 @@ def test_frozen_parameters_and_hooks(max_grad_norm: float) -> None:
     )
     policy = make_policy()
     buffer, gradients, losses = make_buffer(policy), [], []
-    for engine_class in (ReferenceEngine, FusedEngine):
+    for engine_class in (TorchEngine, FusedEngine):
         for imposed in (GradientRules(), rules):
             engine = make(engine_class, policy)
             engine.follow(replace(hyperparameters(max_grad_norm=max_grad_norm), rules=imposed))
@@ -235,7 +235,7 @@ def test_gradient_with_a_layout_of_two_parts_and_a_critic_with_features_of_its_o
     policy = make_policy(share_features_extractor=False)
     layout, buffer = Layout(policy, separate_critic=True), make_buffer(policy)
     gradients = []
-    for engine_class in (ReferenceEngine, FusedEngine):
+    for engine_class in (TorchEngine, FusedEngine):
         engine = engine_class(policy, layout, policy.action_space, nullcontext(), np.random.SeedSequence(0))
         engine.start_rollout(empty_buffer(policy, 5, 1), hyperparameters())
         gradients.append(th.empty_like(engine.vector))
@@ -267,7 +267,7 @@ def test_parameters_after_many_updates(optimizer_class: type[th.optim.Optimizer]
     layout = Layout(policy)
     buffers = [make_buffer(policy, 5, 2, seed) for seed in range(100)]
     ends = []
-    for engine_class in (ReferenceEngine, FusedEngine):
+    for engine_class in (TorchEngine, FusedEngine):
         engine = make(engine_class, policy)
         optimizer = make_optimizer(policy, engine.vector, layout)
         vectors = optimizer.vectors(engine.vector)
@@ -287,7 +287,7 @@ def test_parameters_after_many_updates(optimizer_class: type[th.optim.Optimizer]
 def test_act_is_the_torch_engines(obs_space: spaces.Space, action_space: spaces.Space, n_envs: int) -> None:
     """But for the noise: arrays of the same kinds, and values and log probabilities as torch has them for these actions."""
     policy = make_policy(obs_space, action_space)
-    expected, actual = make(ReferenceEngine, policy, n_envs=n_envs), make(FusedEngine, policy, n_envs=n_envs)
+    expected, actual = make(TorchEngine, policy, n_envs=n_envs), make(FusedEngine, policy, n_envs=n_envs)
     obs_space.seed(0)
     for step in range(5):
         obs = np.stack([obs_space.sample() for _ in range(n_envs)])
@@ -363,7 +363,7 @@ def test_a_gradient_that_is_not_finite_is_told(where: str, activation_fn: Any, n
             # With bounded activations and clipped gradients an infinite observation may be of no consequence.
             spoilt(getattr(buffer, where), number)
             assert engine.gradient(buffer, out).finite == bool(out.isfinite().all())
-            reference = make(ReferenceEngine, policy)
+            reference = make(TorchEngine, policy)
             if where != "observations" or np.isnan(number):
                 assert not out.isfinite().all()
             if not np.isnan(number) or where != "observations":
@@ -382,7 +382,7 @@ def test_a_norm_that_overflows_is_clipped_as_torch_does() -> None:
     policy = make_policy()
     buffer = make_buffer(policy)
     buffer.returns[:] = 1e30
-    for engine_class in (ReferenceEngine, FusedEngine):
+    for engine_class in (TorchEngine, FusedEngine):
         engine = make(engine_class, policy)
         out = th.empty_like(engine.vector)
         assert engine.gradient(buffer, out).finite

@@ -12,13 +12,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.network import why_not_fused
 from sb3_a3c.engines.protocol import Action, Engine, Losses, overrides_get, stack
-from sb3_a3c.engines.reference import ReferenceEngine
+from sb3_a3c.engines.torch_engine import TorchEngine
 from sb3_a3c.engines.turns import LARGE, make_turn
 from sb3_a3c.kernels.cache import KERNELS
 from sb3_a3c.parameters.layout import Layout
 
 #: The engines by the names that users type; "auto" takes the fastest that computes what the policy does.
-ENGINES: dict[str, Callable[..., Engine] | None] = {"auto": None, "fused": FusedEngine, "torch": ReferenceEngine}
+ENGINES: dict[str, Callable[..., Engine] | None] = {"auto": None, "fused": FusedEngine, "torch": TorchEngine}
 
 
 class Choice(NamedTuple):

@@ -20,7 +20,7 @@ from sb3_a3c.learning.asynchrony import Asynchrony
 from sb3_a3c.learning.policy_sync import PolicySync
 from sb3_a3c.learning.steps import catch_up, report_steps
 from sb3_a3c.parameters.shared import SharedParameters
-from sb3_a3c.worker.callback_needs import Attention, looks_within
+from sb3_a3c.worker.callback_needs import CallbackNeeds, looks_within
 from sb3_a3c.worker.rollout import Rollout
 
 
@@ -28,7 +28,7 @@ class Reporter:
     """
     :param model: The model that learns
     :param callback: The callback of this ``learn()``
-    :param attention: What the callback reads. Nothing else is prepared for it
+    :param needs: What the callback reads. Nothing else is prepared for it
     :param parameters: The shared parameters
     :param log_interval: Rollouts of all environments between two logs, None: no logs
     """
@@ -37,13 +37,13 @@ class Reporter:
         self,
         model: OnPolicyAlgorithm,
         callback: BaseCallback,
-        attention: Attention,
+        needs: CallbackNeeds,
         parameters: SharedParameters,
         log_interval: int | None,
     ) -> None:
         self._model = model
         self._callback = callback
-        self._attention = attention
+        self._needs = needs
         self._sync = PolicySync(model.policy, parameters)
         self._log_interval = log_interval
         self._iteration = 0
@@ -53,7 +53,7 @@ class Reporter:
         #: Whether callbacks may have changed the policy since the last :meth:`absorb`.
         self._written_to = False
         #: What the callback reads within the next rollout.
-        self.attention = self._attention_to_next()
+        self.needs = self._needs_in_next_rollout()
 
     def __enter__(self) -> None:
         self._sync.open()
@@ -68,8 +68,8 @@ class Reporter:
         :param rollouts: The rollouts, in the order of the environments
         :return: False if a callback wants training to stop
         """
-        self._written_to = self.attention >= Attention.MODEL
-        if not report_steps(self._model, self._callback, self.attention, rollouts):
+        self._written_to = self.needs >= CallbackNeeds.MODEL
+        if not report_steps(self._model, self._callback, self.needs, rollouts):
             return False
         self._iteration += 1
         model = self._model
@@ -82,7 +82,7 @@ class Reporter:
     @property
     def written(self) -> RolloutBuffer | None:
         """The rollout buffer, if callbacks have seen it and may have written to it, else None."""
-        return self._model.rollout_buffer if self.attention == Attention.STEPS else None
+        return self._model.rollout_buffer if self.needs == CallbackNeeds.STEPS else None
 
     def absorb(self) -> None:
         """Add changes that callbacks have made to the policy to the shared parameters."""
@@ -98,14 +98,14 @@ class Reporter:
         model = self._model
         self._learning_rate = rollouts[-1].learning_rates[0]
         model._n_updates += len(rollouts)
-        if rollouts[0].gradient is not None and self.attention >= Attention.MODEL:
+        if rollouts[0].gradient is not None and self.needs >= CallbackNeeds.MODEL:
             self._sync.show_gradient(rollouts[0].gradient, rollouts[0].losses.without_gradient)
         self._asynchrony.count(rollouts)
         self._unrecorded = rollouts
-        was, self.attention = self.attention, self._attention_to_next()
-        if was < self.attention:
+        was, self.needs = self.needs, self._needs_in_next_rollout()
+        if was < self.needs:
             catch_up(model, rollouts)
-        if self.attention >= Attention.MODEL or self._due(self._iteration + 1):
+        if self.needs >= CallbackNeeds.MODEL or self._due(self._iteration + 1):
             self.refresh()
 
     def refresh(self) -> None:
@@ -122,10 +122,10 @@ class Reporter:
         """Give the model's policy tensors of its own again."""
         self._sync.close()
 
-    def _attention_to_next(self) -> Attention:
-        if self._attention == Attention.MODEL and not looks_within(self._callback, self._model.n_steps):
-            return Attention.COUNT
-        return self._attention
+    def _needs_in_next_rollout(self) -> CallbackNeeds:
+        if self._needs == CallbackNeeds.MODEL and not looks_within(self._callback, self._model.n_steps):
+            return CallbackNeeds.COUNT
+        return self._needs
 
     def _due(self, iteration: int) -> bool:
         return self._log_interval is not None and iteration % self._log_interval == 0

@@ -27,9 +27,9 @@ from sb3_a3c.recording.recording import RecordNextRun, ReplayNextRun
 from sb3_a3c.recording.replay_backend import ReplayBackend
 from sb3_a3c.recording.terms import Terms, terms_of
 from sb3_a3c.system.cleanup import CleanupStack
-from sb3_a3c.worker.callback_needs import Attention, attention_of
+from sb3_a3c.worker.callback_needs import CallbackNeeds, needs_of
 from sb3_a3c.worker.recorder import Recorder
-from sb3_a3c.worker.rollout import beside
+from sb3_a3c.worker.rollout import concat
 from sb3_a3c.worker.spec import WorkerSpec
 
 
@@ -52,19 +52,19 @@ def run(
     assert venv is not None
     arguments = Arguments.of(model)
     n_rollouts = int(-(-(model._total_timesteps - model.num_timesteps) // (model.n_steps * venv.num_envs)))
-    attention = attention_of(callback, model)
+    needs = needs_of(callback, model)
     slices, envs = _divide(venv, arguments.resolve_n_workers(venv.num_envs))
     engine, why = choose_engine(arguments.engine, model.policy, model.rollout_buffer_class)
     record = next_run if isinstance(next_run, RecordNextRun) else None
     recorder = None if record is None else record.begin(len(slices), min(arguments.max_lead, n_rollouts * len(slices)))
     elsewhere = len(slices) > 1 and BACKENDS[arguments.backend].elsewhere and not isinstance(next_run, ReplayNextRun)
     changes = ModelChanges(model, envs[0] is not venv, elsewhere)
-    specs, parameters = _make_specs(model, arguments, engine, changes, slices, envs, n_rollouts, attention, recorder)
+    specs, parameters = _make_specs(model, arguments, engine, changes, slices, envs, n_rollouts, needs, recorder)
     terms = (
         None if next_run is None else terms_of(model, arguments.vf_lr_schedule, len(specs), n_rollouts, engine, specs[0].seed)
     )
     backend = _make_backend(arguments, next_run, specs, parameters, n_rollouts, terms)
-    reporter = Reporter(model, callback, attention, parameters, log_interval)
+    reporter = Reporter(model, callback, needs, parameters, log_interval)
     if model.verbose >= 1:  # a caller may have given the model a logger that prints
         model.logger.info(f"Learning with {len(specs)} worker(s), backend {arguments.backend}, engine {engine} ({why})")
     stack = CleanupStack()
@@ -84,7 +84,7 @@ def run(
             rollouts = backend.collect()
             if record is not None:
                 record.show([rollout.worker for rollout in rollouts])
-            looked_at = reporter.attention >= Attention.MODEL
+            looked_at = reporter.needs >= CallbackNeeds.MODEL
             if not reporter.report(rollouts):
                 break
             if looked_at:
@@ -114,7 +114,7 @@ def _make_specs(
     slices: Sequence[np.ndarray],
     envs: Sequence[VecEnv],
     n_rollouts: int,
-    attention: Attention,
+    needs: CallbackNeeds,
     recorder: Recorder | None,
 ) -> tuple[list[WorkerSpec], SharedParameters]:
     assert model.env is not None and model._last_obs is not None and model._last_episode_starts is not None
@@ -140,7 +140,7 @@ def _make_specs(
             last_obs=_entries(model._last_obs, env_indices),
             last_episode_starts=model._last_episode_starts[env_indices],
             statistics=journal_statistics(env) if sliced else [],
-            attention=attention,
+            needs=needs,
             recorder=recorder,
         )
         for index, (env_indices, env, seed, hyperparameters) in enumerate(
@@ -207,8 +207,8 @@ def _take_back(model: OnPolicyAlgorithm, workers: Sequence[SeenWorker], paramete
         write_state(model.env, [read_state(env) for env in slices])
         merge_counters(model.env, slices)
         take_envs_back(model.env, slices)
-    model._last_obs = beside([worker.last_obs for worker in workers])
-    model._last_episode_starts = beside([worker.last_episode_starts for worker in workers])
+    model._last_obs = concat([worker.last_obs for worker in workers])
+    model._last_episode_starts = concat([worker.last_episode_starts for worker in workers])
     if any(worker.failed for worker in workers):
         model._last_obs = None  # the next learn() resets the environments
 

@@ -20,23 +20,23 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from sb3_a3c.envs.normalization import running_statistics, set_moments
 from sb3_a3c.envs.state import changes_only_with_episodes, state_at, write_state
 from sb3_a3c.learning.edits import Edits
-from sb3_a3c.worker.callback_needs import Attention
-from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Ending, Rollout, beside
+from sb3_a3c.worker.callback_needs import CallbackNeeds
+from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Ending, Rollout, concat
 
 
-def report_steps(model: OnPolicyAlgorithm, callback: BaseCallback, attention: Attention, rollouts: Sequence[Rollout]) -> bool:
+def report_steps(model: OnPolicyAlgorithm, callback: BaseCallback, needs: CallbackNeeds, rollouts: Sequence[Rollout]) -> bool:
     """
     :param model: The model that learns
     :param callback: The callback of this ``learn()``
-    :param attention: What the callback reads. Nothing else is prepared for it
+    :param needs: What the callback reads. Nothing else is prepared for it
     :param rollouts: Rollouts of all environments, in the order of the environments
     :return: False if the callback stops training
     """
-    if attention == Attention.COUNT:
+    if needs == CallbackNeeds.COUNT:
         return _count(model, callback, rollouts)
     if model.policy.training:
         model.policy.set_training_mode(False)
-    return (_show_all if attention == Attention.STEPS else _show_states)(model, callback, rollouts)
+    return (_show_all if needs == CallbackNeeds.STEPS else _show_states)(model, callback, rollouts)
 
 
 def catch_up(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> None:
@@ -80,7 +80,7 @@ def _show_all(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequen
     """The local variables that callbacks see have the names of SB3's."""
     buffers = [rollout.rollout_buffer for rollout in rollouts]
     segment = {
-        name: beside([getattr(buffer, name) for buffer in buffers], axis=1) for name in (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END)
+        name: concat([getattr(buffer, name) for buffer in buffers], axis=1) for name in (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END)
     }
     columns = _columns(rollouts)
     edits = Edits(columns, segment)
@@ -113,7 +113,7 @@ def _show_all(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequen
         model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
     rollout_buffer.full = True
     rollout_buffer.advantages, rollout_buffer.returns = segment["advantages"], segment["returns"]
-    last_values = th.as_tensor(beside([rollout.last_values for rollout in rollouts]))
+    last_values = th.as_tensor(concat([rollout.last_values for rollout in rollouts]))
     if len(rollouts) == 1:
         edits.write_to(rollout_buffer, rollouts[0], last_values)
     shown |= {"n_steps": model.n_steps, "values": last_values}
@@ -139,8 +139,8 @@ def _states(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> Iterator[t
     venv = model.env
     assert venv is not None
     parts = [rollout.states for rollout in rollouts if rollout.states is not None]
-    new_obs = _rows(beside([states.new_obs for states in parts], axis=1))
-    dones = _rows(beside([states.dones for states in parts], axis=1))
+    new_obs = _rows(concat([states.new_obs for states in parts], axis=1))
+    dones = _rows(concat([states.dones for states in parts], axis=1))
     statistics = running_statistics(venv)
     is_still = changes_only_with_episodes(venv)
     for n_steps, row in enumerate(zip(new_obs, dones, strict=True)):
@@ -156,12 +156,12 @@ def _columns(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     parts = [rollout.steps for rollout in rollouts if rollout.steps is not None]
     actions = [steps.action.as_tensors() for steps in parts]
     return {
-        "obs_tensor": beside([action.obs for action in actions], axis=1),
-        "actions": beside([action.actions for action in actions], axis=1),
-        "values": beside([action.values for action in actions], axis=1),
-        "log_probs": beside([action.log_probs for action in actions], axis=1),
-        "clipped_actions": beside([action.clipped_actions for action in actions], axis=1),
-        "rewards": beside([steps.rewards for steps in parts], axis=1),
+        "obs_tensor": concat([action.obs for action in actions], axis=1),
+        "actions": concat([action.actions for action in actions], axis=1),
+        "values": concat([action.values for action in actions], axis=1),
+        "log_probs": concat([action.log_probs for action in actions], axis=1),
+        "clipped_actions": concat([action.clipped_actions for action in actions], axis=1),
+        "rewards": concat([steps.rewards for steps in parts], axis=1),
     }
 
 

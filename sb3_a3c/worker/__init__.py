@@ -1,1 +1,1 @@
-"""One asynchronous worker: what it is made of, the rollouts that it produces, and its errors."""
+"""One asynchronous worker: its specification, its rollouts, its errors, and what callbacks need of them."""

@@ -1,4 +1,4 @@
-"""What can go wrong in a worker, told so that its cause can be found: which worker, which environment, what."""
+"""Errors of a worker, with messages that name the worker, the environment and the cause."""
 
 import math
 import traceback
@@ -12,29 +12,29 @@ from sb3_a3c.engines.protocol import Losses
 
 
 class WorkerStopped(Exception):
-    """A worker was asked to stop: no error, and never the caller's."""
+    """A worker was asked to stop. This is not an error, and callers of ``learn()`` never see it."""
 
 
 class WorkerDied(RuntimeError):
-    """A worker's process has ended, or was killed, without a word."""
+    """The process of a worker ended or was killed without reporting an error."""
 
 
 class NonFiniteError(ArithmeticError, ValueError):
     """
-    An observation, a reward or a gradient with NaN or infinity in it. No such gradient is ever applied. (It is a ValueError,
-    too: A2C raises one when its policy meets NaN.)
+    An observation, a reward or a gradient contains NaN or infinity. Such a gradient is never applied. (It is also a
+    ValueError, since A2C raises one if its policy meets NaN.)
     """
 
 
 def blame(error: BaseException, worker: int, env_indices: np.ndarray, env: VecEnv, last_obs: VecEnvObs) -> None:
     """
-    Add a note to an error that says where it comes from.
+    Add a note to an error that names the worker and the environment.
 
     :param error: The error, as raised in the worker
     :param worker: Index of the worker
-    :param env_indices: Which of the environments the worker steps
-    :param env: Its slice, with these environments
-    :param last_obs: What they observed last
+    :param env_indices: Indices of the worker's environments
+    :param env: The worker's environments
+    :param last_obs: Their last observations
     """
     note = f"raised in worker {worker} of A3C"
     failed = _failed_slot(error)
@@ -51,11 +51,11 @@ def blame(error: BaseException, worker: int, env_indices: np.ndarray, env: VecEn
 def is_of_first_use(error: BaseException, env: VecEnv, has_stepped: bool, has_reset: bool) -> bool:
     """
     :param error: An error, as raised in a worker
-    :param env: The worker's slice
-    :param has_stepped: Whether the worker had stepped it before
-    :param has_reset: Whether an episode had ended in it before
-    :return: Whether an environment has raised it in the first step, or in the first reset, that the worker made. What
-        environments in processes of their own raise does not count: they are used where they were made
+    :param env: The worker's environments
+    :param has_stepped: Whether the worker has made a step
+    :param has_reset: Whether an episode has ended in the worker
+    :return: Whether an environment raised it in the worker's first step or first reset. Errors of environments in processes
+        of their own do not count: these are used where they were made
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     in_env = isinstance(error, Exception) and any(frame.f_locals.get("self") is env for frame in frames)
@@ -66,15 +66,15 @@ def is_of_first_use(error: BaseException, env: VecEnv, has_stepped: bool, has_re
 
 def check_rewards(rewards: np.ndarray, env: VecEnv, env_indices: np.ndarray) -> None:
     """
-    Refuse a reward from which no return can be computed, before it has spoilt anything.
+    Check the rewards of a step before they are used.
 
-    :param rewards: Of one step, of shape ``(n_envs,)``
-    :param env: The slice that gave them
-    :param env_indices: Which environments they are of
-    :raises NonFiniteError: if one is NaN or infinite
+    :param rewards: ``(n_envs,)``
+    :param env: The environments that gave them
+    :param env_indices: Indices of the environments
+    :raises NonFiniteError: if a reward is NaN or infinite
     """
     numbers = rewards.tolist() if rewards.ndim == 1 else rewards.ravel().tolist()  # a SubprocVecEnv may give a column
-    if not all(map(math.isfinite, numbers)):  # of few rewards NumPy would take five times as long
+    if not all(map(math.isfinite, numbers)):  # for few rewards, NumPy takes five times as long
         given = np.asarray(_raw(env, "old_reward", rewards))
         slot = _non_finite_slot(given)
         slot = int(np.argmin(np.isfinite(rewards))) if slot is None else slot
@@ -83,12 +83,12 @@ def check_rewards(rewards: np.ndarray, env: VecEnv, env_indices: np.ndarray) -> 
 
 def non_finite_observation(obs: VecEnvObs, env: VecEnv, env_indices: np.ndarray) -> NonFiniteError | None:
     """
-    Say that an observation is why a policy has failed.
+    Find an observation that made a policy fail.
 
-    :param obs: What the policy was given, each of shape ``(n_envs, ...)``
-    :param env: The slice that gave it
-    :param env_indices: Which environments it is of
-    :return: The error; None if the observation is finite
+    :param obs: Observations, each ``(n_envs, ...)``
+    :param env: The environments that gave them
+    :param env_indices: Indices of the environments
+    :return: The error. None if all observations are finite
     """
     given = _raw(env, "old_obs", obs)
     slot = _non_finite_slot(given)
@@ -100,11 +100,11 @@ def non_finite_observation(obs: VecEnvObs, env: VecEnv, env_indices: np.ndarray)
 
 def non_finite_parts(rollout_buffer: RolloutBuffer, env_indices: np.ndarray, losses: Losses) -> str:
     """
-    Say what is not finite in a rollout whose gradient is not.
+    Find what is not finite in a rollout whose gradient is not finite.
 
-    :param rollout_buffer: The rollout, with arrays of shape ``(n_steps, n_envs, ...)``
-    :param env_indices: Which environments its columns are
-    :param losses: The losses over it
+    :param rollout_buffer: The rollout, with arrays ``(n_steps, n_envs, ...)``
+    :param env_indices: Indices of the environments
+    :param losses: The losses
     :return: A message for the user
     """
     observations = rollout_buffer.observations
@@ -127,7 +127,7 @@ def non_finite_parts(rollout_buffer: RolloutBuffer, env_indices: np.ndarray, los
 
 
 def _failed_slot(error: BaseException) -> int | None:
-    """Which of a DummyVecEnv's environments was being stepped when the error was raised, if it was one."""
+    """Index of the environment of a DummyVecEnv that raised the error, if one did."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if isinstance(frame.f_locals.get("self"), DummyVecEnv) and "env_idx" in frame.f_locals:
             return frame.f_locals["env_idx"]
@@ -135,7 +135,7 @@ def _failed_slot(error: BaseException) -> int | None:
 
 
 def _raw(env: VecEnv, name: str, normalized: VecEnvObs) -> VecEnvObs:
-    """What VecNormalize was given, for it spreads one environment's NaN over all."""
+    """Values before normalization, since VecNormalize spreads one environment's NaN over all environments."""
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecNormalize) and len(vars(env).get(name, ())):
             normalized = vars(env)[name]
@@ -144,7 +144,7 @@ def _raw(env: VecEnv, name: str, normalized: VecEnvObs) -> VecEnvObs:
 
 
 def _non_finite_slot(values: VecEnvObs) -> int | None:
-    """The first environment with NaN or infinity in its values."""
+    """Index of the first environment with NaN or infinity in its values."""
     for array in values.values() if isinstance(values, dict) else [values]:
         bad = np.argwhere(~np.isfinite(array))
         if len(bad):
@@ -154,8 +154,8 @@ def _non_finite_slot(values: VecEnvObs) -> int | None:
 
 def name_environments(indices: np.ndarray) -> str:
     """
-    :param indices: Consecutive environments
-    :return: What to call them in a message
+    :param indices: Indices of consecutive environments
+    :return: Their name in a message
     """
     if len(indices) == 1:
         return f"environment {indices[0]}"

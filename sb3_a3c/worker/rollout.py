@@ -1,4 +1,4 @@
-"""What a worker hands to the main thread: one n-step rollout, with all that callbacks and logger may ask of it."""
+"""What a worker hands to the main thread: one rollout of n steps, with everything that callbacks and logger need."""
 
 import math
 from dataclasses import dataclass
@@ -14,12 +14,11 @@ from sb3_a3c.envs.normalization import Course
 from sb3_a3c.envs.state import LayerState
 from sb3_a3c.parameters.layout import Vector
 
-#: Arrays of a rollout buffer that are filled step by step, and those that are there when all steps are.
+#: Arrays of a rollout buffer that are filled step by step, and those that are computed after the last step.
 ARRAYS_OF_STEPS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
 ARRAYS_IN_THE_END = ("advantages", "returns")
 
-
-#: The losses of a rollout of which nothing has been learned yet.
+#: The losses of a rollout whose gradient has not been computed.
 NOT_LEARNED = Losses(math.nan, math.nan, math.nan, True)
 
 
@@ -44,12 +43,12 @@ class States:
 @dataclass(frozen=True)
 class Steps:
     """
-    The steps of a rollout themselves, as callbacks see them; arrays are of shape ``(n_steps, n_envs, ...)``.
+    The steps of a rollout as callbacks see them. Arrays are ``(n_steps, n_envs, ...)``.
 
-    :param action: What the policy did
-    :param rewards: As the environments gave them, before any bootstrapping
-    :param bootstraps: What was added to a reward when its episode was truncated: first by step, then by environment
-    :param infos: For each step, one a environment
+    :param action: What the policy computed
+    :param rewards: The environments' rewards, before any bootstrapping
+    :param bootstraps: What was added to the rewards of truncated episodes, by step and environment
+    :param infos: For each step, one info per environment
     """
 
     action: Action
@@ -60,11 +59,11 @@ class Steps:
 
 class Ending(NamedTuple):
     """
-    A step at which one of a worker's episodes has ended, or an environment has told of an episode (``info["episode"]``).
+    A step at which an episode ended, or an environment reported the statistics of one (``info["episode"]``).
 
-    :param n_steps: Steps of the rollout before this one
-    :param infos: One a environment
-    :param dones: Whether episodes ended, of shape ``(n_envs,)``
+    :param n_steps: Index of the step in the rollout
+    :param infos: One info per environment
+    :param dones: Whether episodes ended, ``(n_envs,)``
     """
 
     n_steps: int
@@ -75,22 +74,22 @@ class Ending(NamedTuple):
 @dataclass(frozen=True)
 class Rollout:
     """
-    One rollout of one worker. Its gradient has been pushed, unless the worker waits for the callbacks that see the rollout.
+    One rollout of one worker. Its gradient has been pushed, unless the worker waits for callbacks to see the rollout first.
 
     :param worker: Index of the worker
-    :param env_indices: Which of the environments it stepped
-    :param rollout_buffer: The segment, full, with returns and advantages; arrays of shape ``(n_steps, n_envs, ...)``
-    :param states: What the model shows after each step; None where no callback looks at it
-    :param steps: The steps themselves; None where no callback looks at them
-    :param endings: The steps at which episodes ended, or environments told of one
-    :param last_values: Values of the observations after the last step, of shape ``(n_envs, 1)``
-    :param losses: What its gradient was computed from
+    :param env_indices: Indices of its environments
+    :param rollout_buffer: The full buffer, with returns and advantages. Arrays are ``(n_steps, n_envs, ...)``
+    :param states: The states after each step. None if no callback reads them
+    :param steps: The steps themselves. None if no callback reads them
+    :param endings: The steps at which episodes ended or were reported
+    :param last_values: Values of the observations after the last step, ``(n_envs, 1)``
+    :param losses: The losses
     :param learning_rates: Of the actor and of the critic
-    :param staleness: Updates that other workers made between this rollout's pull and its push
-    :param seconds: How long the rollout took, from pull to push
-    :param lock_seconds: How long of that was waiting for the lock of the shared parameters
-    :param idle_seconds: How long its worker had waited for the main thread before
-    :param gradient: The gradient, of shape ``(size,)``, if the worker waits for callbacks
+    :param staleness: Number of updates by other workers between this rollout's pull and its push
+    :param seconds: Seconds from pull to push
+    :param lock_seconds: Seconds of these spent waiting for the lock of the shared parameters
+    :param idle_seconds: Seconds that the worker waited for the main thread before the rollout
+    :param gradient: The gradient, ``(size,)``, if the worker waits for callbacks
     """
 
     worker: int
@@ -109,18 +108,18 @@ class Rollout:
     gradient: Vector | None = None
 
 
-def beside(parts: list[Any], axis: int = 0) -> Any:
+def concat(parts: list[Any], axis: int = 0) -> Any:
     """
-    Put side by side what workers have of their environments.
+    Concatenate what several workers have along the axis of environments.
 
-    :param parts: Arrays, tensors or dicts of them; one alone stays what it is
-    :param axis: The axis of the environments
-    :return: One of the same kind, of all environments
+    :param parts: Arrays, tensors or dicts of them
+    :param axis: The axis of environments
+    :return: One of the same kind. A single part is returned as it is
     """
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], dict):
-        return {key: beside([part[key] for part in parts], axis) for key in parts[0]}
+        return {key: concat([part[key] for part in parts], axis) for key in parts[0]}
     if isinstance(parts[0], th.Tensor):
         return th.cat(parts, dim=axis)
     return np.concatenate(parts, axis=axis)

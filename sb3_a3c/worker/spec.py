@@ -15,7 +15,7 @@ from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.envs.normalization import JournaledMeanStd
 from sb3_a3c.kernels.cache import use_cache
 from sb3_a3c.parameters.shared import SharedParameters
-from sb3_a3c.worker.callback_needs import Attention
+from sb3_a3c.worker.callback_needs import CallbackNeeds
 from sb3_a3c.worker.recorder import Recorder
 from sb3_a3c.worker.worker import Worker
 
@@ -43,7 +43,7 @@ class WorkerSpec:
     last_obs: VecEnvObs
     last_episode_starts: np.ndarray
     statistics: Sequence[JournaledMeanStd]
-    attention: Attention
+    needs: CallbackNeeds
     recorder: Recorder | None
 
     def make(self, parameters: SharedParameters, turn: AbstractContextManager) -> Worker:
@@ -66,7 +66,7 @@ class WorkerSpec:
             last_obs=self.last_obs,
             last_episode_starts=self.last_episode_starts,
             statistics=self.statistics,
-            attention=self.attention,
+            needs=self.needs,
             recorder=self.recorder,
         )
 

@@ -25,7 +25,7 @@ from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.envs.normalization import Course, JournaledMeanStd, Moments, moments_of
 from sb3_a3c.envs.state import LayerState, changes_only_with_episodes, read_state, stack_states
 from sb3_a3c.parameters.shared import Access, SharedParameters
-from sb3_a3c.worker.callback_needs import Attention
+from sb3_a3c.worker.callback_needs import CallbackNeeds
 from sb3_a3c.worker.errors import (
     NonFiniteError,
     WorkerStopped,
@@ -53,7 +53,7 @@ class Worker:
     :param last_obs: What its environments observe now, each of shape ``(n_envs, ...)``
     :param last_episode_starts: Whether an episode starts with that, of shape ``(n_envs,)``
     :param statistics: The normalization statistics of its slice
-    :param attention: What callbacks will look at of its steps
+    :param needs: What callbacks will look at of its steps
     :param recorder: Where to note what it pulls and pushes, None: nowhere
     """
 
@@ -71,7 +71,7 @@ class Worker:
         last_obs: VecEnvObs,
         last_episode_starts: np.ndarray,
         statistics: Sequence[JournaledMeanStd],
-        attention: Attention,
+        needs: CallbackNeeds,
         recorder: Recorder | None,
     ) -> None:
         self.index = index
@@ -92,7 +92,7 @@ class Worker:
         self._rollout_buffer = rollout_buffer
         self._total_timesteps = total_timesteps
         self._final_timesteps = final_timesteps
-        self._attention = attention
+        self._needs = needs
         self._recorder = recorder
         self._statistics = statistics
         self._vector = parameters.native(engine.vector)
@@ -245,8 +245,8 @@ class Worker:
     def _run_envs(self, hyperparameters: Hyperparameters) -> "_Ran":
         """Fill the rollout buffer; the same steps in the same order as SB3's ``collect_rollouts``."""
         env, engine, env_lock = self.env, self._engine, self.env_lock
-        states = _States(env, self._statistics) if self._attention >= Attention.MODEL else None
-        steps = _Steps() if self._attention >= Attention.STEPS else None
+        states = _States(env, self._statistics) if self._needs >= CallbackNeeds.MODEL else None
+        steps = _Steps() if self._needs >= CallbackNeeds.STEPS else None
         endings: list[Ending] = []
         self._rollout_buffer.reset()  # makes new arrays, so those of the last rollout are the callbacks'
         engine.start_rollout(self._rollout_buffer, hyperparameters)

@@ -1,4 +1,4 @@
-"""Nothing is put together that no callback looks at; and what one looks at, it sees."""
+"""Workers assemble only what callbacks read, and callbacks read what they need."""
 
 from typing import Any
 
@@ -22,22 +22,22 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_a3c import A3C, register_callback
 from sb3_a3c.backends import BACKENDS
-from sb3_a3c.worker.callback_needs import Attention, attention_of, looks_within
+from sb3_a3c.worker.callback_needs import CallbackNeeds, looks_within, needs_of
 
 
 class Own(BaseCallback):
-    """Somebody's own callback: who knows what it looks at."""
+    """A user's callback, of which nothing is known."""
 
     def _on_step(self) -> bool:
         return True
 
 
 class OwnEvalCallback(EvalCallback):
-    """Somebody's own, too."""
+    """A user's subclass."""
 
 
 class OwnConvertCallback(ConvertCallback):
-    """Somebody's own, too."""
+    """A user's subclass."""
 
 
 def evaluation(*inside: BaseCallback, kind: type[EvalCallback] = EvalCallback, **kwargs: Any) -> EvalCallback:
@@ -45,44 +45,44 @@ def evaluation(*inside: BaseCallback, kind: type[EvalCallback] = EvalCallback, *
 
 
 CHECKPOINT = CheckpointCallback(10, "nowhere")
-CASES: list[tuple[BaseCallback, Attention]] = [
-    (ConvertCallback(None), Attention.COUNT),
-    (ProgressBarCallback(), Attention.COUNT),
-    (CallbackList([ProgressBarCallback(), ConvertCallback(None)]), Attention.COUNT),
-    (EveryNTimesteps(10, ProgressBarCallback()), Attention.COUNT),
-    (CHECKPOINT, Attention.MODEL),
-    (LogEveryNTimesteps(10), Attention.MODEL),
-    (evaluation(StopTrainingOnRewardThreshold(1.0), StopTrainingOnNoModelImprovement(3)), Attention.MODEL),
-    (EveryNTimesteps(10, CHECKPOINT), Attention.MODEL),
-    (CallbackList([ProgressBarCallback(), CHECKPOINT, evaluation()]), Attention.MODEL),
-    (ConvertCallback(lambda locals_, globals_: True), Attention.STEPS),
-    (StopTrainingOnMaxEpisodes(3), Attention.STEPS),
-    (Own(), Attention.STEPS),
-    (OwnConvertCallback(None), Attention.STEPS),
-    (evaluation(kind=OwnEvalCallback), Attention.STEPS),
-    (evaluation(Own()), Attention.STEPS),
-    (EveryNTimesteps(10, CallbackList([CHECKPOINT, Own()])), Attention.STEPS),
+CASES: list[tuple[BaseCallback, CallbackNeeds]] = [
+    (ConvertCallback(None), CallbackNeeds.COUNT),
+    (ProgressBarCallback(), CallbackNeeds.COUNT),
+    (CallbackList([ProgressBarCallback(), ConvertCallback(None)]), CallbackNeeds.COUNT),
+    (EveryNTimesteps(10, ProgressBarCallback()), CallbackNeeds.COUNT),
+    (CHECKPOINT, CallbackNeeds.MODEL),
+    (LogEveryNTimesteps(10), CallbackNeeds.MODEL),
+    (evaluation(StopTrainingOnRewardThreshold(1.0), StopTrainingOnNoModelImprovement(3)), CallbackNeeds.MODEL),
+    (EveryNTimesteps(10, CHECKPOINT), CallbackNeeds.MODEL),
+    (CallbackList([ProgressBarCallback(), CHECKPOINT, evaluation()]), CallbackNeeds.MODEL),
+    (ConvertCallback(lambda locals_, globals_: True), CallbackNeeds.STEPS),
+    (StopTrainingOnMaxEpisodes(3), CallbackNeeds.STEPS),
+    (Own(), CallbackNeeds.STEPS),
+    (OwnConvertCallback(None), CallbackNeeds.STEPS),
+    (evaluation(kind=OwnEvalCallback), CallbackNeeds.STEPS),
+    (evaluation(Own()), CallbackNeeds.STEPS),
+    (EveryNTimesteps(10, CallbackList([CHECKPOINT, Own()])), CallbackNeeds.STEPS),
 ]
 
 
-@pytest.mark.parametrize(("callback", "attention"), CASES, ids=lambda value: getattr(value, "name", type(value).__name__))
-def test_what_a_callback_looks_at(callback: BaseCallback, attention: Attention) -> None:
-    assert attention_of(callback) == attention
-    child = EveryNTimesteps(10, callback)  # it has become the callback's parent, whom it does not contain
-    assert attention_of(callback) == attention == attention_of(child)
+@pytest.mark.parametrize(("callback", "needs"), CASES, ids=lambda value: getattr(value, "name", type(value).__name__))
+def test_needs_of_a_callback(callback: BaseCallback, needs: CallbackNeeds) -> None:
+    assert needs_of(callback) == needs
+    child = EveryNTimesteps(10, callback)  # becomes the callback's parent, which is not inside of it
+    assert needs_of(callback) == needs == needs_of(child)
 
 
-def test_callbacks_that_know_each_other() -> None:
+def test_callbacks_that_hold_each_other() -> None:
     one, other = evaluation(), evaluation()
     one.callback, other.callback = other, one
-    assert attention_of(CallbackList([one])) == Attention.MODEL
+    assert needs_of(CallbackList([one])) == CallbackNeeds.MODEL
 
 
 @pytest.mark.parametrize("freq", [1, 3, 7])
 @pytest.mark.parametrize("n_steps", [1, 5])
 @pytest.mark.parametrize("kind", ["evaluation", "checkpoint", "timesteps", "list"])
-def test_when_a_callback_looks(kind: str, n_steps: int, freq: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """In just the rollouts in which it does something."""
+def test_when_a_callback_reads(kind: str, n_steps: int, freq: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """In exactly the rollouts in which it does something."""
     acted: list[int] = []
     monkeypatch.setattr(CheckpointCallback, "_checkpoint_path", lambda self, **_: acted.append(1) or str(tmp_path / "x"))
     monkeypatch.setattr("stable_baselines3.common.callbacks.evaluate_policy", lambda *_, **__: acted.append(1) or ([1], [1]))
@@ -106,8 +106,8 @@ def test_when_a_callback_looks(kind: str, n_steps: int, freq: int, monkeypatch: 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_only_what_is_looked_at_is_put_together(backend: str, n_workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An EvalCallback is called at each step; where it evaluates, the VecEnv shows that step."""
+def test_only_what_is_read_is_assembled(backend: str, n_workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EvalCallback is called at each step. When it evaluates, the VecEnv is at that step."""
     calls: list[int] = []
     n_samples: dict[int, float] = {}
     on_step = EvalCallback._on_step
@@ -125,18 +125,18 @@ def test_only_what_is_looked_at_is_put_together(backend: str, n_workers: int, mo
     callback = EvalCallback(eval_env, eval_freq=23, n_eval_episodes=1, verbose=0)
     model.learn(600, callback=callback)
     assert calls == list(range(4, 604, 4))
-    begin = min(n_samples.values())  # before the first rollout that is looked at, none has been shown
+    begin = min(n_samples.values())  # the VecEnv is not updated before the first rollout that is read
     assert n_samples[4] == n_samples[80] == begin
     at_evaluations = [n_samples[timesteps] for timesteps in (92, 184, 276)]
     assert at_evaluations == sorted(at_evaluations) and begin < at_evaluations[0]
-    if n_workers == 1:  # then nobody is ahead of what is shown
+    if n_workers == 1:  # then no worker is ahead of the VecEnv
         assert at_evaluations == [pytest.approx(4 + 4 * n_calls, abs=1e-3) for n_calls in (23, 46, 69)]
     assert env.obs_rms.count == pytest.approx(4 + 600, abs=1e-3)
     assert model.ep_info_buffer
 
 
 class Peeker(Own):
-    """Notes when it was called."""
+    """Records when it was called."""
 
     def __init__(self) -> None:
         super().__init__()

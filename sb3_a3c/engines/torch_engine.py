@@ -25,7 +25,7 @@ from sb3_a3c.policies.copies import clone_policy
 from sb3_a3c.policies.hooks import GradientRules
 
 
-class ReferenceEngine:
+class TorchEngine:
     """
     Computes any ActorCriticPolicy with torch, see :class:`~sb3_a3c.engines.protocol.Engine`.
 
