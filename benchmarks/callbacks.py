@@ -146,7 +146,7 @@ def main() -> None:
     ]
     notes = [
         f"Medians of {args.repetitions} repetition(s); {ENV_ID}, {N_ENVS} environments, n_steps={N_STEPS}, MlpPolicy, an "
-        f"evaluation of five episodes every {args.frequency:,} steps. What each column is, is said at the top of the script; "
+        f"evaluation of five episodes every {args.frequency:,} steps. The docstring of the script explains the columns; "
         "ratios are to A2C's."
     ]
     panels = {

@@ -104,7 +104,7 @@ def main() -> None:
     rows = [[updates, backend, *cells(runs[backend, updates], runs[backend, "locked"])] for backend, updates in runs]
     notes = [
         f"Medians of {args.repetitions} seed(s), staleness's maximum over them and their mean return; {ENV_ID}, "
-        f"{args.workers} workers with an environment each, n_steps=16, {args.timesteps:,} steps, MlpPolicy."
+        f"{args.workers} workers with one environment each, n_steps=16, {args.timesteps:,} steps, MlpPolicy."
     ]
     panels = {
         what: {
@@ -113,7 +113,7 @@ def main() -> None:
         for i, what in ((0, "steps/s"), (1, "mean staleness"), (4, "return"))
     }
     header = ["Updates", "Backend", "Steps/s", "By locked", "least", "Staleness", "greatest", "Waiting", "Return", "least"]
-    report(args, "Hogwild beside locks", header, rows, notes, bars(panels, "", share_x=False))
+    report(args, "Hogwild and locks", header, rows, notes, bars(panels, "", share_x=False))
 
 
 if __name__ == "__main__":

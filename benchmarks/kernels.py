@@ -169,7 +169,7 @@ def main() -> None:
     ]
     panels = {"": {name: torch / fused for name, (torch, fused) in times.items()}}
     draw = bars(panels, "times as fast as torch", mark=(1.0, "torch"))
-    report(args, "The fused engine's kernels beside torch", ["What", "torch", "fused", "Ratio"], rows, notes, draw)
+    report(args, "The fused engine's kernels and torch", ["What", "torch", "fused", "Ratio"], rows, notes, draw)
 
 
 if __name__ == "__main__":

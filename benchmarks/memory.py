@@ -124,7 +124,7 @@ def main() -> None:
     medians = {name: Memory(*map(statistics.median, zip(*values, strict=True))) for name, values in measured.items()}
     rows = [[name, *(f"{megabytes:.0f}" for megabytes in memory)] for name, memory in medians.items()]
     notes = [
-        f"Medians of {args.repetitions} repetition(s), in MB; {ENV_ID}, {args.workers} workers with an environment each, "
+        f"Medians of {args.repetitions} repetition(s), in MB; {ENV_ID}, {args.workers} workers with one environment each, "
         f"n_steps={N_STEPS}, MlpPolicy, engine fused."
     ]
     header = ["Workers live in", "A worker", "largest", "Fork server", "Main process"]

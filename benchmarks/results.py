@@ -167,15 +167,15 @@ def main() -> None:
     notes = [
         f"{args.repetitions} seed(s), the same steps for all algorithms: {steps}. Returns: interquartile means, in brackets "
         f"95 % bootstrap intervals; with fewer than {MIN_SEEDS} seeds the value of each run. Steps/s: interquartile means. In "
-        "A3C's time: the return when as many seconds had gone by as A3C took for all its steps.",
+        "A3C's time: the return after as many seconds as A3C took for all its steps.",
         f"Reached: how many seeds reached, in the mean of an evaluation, {thresholds}. An evaluation's episodes: {episodes}. "
-        "After: medians of the seeds, in brackets the least and the greatest; a seed that never got there counts as later "
-        "than all others.",
-        "A3C's settings were tuned here for these budgets of steps; rl-baselines3-zoo's are for longer runs. With A3C's "
+        "After: medians over seeds, in brackets the minimum and the maximum; a seed that never reached the return counts as "
+        "later than all others.",
+        "A3C's settings were tuned for these budgets of steps; those of rl-baselines3-zoo are for longer runs. With A3C's "
         "settings A2C and PPO have A3C's values of all arguments that they share with it; PPO's minibatch is a whole rollout.",
     ]
     if left_out := set(args.tasks.split(",")) - set(tasks):
-        notes.append(f"Left out, for what they need is not installed: {', '.join(sorted(left_out))}.")
+        notes.append(f"Left out, because packages they need are not installed: {', '.join(sorted(left_out))}.")
     report(args, "Returns of A3C, A2C and PPO", header, rows, notes, lambda figure: curves(summaries, figure))
 
 

@@ -152,7 +152,7 @@ def main() -> None:
         for i, n in enumerate(n_workers)
     ]
     notes = [
-        f"Medians of {args.repetitions} seed(s); {ENV_ID} with {args.milliseconds:g} ms a step, threads, n_steps=16, "
+        f"Medians of {args.repetitions} seed(s); {ENV_ID} with {args.milliseconds:g} ms per step, threads, n_steps=16, "
         f"MlpPolicy, until the mean return of {N_EPISODES} episodes is {args.reference:g}."
     ]
     header = ["Workers", "Seconds", "Steps", "Steps/s", "Speedup in time", "in steps", "in rate"]

@@ -207,8 +207,8 @@ def main() -> None:
         name: statistics.median(seconds) - statistics.median(imports["nothing"]) for name, seconds in imports.items()
     }
     notes = [
-        f"Medians of {args.repetitions} repetition(s), in seconds; {ENV_ID}, an environment a worker, MlpPolicy, fused.",
-        f"``import sb3_a3c`` takes {import_seconds['sb3_a3c']:.2f} s, ``import stable_baselines3``, which is in that, "
+        f"Medians of {args.repetitions} repetition(s), in seconds; {ENV_ID}, one environment per worker, MlpPolicy, fused.",
+        f"``import sb3_a3c`` takes {import_seconds['sb3_a3c']:.2f} s, of which ``import stable_baselines3`` takes "
         f"{import_seconds['stable_baselines3']:.2f} s.",
     ]
     if args.compile:

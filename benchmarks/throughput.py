@@ -188,7 +188,8 @@ def main() -> None:
         rows.append([name, "no VecEnv", *median_and_ratios(values, rates["8 environments", "A2C"]), "-"])
     notes = [
         f"Medians of {args.repetitions} repetition(s); {ENV_ID}, MlpPolicy, no callback. Ratios are to A2C on a DummyVecEnv "
-        "of as many environments, and those of random actions to A2C's with eight: no algorithm is faster than these."
+        "with the same number of environments. Those of random actions are to A2C with eight environments; no algorithm can "
+        "be faster."
     ]
     panels = {g: {row: statistics.median(rates[g, row]) for row in GROUPS[g].rows if (g, row) in rates} for g in GROUPS}
     panels["the limit"] = {name: statistics.median(values) for name, values in random_rates.items()}

@@ -197,7 +197,7 @@ def main() -> None:
     verdict = f"missed with {', '.join(missed)}" if missed else "met"
     notes = [
         f"Medians of {args.repetitions} repetition(s); {N_ENVS} environments and workers, n_steps={N_STEPS}, MlpPolicy, A2C "
-        "on a SubprocVecEnv. What each figure is, and the no-wait limit above all, is said at the top of the script.",
+        "on a SubprocVecEnv. The docstring of the script explains the columns, the no-wait limit in particular.",
         f"Target, at least {TARGET:.0%} of the limit: {verdict}.",
     ]
     panels: dict[str, dict[str, float]] = {CASES[case].title: {} for case in CASES}
@@ -206,7 +206,7 @@ def main() -> None:
         panel["A2C, SubprocVecEnv"] = 100 * statistics.median(run.rate / run.limit for run in row.a2c_runs)
         panel[f"A3C, {row.backend}"] = 100 * row.share()
     draw = bars(panels, "% of the no-wait limit", mark=(100 * TARGET, "the target"))
-    report(args, "Environments that take unevenly long", HEADER, [row.cells() for row in rows], notes, draw)
+    report(args, "Environments with uneven step times", HEADER, [row.cells() for row in rows], notes, draw)
 
 
 if __name__ == "__main__":

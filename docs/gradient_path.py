@@ -32,7 +32,7 @@ BLUE, GREEN, YELLOW = "#dbe9f6", "#dff0df", "#fdf3d0"
 class Station(NamedTuple):
     """
     :param what: What happens there
-    :param caller: Where the code for it is
+    :param caller: The class or function whose code does it
     :param calls: What that code calls
     """
 
