@@ -1,22 +1,28 @@
 """The comparison as a command: it runs whole, goes on after an interruption, and says at once what is wrong with its input."""
 
 import csv
-import fcntl
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import psutil
 import pytest
+from filelock import FileLock
 from gymnasium.envs.classic_control import CartPoleEnv
 
 from sb3_a3c.compare import compare, main, make_parser
-from sb3_a3c.comparison.faults import BadArgument, RunFailed
+from sb3_a3c.comparison import session
+from sb3_a3c.comparison.errors import BadArgument, RunFailed
+from sb3_a3c.comparison.processes import Failure
+from sb3_a3c.comparison.provenance import Provenance
+from sb3_a3c.comparison.run import RunSpec, Stage, carry_out
 
 COMMAND = [sys.executable, "-W", "error", "-m", "sb3_a3c.compare"]
 PENDULUM = ["--env", "Pendulum-v1", "--timesteps", "800", "--eval-interval", "400", "--n-eval-episodes", "2"]
@@ -31,7 +37,7 @@ Pendulum-v1:
 
 
 class Troubled(CartPoleEnv):
-    """Fails with one seed, and takes its process with it with another."""
+    """Fails with seed 1, and kills its process with seed 2."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         if seed == 1:
@@ -49,9 +55,50 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def run_in_this_process(specs: Sequence[RunSpec], jobs: int, handle: Callable[[RunSpec, Any], None]) -> None:
+    """In place of ``run_in_processes``, because it takes seconds to start a process."""
+
+    for spec in specs:
+
+        def report(stage: Stage, spec: RunSpec = spec) -> None:
+            handle(spec, stage)
+
+        report(Stage("starts", 0.0))
+        try:
+            handle(spec, carry_out(spec, Provenance.here(jobs), report))
+        except OSError:
+            handle(spec, Failure(traceback.format_exc()))
+
+
+def test_a_folder_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Finished runs are kept, failed ones are made again, and seeds can be added."""
+    monkeypatch.setattr(session, "run_in_processes", run_in_this_process)
+    arguments: dict[str, Any] = dict(env="test_compare:Troubled-v0", algos=["a2c"], timesteps=50, n_envs=1, out=tmp_path)
+    first = tmp_path / "runs" / "a2c-seed0.json"
+    seen = set()
+    for _ in range(2):
+        with pytest.raises(RunFailed, match=r"a2c seed 1 failed:\nTraceback[\s\S]*OSError: no such pole"):
+            compare(seeds=2, **arguments)
+        assert "2 of 2 runs" in capsys.readouterr().err
+        seen.add((first.read_bytes(), first.stat().st_mtime_ns))
+        assert [row["seed"] for row in rows_of(tmp_path / "runs.csv")] == ["0"]
+        assert "a2c seed 1 failed and is not in any figure: OSError: no such pole" in (tmp_path / "report.md").read_text()
+    assert len(seen) == 1
+    with pytest.raises(BadArgument, match="timesteps is 50 there and 60 here"):
+        compare(**{**arguments, "timesteps": 60})
+
+    main(
+        ["--env", "test_compare:Troubled-v0", "--algos", "a2c", "--seeds", "1", "--timesteps", "50", "--n-envs", "1"]
+        + ["--out", str(tmp_path)]
+    )
+    printed = capsys.readouterr()
+    assert "Final return" in printed.out and printed.out.endswith(f"{tmp_path / 'report.html'}\n") and not printed.err
+    assert "failed" not in (tmp_path / "report.md").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "returncode"), [("SIGINT", 130), ("SIGKILL", -signal.SIGKILL)])
-def test_it_goes_on_where_it_was_interrupted(name: str, returncode: int, tmp_path: Path) -> None:
+def test_it_continues_where_it_was_interrupted(name: str, returncode: int, tmp_path: Path) -> None:
     (tmp_path / "a3c.yml").write_text(SETTINGS)
     out = tmp_path / "out"
     options = ["--algos", "a3c", "a2c", "--seeds", "1", "--settings", f"a3c={tmp_path / 'a3c.yml'}", "--threshold", "-2000"]
@@ -73,7 +120,7 @@ def test_it_goes_on_where_it_was_interrupted(name: str, returncode: int, tmp_pat
     assert name == "SIGKILL" or ("Interrupted" in stderr and "Traceback" not in stderr)
     gone, alive = psutil.wait_procs(children, timeout=600)
     assert not alive, f"{len(alive)} of {len(gone) + len(alive)} processes outlive it"
-    assert sorted(path.name for path in out.rglob("*")) == [".lock", "a3c-seed0.json", "runs"]
+    assert [path.name for path in out.rglob("*.*") if path.name != ".lock"] == ["a3c-seed0.json"]
 
     before = first.read_bytes(), first.stat().st_mtime_ns
     finished = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -102,7 +149,7 @@ def test_a_run_that_fails_leaves_the_others(tmp_path: Path, capsys: pytest.Captu
     assert [row["seed"] for row in rows_of(tmp_path / "runs.csv")] == ["0"]
     report = (tmp_path / "report.html").read_text()
     assert "a2c seed 1 failed and is not in any figure: OSError: no such pole" in report
-    assert "disturbed each other" in report
+    assert "slowed each other down" in report
     assert "3 of 3 runs" in capsys.readouterr().err
 
     # What is finished needs no process, also with an environment that would be troubled
@@ -116,7 +163,7 @@ BAD_INPUT = {
     "no such class": (["--algos", "stable_baselines3:A4C"], ["algos", "'stable_baselines3:A4C'", "A4C"]),
     "no such module": (["--algos", "no_such_module:A"], ["algos", "'no_such_module:A'"]),
     "no algorithm's class": (["--algos", "stable_baselines3.common.monitor:Monitor"], ["algos", "module:Class"]),
-    "an algorithm twice": (["--algos", "a2c", "a2c"], ["algos", "twice", "['a2c', 'a2c']"]),
+    "an algorithm twice": (["--algos", "a2c", "a2c"], ["algos", "without repetitions", "['a2c', 'a2c']"]),
     "no such environment": (["--env", "Pendulumm-v1"], ["env", "'Pendulumm-v1'", "Pendulum"]),
     "unsuitable environment": (["--algos", "stable_baselines3:DQN"], ["DQN can't be made", "Discrete"]),
     "seeds": (["--seeds", "0"], ["seeds", "at least 1", "0"]),
@@ -172,14 +219,13 @@ def test_timesteps_are_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     _fails(["--env", "CartPole-v1", "--out", str(tmp_path / "out")], ["timesteps", "a3c", "n_timesteps"], capsys)
 
 
-def test_the_folder_is_another_comparison_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_folder_of_another_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a2c-seed0.json").write_text("{}")
     options = [*PENDULUM, "--algos", "a2c", "--out", str(tmp_path)]
     _fails(options, ["out", "a2c-seed0.json", "remove it"], capsys)
-    with open(tmp_path / "runs" / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _fails(options, ["out", "another comparison is at work", str(tmp_path)], capsys)
+    with FileLock(tmp_path / "runs" / ".lock"):
+        _fails(options, ["out", "another comparison is using", str(tmp_path)], capsys)
 
 
 def test_a_script_without_a_guard_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,28 +236,30 @@ def test_a_script_without_a_guard_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 WITHOUT_THE_EXTRA = """
-import runpy, sys
-for name in ("matplotlib", "pandas", "rich", "scipy", "tensorboard", "tqdm", "yaml"):
+import sys
+for name in ("filelock", "jinja2", "matplotlib", "pandas", "rich", "scipy", "tensorboard", "tqdm", "yaml"):
     sys.modules[name] = None
-sys.argv = ["sb3_a3c.compare", *{options!r}]
-runpy.run_module("sb3_a3c.compare", run_name="__main__")
+from sb3_a3c.compare import main
+for options in (["--help"], {options!r}):
+    try:
+        main(options)
+    except SystemExit as error:
+        print("exit code", error.code)
 """
 
 
-def test_a_missing_extra_is_told_in_one_line(tmp_path: Path) -> None:
+def test_without_the_extra_there_is_help_and_a_line_that_names_it(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run = _without_the_extra([*PENDULUM, "--out", str(out)])
-    assert run.returncode == 1 and run.stderr.splitlines() == [
-        "A comparison needs the extra 'compare' (missing: matplotlib, scipy, tqdm, yaml). "
+    code = WITHOUT_THE_EXTRA.format(options=[*PENDULUM, "--out", str(out)])
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0 and run.stderr.splitlines() == [
+        "A comparison needs the extra 'compare' (missing: filelock, jinja2, matplotlib, pandas, scipy, tqdm, yaml). "
         "In a clone of sb3_a3c: pip install '.[compare]'"
     ]
     assert not out.exists()
-
-
-def test_help_needs_no_extra() -> None:
-    run = _without_the_extra(["--help"])
-    assert run.returncode == 0 and not run.stderr
-    assert "--settings ALGO=FILE" in run.stdout and "--settings a3c=a3c.yml" in run.stdout and "n_envs: 8" in run.stdout
+    printed, *codes = run.stdout.split("exit code")
+    assert [int(code) for code in codes] == [0, 1]
+    assert "--settings ALGO=FILE" in printed and "--settings a3c=a3c.yml" in printed and "n_envs: 8" in printed
 
 
 def test_the_function_has_the_command_s_options(tmp_path: Path) -> None:
@@ -221,11 +269,6 @@ def test_the_function_has_the_command_s_options(tmp_path: Path) -> None:
     assert {name: defaults[name] for name in options if name != "env"} == {k: v for k, v in options.items() if k != "env"}
     with pytest.raises(BadArgument, match="algos must be a list"):
         compare("CartPole-v1", algos="a2c", timesteps=100, out=tmp_path)
-
-
-def _without_the_extra(options: list[str]) -> subprocess.CompletedProcess[str]:
-    code = WITHOUT_THE_EXTRA.format(options=options)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
 
 
 def _fails(options: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,10 @@ def test_no_imports_are_circular() -> None:
 def test_heavy_libraries_are_imported_where_they_are_at_home() -> None:
     homes = {
         "numba": {"kernels"},
+        "filelock": {"comparison.store"},
+        "jinja2": {"comparison.report"},
         "matplotlib": {"callbacks", "comparison.figure"},
+        "pandas": {"comparison.report"},
         "scipy": {"comparison.estimates"},
         "tqdm": {"comparison.progress"},
         "yaml": {"comparison.report", "comparison.settings"},

@@ -25,7 +25,9 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
         (metadata_name,) = (name for name in names if name.endswith("/METADATA"))
         metadata = Parser().parsestr(archive.read(metadata_name).decode())
     package = ROOT / "sb3_a3c"
-    expected = {str(path.relative_to(ROOT)) for path in [*package.rglob("*.py"), package / "py.typed"]}
+    expected = {
+        str(path.relative_to(ROOT)) for path in [*package.rglob("*.py"), *package.rglob("*.jinja"), package / "py.typed"]
+    }
     assert {name for name in names if name.startswith("sb3_a3c/")} == expected
     assert (metadata["Name"], metadata["Version"]) == ("sb3_a3c", sb3_a3c.__version__)
     assert metadata["License"] == "MIT" and any(name.endswith("LICENSE") for name in names)

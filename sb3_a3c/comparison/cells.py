@@ -1,4 +1,4 @@
-"""How the figures of a comparison are written in the cells of a table."""
+"""How figures are written in the cells of a table."""
 
 from collections.abc import Sequence
 from math import isfinite, isnan
@@ -8,30 +8,21 @@ from sb3_a3c.comparison.estimates import Estimate
 
 
 def of_seeds(estimate: Estimate) -> str:
-    """
-    :param estimate: Of one quantity
-    :return: Its interquartile mean with its interval in brackets; with too few seeds for an interval, the value of each run
-    """
+    """Write the interquartile mean with its interval in brackets, or each seed's value if there are few seeds."""
     if isnan(float(estimate.low)):
         return "; ".join(number(float(value)) for value in estimate.values)
     return f"{number(float(estimate.iqm))} [{number(float(estimate.low))}, {number(float(estimate.high))}]"
 
 
 def median_and_range(values: Sequence[float]) -> str:
-    """
-    :param values: When each seed reached something, ``inf`` for never
-    :return: The median, and in brackets the least and the greatest
-    """
+    """Write the median, and in brackets the smallest and the largest. ``inf`` stands for never."""
     if not any(map(isfinite, values)):
         return "never"
     return f"{number(median(values))} [{number(min(values))}, {number(max(values))}]"
 
 
 def number(value: float) -> str:
-    """
-    :param value: A number, ``inf`` for never
-    :return: It, with as many digits as say something
-    """
+    """Write a number with a sensible number of digits, and ``inf`` as "never"."""
     if not isfinite(value):
         return "never"
     if abs(value) >= 1000 or value == int(value):

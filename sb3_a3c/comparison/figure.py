@@ -1,17 +1,14 @@
 """
-The picture of a comparison: learning curves by steps and by seconds, one below the other so that a phone can show it.
+The picture of a comparison: learning curves by steps and by seconds, one below the other so that it can be read on a phone.
 
-With five seeds or more: interquartile means and their 95 % intervals. With fewer: one line per run.
+With five seeds or more it shows interquartile means and their 95 % intervals, with fewer one line per run.
 """
 
 import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from sb3_a3c.comparison.estimates import AXES, MIN_SEEDS, Axis, Summary, learning_curve
-from sb3_a3c.comparison.run import RunResult
+from sb3_a3c.comparison.estimates import AXES, MIN_SEEDS, Axis, Summary, learning_curve, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,12 +19,8 @@ _LABELS: dict[Axis, str] = {"timesteps": "environment steps", "seconds": "second
 
 
 def draw(summaries: Sequence[Summary], threshold: float | None) -> bytes:
-    """
-    :param summaries: The algorithms
-    :param threshold: A return to reach, which gets a line, None: none
-    :return: A PNG
-    """
-    from matplotlib.figure import Figure  # here, for the runs' processes import this module too, and have no time
+    """Return the picture as a PNG."""
+    from matplotlib.figure import Figure  # here, because processes of runs may import this module too
 
     figure = Figure(figsize=(6, 7.5), layout="constrained")
     panels = figure.subplots(len(AXES), 1)
@@ -42,20 +35,16 @@ def draw(summaries: Sequence[Summary], threshold: float | None) -> bytes:
 
 
 def draw_curves(panels: Sequence["Axes"], summaries: Sequence[Summary], threshold: float | None) -> None:
-    """
-    :param panels: Where to draw the learning curves: by steps, by seconds
-    :param summaries: The algorithms
-    :param threshold: A return to reach, which gets a line, None: none
-    """
+    """Draw the learning curves by steps and by seconds into two panels, with a line at the threshold."""
     for panel, axis in zip(panels, AXES, strict=True):
         for index, summary in enumerate(summaries):
             colour = _COLOURS[index % len(_COLOURS)]
             if len(summary.results) < MIN_SEEDS:
-                lines = [(_axis_of(result, axis), _returns_of(result)) for result in summary.results]
+                lines = [points(result, axis) for result in summary.results]
             else:
-                curve = learning_curve(summary.results, axis)
-                lines = [(curve.at, curve.estimate.iqm)]
-                panel.fill_between(curve.at, curve.estimate.low, curve.estimate.high, color=colour, alpha=0.2, linewidth=0)
+                at, estimate = learning_curve(summary.results, axis)
+                lines = [(at, estimate.iqm)]
+                panel.fill_between(at, estimate.low, estimate.high, color=colour, alpha=0.2, linewidth=0)
             for line_index, (at, returns) in enumerate(lines):
                 panel.plot(at, returns, color=colour, label=None if line_index else summary.algorithm)
                 panel.plot(at[-1], returns[-1], "o", color=colour, markersize=4)
@@ -66,11 +55,3 @@ def draw_curves(panels: Sequence["Axes"], summaries: Sequence[Summary], threshol
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
-
-
-def _axis_of(result: RunResult, axis: Axis) -> np.ndarray:
-    return np.array([getattr(evaluation, axis) for evaluation in result.evaluations])
-
-
-def _returns_of(result: RunResult) -> np.ndarray:
-    return np.array([evaluation.mean_return for evaluation in result.evaluations])

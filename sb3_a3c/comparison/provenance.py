@@ -1,4 +1,4 @@
-"""With what and where runs were made, so that nobody takes figures of one machine for those of another."""
+"""The machine and the versions of a run, so that figures of different machines are not mixed up."""
 
 import os
 import platform
@@ -14,11 +14,7 @@ _PACKAGES = ("sb3_a3c", "stable_baselines3", "gymnasium", "torch", "numpy", "num
 
 @dataclass(frozen=True)
 class Provenance:
-    """
-    :param machine: Processor and cores
-    :param versions: Of Python and of the packages that matter
-    :param jobs: Runs that were made at once
-    """
+    """Processor and cores, versions of Python and packages, and the number of runs made at once."""
 
     machine: str
     versions: str
@@ -26,10 +22,7 @@ class Provenance:
 
     @classmethod
     def here(cls, jobs: int) -> Self:
-        """
-        :param jobs: Runs that are made at once
-        :return: This machine, and what is installed
-        """
+        """Return this machine and the installed versions."""
         machine = f"{_processor()}, {usable_cores()} of {os.cpu_count()} cores usable, {platform.system()}"
         versions = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
         return cls(machine, f"Python {platform.python_version()}, {versions}", jobs)
@@ -37,8 +30,7 @@ class Provenance:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    for line in cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -1,223 +1,155 @@
-"""What a comparison writes when its runs are finished: raw tables, and a report."""
+"""What a comparison writes when its runs are finished: tables, and a report in Markdown and in HTML."""
 
-import os
+import base64
+import re
 from collections.abc import Mapping, Sequence
-from math import inf
-from statistics import median
+from dataclasses import asdict
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from sb3_a3c.comparison.arguments import Arguments
 from sb3_a3c.comparison.cells import median_and_range, number, of_seeds
 from sb3_a3c.comparison.estimates import AXES, MIN_SEEDS, Summary, learning_curve
 from sb3_a3c.comparison.figure import draw
-from sb3_a3c.comparison.pages import Bullets, Code, Heading, Paragraph, Part, Picture, Table, as_html, as_markdown
-from sb3_a3c.comparison.plan import Plan
-from sb3_a3c.comparison.run import RunResult
-from sb3_a3c.comparison.store import Store
 from sb3_a3c.system.cores import usable_cores
 
-_PICTURE = "learning_curves.png"
 
-
-def write_tables(plan: Plan, summaries: Sequence[Summary], store: Store) -> None:
-    """
-    Write ``evaluations.csv`` (a row an episode), ``runs.csv`` (a row a run) and ``curves.csv`` (what the picture shows).
-
-    :param plan: The plan
-    :param summaries: The algorithms
-    :param store: The folder
-    """
-    env = plan.arguments.env
-    results = [result for summary in summaries for result in summary.results]
-    header = ["env", "algorithm", "seed", "timesteps", "seconds", "episode", "episode_return", "episode_length"]
-    rows = [
-        (env, result.spec.algorithm, result.spec.seed, at.timesteps, at.seconds, episode, episode_return, length)
-        for result in results
-        for at in result.evaluations
-        for episode, (episode_return, length) in enumerate(zip(at.returns, at.lengths, strict=True))
-    ]
-    store.write_table("evaluations.csv", header, rows)
-    header = ["env", "algorithm", "seed", "timesteps", "seconds", "steps_per_second", "copying_seconds", "final_return"]
-    header += [] if plan.threshold is None else ["threshold", "steps_to_threshold", "seconds_to_threshold"]
-    store.write_table("runs.csv", header, [row for summary in summaries for row in _run_rows(env, summary)])
-    header = ["env", "algorithm", "axis", "at", "iqm", "low", "high"]
-    curves = [(summary.algorithm, axis, learning_curve(summary.results, axis)) for summary in summaries for axis in AXES]
-    points = [
-        (env, algorithm, axis, *point)
-        for algorithm, axis, curve in curves
-        for point in zip(curve.at, curve.estimate.iqm, curve.estimate.low, curve.estimate.high, strict=True)
-    ]
-    store.write_table("curves.csv", header, points)
-
-
-def write_report(plan: Plan, summaries: Sequence[Summary], failures: Mapping[str, str], store: Store) -> None:
-    """
-    Write ``report.md`` with its picture, and ``report.html`` with all in one.
-
-    :param plan: The plan
-    :param summaries: The algorithms
-    :param failures: Which runs failed, and their last words
-    :param store: The folder
-    """
-    title = f"{' / '.join(summary.algorithm for summary in summaries)} on {plan.arguments.env}"
-    picture = draw(summaries, plan.threshold)
-    parts = _parts(plan, summaries, failures, picture)
-    (store.out / _PICTURE).write_bytes(picture)
-    (store.out / "report.md").write_text(as_markdown(title, parts), encoding="utf-8")
-    (store.out / "report.html").write_text(as_html(title, parts), encoding="utf-8")
-
-
-def results_table(summaries: Sequence[Summary]) -> Table:
-    """
-    :param summaries: The algorithms
-    :return: The main table, one row per algorithm
-    """
-    threshold = summaries[0].threshold
-    header = ["Algorithm", "Seeds", "Steps", "Final return", "Steps/s", "Seconds"]
-    if threshold is not None:
-        header += [f"Reached {threshold:g}", "after seconds", "after steps"]
-    rows = []
-    for summary in summaries:
-        steps = summary.results[0].evaluations[-1].timesteps
-        row = [summary.algorithm, str(len(summary.results)), f"{steps:,}", of_seeds(summary.final_return)]
-        row += [of_seeds(summary.steps_per_second), of_seeds(summary.seconds)]
-        if threshold is not None:
-            row += [f"{summary.n_reached} of {len(summary.results)}"]
-            row += [median_and_range(summary.seconds_to_threshold), median_and_range(summary.steps_to_threshold)]
-        rows.append(row)
-    return Table(header, rows)
-
-
-def _run_rows(env: str, summary: Summary) -> list[Sequence[object]]:
-    rows: list[Sequence[object]] = []
-    for index, result in enumerate(summary.results):
-        last = result.evaluations[-1]
-        row: list[object] = [env, summary.algorithm, result.spec.seed, last.timesteps, last.seconds, result.steps_per_second]
-        row += [result.copying_seconds, last.mean_return]
-        if summary.threshold is not None:
-            row += [summary.threshold, summary.steps_to_threshold[index], summary.seconds_to_threshold[index]]
-        rows.append(row)
-    return rows
-
-
-def _parts(plan: Plan, summaries: Sequence[Summary], failures: Mapping[str, str], picture: bytes) -> list[Part]:
-    import yaml  # of the extra: the command's --help must do without it
-
-    results = [result for summary in summaries for result in summary.results]
-    n_seeds = min(len(summary.results) for summary in summaries)
-    parts: list[Part] = [*_warnings(plan, summaries, failures), results_table(summaries)]
-    parts += [Paragraph(text) for text in (_how_to_read(n_seeds, plan.threshold), _against_the_first(summaries)) if text]
-    caption = "Interquartile means with 95 % bootstrap intervals." if n_seeds >= MIN_SEEDS else "One line per run."
-    parts += [Heading("Learning curves"), Picture(picture, _PICTURE, caption)]
-    parts += [Heading("How it was measured"), Bullets(_how_measured(plan, results))]
-    parts += [Heading("Settings"), Bullets(_sources(plan)), Paragraph("What is not listed here has the algorithm's default.")]
-    settings = {summary.algorithm: summary.results[0].spec.settings for summary in summaries}
-    parts.append(Code(yaml.safe_dump(settings, sort_keys=False).rstrip()))
-    parts += [Heading("Each run"), _runs_table(plan, summaries)]
-    parts += [Heading("Machine and command"), Bullets(_provenance(results)), Code(plan.arguments.command())]
-    return parts
-
-
-def _warnings(plan: Plan, summaries: Sequence[Summary], failures: Mapping[str, str]) -> list[Part]:
-    """Reasons why figures may not mean what they seem to mean."""
-    results = [result for summary in summaries for result in summary.results]
-    warnings = [f"{run} failed and is not in any figure: {why}" for run, why in failures.items()]
-    jobs = max(result.provenance.jobs for result in results)
-    if jobs > 1:
-        warnings.append(f"Up to {jobs} runs were made at once and disturbed each other's clock: seconds are of little worth.")
-    if len({(result.provenance.machine, result.provenance.versions) for result in results}) > 1:
-        warnings.append("Runs were made on different machines or with different versions.")
-    n_envs = {summary.algorithm: summary.results[0].spec.settings["n_envs"] for summary in summaries}
-    if len(set(n_envs.values())) > 1:
-        numbers = ", ".join(f"{algo} {number}" for algo, number in n_envs.items())
-        warnings.append(f"The settings give the algorithms different numbers of environments: {numbers}.")
-    steps = {summary.algorithm: summary.results[0].evaluations[-1].timesteps for summary in summaries}
-    if max(steps.values()) > 1.05 * min(steps.values()):
-        numbers = ", ".join(f"{algo} {number:,}" for algo, number in steps.items())
-        warnings.append(f"Final returns are not after the same number of steps: {numbers}. A run ends with a whole rollout.")
-    without = [algo for algo in n_envs if algo not in plan.arguments.settings]
-    if plan.arguments.settings and without:
-        warnings.append(f"Only some algorithms have settings; these ran with their defaults: {', '.join(without)}.")
-    if results[0].load_before > usable_cores() / 2:
-        warnings.append(
-            f"The machine was busy before the first run (load {results[0].load_before:.1f}): seconds and steps/s say little."
+def write_tables(summaries: Sequence[Summary], out: Path) -> None:
+    """Write ``evaluations.csv`` (one row per episode), ``runs.csv`` (one row per run) and ``curves.csv``."""
+    evaluations = pd.DataFrame(
+        dict(
+            env=result.spec.env,
+            algorithm=result.spec.algorithm,
+            seed=result.spec.seed,
+            **asdict(evaluation),
+            episode=range(len(evaluation.returns)),
         )
-    return [Paragraph(text, warning=True) for text in warnings]
-
-
-def _how_to_read(n_seeds: int, threshold: float | None) -> str:
-    text = "Final return, steps/s and seconds: interquartile mean over seeds, and in brackets its 95 % bootstrap interval."
-    if n_seeds < MIN_SEEDS:
-        text = (
-            "Final return, steps/s and seconds: the value of each run, in the order of the seeds. An interval needs at least "
-            f"{MIN_SEEDS} seeds."
-        )
-    if threshold is not None:
-        text += (
-            f" Reached: the first evaluation with a mean return of at least {threshold:g}; median over seeds, and in brackets "
-            "the least and the greatest; a seed that never got there counts as later than all others."
-        )
-    return text
-
-
-def _against_the_first(summaries: Sequence[Summary]) -> str:
-    """How many times the seconds and steps of the first algorithm to the threshold the others took."""
-    reached = [s for s in summaries if s.threshold is not None and 0 < median(s.seconds_to_threshold) < inf]
-    sentences = []
-    for first, other in zip(reached[:1] * len(reached), reached[1:], strict=False):
-        seconds = median(other.seconds_to_threshold) / median(first.seconds_to_threshold)
-        steps = median(other.steps_to_threshold) / median(first.steps_to_threshold)
-        times = f"{seconds:.1f} times {first.algorithm}'s seconds and {steps:.1f} times its steps"
-        sentences.append(f"To reach {first.threshold:g}, {other.algorithm} took {times} (medians).")
-    return " ".join(sentences)
-
-
-def _how_measured(plan: Plan, results: Sequence[RunResult]) -> list[str]:
-    copying = max(result.copying_seconds / result.evaluations[-1].seconds for result in results)
-    n_runs = len(plan.specs)
-    intervals = " or ".join(f"{interval:,}" for interval in sorted({spec.eval_interval for spec in plan.specs}))
-    return [
-        "Seconds are those of learn() alone, with the start of its workers, and without any evaluation: the policy and its "
-        "normalization statistics were copied during training and evaluated when it was over. Copying is counted; it took at "
-        f"most {copying:.2%} of a run's seconds.",
-        "Steps are counted in the environments when the policy was copied. A3C's workers are ahead of what callbacks see, and "
-        "what they have done by then counts.",
-        f"Each evaluation: {plan.arguments.n_eval_episodes} episodes with deterministic actions, in the environment's own "
-        f"rewards, from the same starts for all algorithms; every {intervals} steps, at the next "
-        "rollout's beginning.",
-        f"{n_runs} runs, each in a fresh process, {plan.arguments.num_threads} torch thread(s), a seed of every algorithm "
-        "before the next seed.",
-    ]
-
-
-def _sources(plan: Plan) -> list[str]:
-    files = plan.arguments.settings
-    return [
-        f"{algo}: " + (f"the settings in {os.fspath(files[algo])}" if algo in files else "no settings file, so its defaults")
-        for algo in plan.arguments.algos
-    ]
-
-
-def _runs_table(plan: Plan, summaries: Sequence[Summary]) -> Table:
-    header = ["Run", "Steps", "Seconds", "Steps/s", "Final return", "± over episodes"]
-    if plan.threshold is not None:
-        header += [f"Reached {plan.threshold:g} after seconds", "after steps"]
-    rows = []
-    for summary in summaries:
-        for index, result in enumerate(summary.results):
-            last = result.evaluations[-1]
-            row = [f"{summary.algorithm} seed {result.spec.seed}", f"{last.timesteps:,}", number(last.seconds)]
-            row += [number(result.steps_per_second), number(last.mean_return), number(last.std_return)]
-            if summary.threshold is not None:
-                row += [number(summary.seconds_to_threshold[index]), number(summary.steps_to_threshold[index])]
-            rows.append(row)
-    return Table(header, rows)
-
-
-def _provenance(results: Sequence[RunResult]) -> list[str]:
-    machines = sorted({result.provenance.machine for result in results})
-    versions = sorted({result.provenance.versions for result in results})
-    before, after = ([getattr(result, name) for result in results] for name in ("load_before", "load_after"))
-    load = (
-        f"Load of the machine (processes that ran or wanted to, averaged over a minute): {min(before):.1f} to "
-        f"{max(before):.1f} when runs began, {min(after):.1f} to {max(after):.1f} when they ended. A run adds its own workers."
+        for summary in summaries
+        for result in summary.results
+        for evaluation in result.evaluations
     )
-    return [*(f"Machine: {machine}" for machine in machines), load, *(f"Versions: {version}" for version in versions)]
+    evaluations = evaluations.explode(["returns", "lengths", "episode"])
+    evaluations = evaluations.rename(columns={"returns": "episode_return", "lengths": "episode_length"})
+    curves = pd.concat(
+        pd.DataFrame(dict(algorithm=summary.algorithm, axis=axis, at=at, iqm=curve.iqm, low=curve.low, high=curve.high))
+        for summary in summaries
+        for axis in AXES
+        for at, curve in [learning_curve(summary.results, axis)]
+    )
+    curves.insert(0, "env", summaries[0].results[0].spec.env)
+    for name, table in {"evaluations": evaluations, "runs": runs_table(summaries), "curves": curves}.items():
+        table.to_csv(out / f"{name}.csv", index=False, na_rep="nan")
+
+
+def runs_table(summaries: Sequence[Summary]) -> pd.DataFrame:
+    """Return one row per run."""
+    table = pd.DataFrame(
+        dict(
+            env=result.spec.env,
+            algorithm=result.spec.algorithm,
+            seed=result.spec.seed,
+            n_envs=result.spec.settings["n_envs"],
+            timesteps=result.last.timesteps,
+            seconds=result.last.seconds,
+            steps_per_second=result.steps_per_second,
+            copying_seconds=result.copying_seconds,
+            final_return=result.last.mean_return,
+            final_std=np.std(result.last.returns),
+            load_before=result.load_before,
+            load_after=result.load_after,
+            **asdict(result.provenance),
+        )
+        for summary in summaries
+        for result in summary.results
+    )
+    if summaries[0].threshold is not None:
+        table["threshold"] = summaries[0].threshold
+        table["steps_to_threshold"] = np.concatenate([summary.steps_to_threshold for summary in summaries])
+        table["seconds_to_threshold"] = np.concatenate([summary.seconds_to_threshold for summary in summaries])
+    return table
+
+
+def results_table(summaries: Sequence[Summary]) -> pd.DataFrame:
+    """Return the main table as text, one row per algorithm."""
+    table = pd.DataFrame(
+        {
+            "Algorithm": summary.algorithm,
+            "Seeds": str(len(summary.results)),
+            "Steps": number(summary.results[0].last.timesteps),
+            "Final return": of_seeds(summary.final_return),
+            "Steps/s": of_seeds(summary.steps_per_second),
+            "Seconds": of_seeds(summary.seconds),
+        }
+        for summary in summaries
+    )
+    threshold = summaries[0].threshold
+    if threshold is not None:
+        table[f"Reached {threshold:g}"] = [f"{summary.n_reached} of {len(summary.results)}" for summary in summaries]
+        table["after seconds"] = [median_and_range(summary.seconds_to_threshold) for summary in summaries]
+        table["after steps"] = [median_and_range(summary.steps_to_threshold) for summary in summaries]
+    return table
+
+
+def write_report(arguments: Arguments, summaries: Sequence[Summary], failures: Mapping[str, str], out: Path) -> None:
+    """Write ``report.md`` with its picture, and ``report.html``, which contains it. ``failures`` are reasons by run."""
+    picture = draw(summaries, summaries[0].threshold)
+    (out / "learning_curves.png").write_bytes(picture)
+    runs = runs_table(summaries)
+    settings = {summary.algorithm: summary.results[0].spec.settings for summary in summaries}
+    files = arguments.settings
+    values = dict(
+        arguments=arguments,
+        failures=failures,
+        runs=runs,
+        first_runs=runs.drop_duplicates("algorithm").set_index("algorithm"),
+        ratios=_ratios_to_the_first(runs),
+        threshold=summaries[0].threshold,
+        eval_intervals=sorted({result.spec.eval_interval for summary in summaries for result in summary.results}),
+        sources=[f"{a}: {f'the settings in {files[a]}' if a in files else 'its defaults'}" for a in arguments.algos],
+        settings=yaml.safe_dump(settings, sort_keys=False).rstrip(),
+        has_intervals=min(len(summary.results) for summary in summaries) >= MIN_SEEDS,
+        min_seeds=MIN_SEEDS,
+        cores=usable_cores(),
+        results_table=results_table(summaries),
+        runs_table=_readable(runs),
+        picture=base64.b64encode(picture).decode(),
+    )
+    for suffix in ("md", "html"):
+        templates = Environment(
+            loader=PackageLoader("sb3_a3c.comparison"),
+            autoescape=suffix == "html",
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        page = templates.get_template("report.jinja").render(values, format=f"{suffix}.jinja")
+        (out / f"report.{suffix}").write_text(re.sub(r"\n{3,}", "\n\n", page).strip() + "\n", encoding="utf-8")
+
+
+def _readable(runs: pd.DataFrame) -> pd.DataFrame:
+    """The table of all runs as text."""
+    titles = {
+        "timesteps": "Steps",
+        "seconds": "Seconds",
+        "steps_per_second": "Steps/s",
+        "final_return": "Final return",
+        "final_std": "± over episodes",
+        "seconds_to_threshold": "seconds to threshold",
+        "steps_to_threshold": "steps to threshold",
+    }
+    table = runs[[column for column in titles if column in runs]].map(number).rename(columns=titles)
+    table.insert(0, "Run", runs["algorithm"] + " seed " + runs["seed"].astype(str))
+    return table
+
+
+def _ratios_to_the_first(runs: pd.DataFrame) -> pd.DataFrame:
+    """The median seconds and steps to the threshold, divided by those of the first algorithm that reached it."""
+    if "threshold" not in runs:
+        return pd.DataFrame()
+    medians = runs.groupby("algorithm", sort=False)[["seconds_to_threshold", "steps_to_threshold"]].median()
+    medians = medians[medians["seconds_to_threshold"].between(0, np.inf, inclusive="neither")]
+    return medians / medians.iloc[:1].to_numpy() if len(medians) else medians

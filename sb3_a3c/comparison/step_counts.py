@@ -1,11 +1,12 @@
 """
-How many steps environments have made, in whatever thread or process they are.
+Counts of the steps that environments make, in any thread or process.
 
-Counts are in memory that processes share by way of a file, an entry an environment, so reading them waits for nobody. Each
-entry is written by one environment at a time, and in one piece.
+The counts are in a file that processes map into memory, with one entry per environment, so that reading them blocks nobody.
+Each entry has only one writer, and is written in one piece.
 """
 
 import tempfile
+from itertools import count
 from typing import Any, Self
 
 import gymnasium as gym
@@ -13,50 +14,31 @@ import numpy as np
 
 
 class StepCounts:
-    """
-    The counts, as long as this context lasts.
-
-    :param n_envs: How many environments there are
-    """
+    """The counts of ``n_envs`` environments. They exist while this context is open."""
 
     def __init__(self, n_envs: int) -> None:
-        self._n_envs = n_envs
-        self._n_wrapped = 0
         self._file = tempfile.NamedTemporaryFile(prefix="sb3_a3c_steps_")
-        self._file.write(np.zeros(n_envs, np.int64).tobytes())
-        self._file.flush()
+        self._file.truncate(n_envs * np.dtype(np.int64).itemsize)
         self._counts = np.memmap(self._file.name, np.int64, "r+")
+        self._indices = count()
 
     def __enter__(self) -> Self:
         return self
 
     def wrap(self, env: gym.Env) -> gym.Env:
-        """
-        :param env: An environment
-        :return: The same, counted
-        """
-        assert self._n_wrapped < self._n_envs
-        self._n_wrapped += 1
-        return StepCounter(env, self._file.name, self._n_wrapped - 1)
+        """Return the environment, with its steps counted."""
+        return StepCounter(env, self._file.name, next(self._indices))
 
     def total(self) -> int:
-        """
-        :return: The steps that all have made
-        """
+        """Return the steps of all environments."""
         return int(self._counts.sum())
 
     def __exit__(self, *exc_info: object) -> None:
-        self._file.close()  # and with it is gone
+        self._file.close()  # which deletes the file
 
 
 class StepCounter(gym.Wrapper):
-    """
-    Counts the steps of an environment.
-
-    :param env: The environment
-    :param path: The file of all counts
-    :param index: Which of them is this one's
-    """
+    """Counts the steps of one environment in an entry of the file."""
 
     def __init__(self, env: gym.Env, path: str, index: int) -> None:
         super().__init__(env)
@@ -64,7 +46,6 @@ class StepCounter(gym.Wrapper):
         self._counts = _mapped(path)
 
     def step(self, action: Any) -> Any:
-        """As the environment's."""
         self._counts[self._index] += 1
         return self.env.step(action)
 
@@ -77,5 +58,5 @@ class StepCounter(gym.Wrapper):
 
 
 def _mapped(path: str) -> memoryview:
-    """In which to count takes a fraction of the time that it takes in an array."""
+    """Map the counts into memory. A memoryview counts several times faster than an array."""
     return memoryview(np.memmap(path, np.int64, "r+"))  # type: ignore[arg-type]

@@ -1,97 +1,81 @@
 """
-The folder of a comparison: finished runs, a file each, and the tables made of them.
+The folder of a comparison: one file per finished run.
 
-A run is there whole or not at all: its file is written under another name and renamed. One comparison at a time has the
-folder, and the system takes it back from a program that has ended, however that ended.
+A run's file is either whole or absent, because it is written under another name and then renamed. Only one comparison at a
+time can use the folder. The operating system releases the lock when a program ends, however it ends.
 """
 
-import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such module; see Store.taken
-    fcntl = None  # type: ignore[assignment]
+from filelock import FileLock, Timeout
 
-from sb3_a3c.comparison.faults import BadArgument
-from sb3_a3c.comparison.run import RunResult, RunSpec
+from sb3_a3c.comparison.errors import BadArgument
+from sb3_a3c.comparison.provenance import Provenance
+from sb3_a3c.comparison.run import Evaluation, RunResult, RunSpec
 from sb3_a3c.system.files import atomic_write
 
 
 class Store:
-    """
-    :param out: The folder, which need not be there yet
-    """
+    """A folder that need not exist yet."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """
-        Keep the folder to ourselves.
+        Lock the folder.
 
-        :raises BadArgument: if another comparison is at work there, it can't be written to, or the platform can't lock it
+        :raises BadArgument: if another comparison is using it, or it can't be written to
         """
-        if fcntl is None:
-            raise BadArgument("a comparison needs Linux or macOS: it locks its folder with fcntl, which this platform lacks")
+        lock = FileLock(self.out / "runs" / ".lock", blocking=False)
         try:
             (self.out / "runs").mkdir(parents=True, exist_ok=True)
-            lock = open(self.out / "runs" / ".lock", "w", encoding="utf-8")
+            lock.acquire()
+        except Timeout as error:
+            raise BadArgument(f"out: another comparison is using {str(self.out)!r}; choose another folder") from error
         except OSError as error:
             raise BadArgument(f"out must be a folder that can be written to, but {str(self.out)!r} is not: {error}") from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BadArgument(f"out: another comparison is at work in {str(self.out)!r}; choose another folder") from error
+        try:
             yield
+        finally:
+            lock.release()
 
-    def load(self, spec: RunSpec) -> RunResult | None:
+    def has(self, spec: RunSpec) -> bool:
+        """Return whether a run is finished; see :meth:`load` for errors."""
+        return self._path(spec).exists() and self.load(spec).spec == spec
+
+    def load(self, spec: RunSpec) -> RunResult:
         """
-        :param spec: A run
-        :return: Its result, if it is finished
-        :raises BadArgument: if there is one of another comparison in its place, or the file can't be read
+        :return: The result of a finished run
+        :raises BadArgument: if its file belongs to another comparison, or can't be read
         """
         path = self._path(spec)
-        if not path.exists():
-            return None
         try:
-            result = RunResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            values = json.loads(path.read_text(encoding="utf-8"))
+            values["spec"] = RunSpec(**values["spec"])
+            values["evaluations"] = [Evaluation(**evaluation) for evaluation in values["evaluations"]]
+            values["provenance"] = Provenance(**values["provenance"])
+            result = RunResult(**values)
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise BadArgument(
-                f"out: {str(path)!r} is not a run of this version's: {error!r}; remove it, or choose another"
+                f"out: {str(path)!r} is not a run of this version: {error!r}; remove it, or choose another folder"
             ) from error
         there, here = asdict(result.spec), asdict(spec)
-        differences = [
-            f"{name} is {there[name]!r} there and {here[name]!r} here" for name in here if there[name] != here[name]
-        ]
-        if differences:
-            raise BadArgument(f"out: {str(path)!r} is of another comparison: {'; '.join(differences)}; choose another folder")
+        different = [f"{name} is {there[name]!r} there and {here[name]!r} here" for name in here if there[name] != here[name]]
+        if different:
+            raise BadArgument(f"out: {str(path)!r} is of another comparison: {'; '.join(different)}; choose another folder")
         return result
 
     def save(self, result: RunResult) -> None:
-        """
-        :param result: Of a finished run
-        """
+        """Write the result of a finished run."""
         with atomic_write(self._path(result.spec)) as file:
-            file.write(json.dumps(result.as_dict(), indent=1).encode())
-
-    def write_table(self, name: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """
-        :param name: The file's name
-        :param header: Names of the columns
-        :param rows: The rows
-        """
-        with open(self.out / name, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows(rows)
+            file.write(json.dumps(asdict(result), indent=1).encode())
 
     def _path(self, spec: RunSpec) -> Path:
         return self.out / "runs" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', spec.algorithm)}-seed{spec.seed}.json"

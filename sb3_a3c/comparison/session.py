@@ -1,0 +1,59 @@
+"""A comparison from its arguments to its report: make the runs that are missing, then summarize all of them."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from sb3_a3c.comparison.arguments import Arguments
+from sb3_a3c.comparison.errors import RunFailed
+from sb3_a3c.comparison.estimates import Summary, summarize
+from sb3_a3c.comparison.plan import compile_kernels, find_threshold, make_specs
+from sb3_a3c.comparison.processes import Message, run_in_processes
+from sb3_a3c.comparison.progress import Progress
+from sb3_a3c.comparison.report import write_report, write_tables
+from sb3_a3c.comparison.run import RunResult, RunSpec, Stage
+from sb3_a3c.comparison.store import Store
+
+
+def run_comparison(arguments: Arguments, progress_bar: bool) -> list[Summary]:
+    """See :func:`sb3_a3c.compare.compare`."""
+    arguments.check()
+    threshold = find_threshold(arguments)
+    specs = make_specs(arguments)
+    store = Store(Path(arguments.out))
+    with store.locked():
+        missing = [spec for spec in specs if not store.has(spec)]
+        failures = _make_runs(specs, missing, store, arguments.jobs, progress_bar) if missing else {}
+        summaries = []
+        for algo in arguments.algos:
+            results = [store.load(spec) for spec in specs if spec.algorithm == algo and spec.name not in failures]
+            if results:
+                summaries.append(summarize(algo, results, threshold))
+        if summaries:
+            write_tables(summaries, store.out)
+            write_report(arguments, summaries, {run: text.splitlines()[-1] for run, text in failures.items()}, store.out)
+    if failures:
+        raise RunFailed("\n".join(f"{run} failed:\n{text}" for run, text in failures.items()))
+    return summaries
+
+
+def _make_runs(
+    specs: Sequence[RunSpec], missing: Sequence[RunSpec], store: Store, jobs: int, progress_bar: bool
+) -> dict[str, str]:
+    """Make the missing runs, and return the names of those that failed with the reasons."""
+    failures: dict[str, str] = {}
+    compile_kernels(missing)
+    with closing(Progress(specs, len(specs) - len(missing), progress_bar)) as progress:
+
+        def handle(spec: RunSpec, message: Message) -> None:
+            if isinstance(message, Stage):
+                progress.update(spec, message)
+                return
+            if isinstance(message, RunResult):
+                store.save(message)
+            else:
+                failures[spec.name] = message
+            progress.finish(spec)
+
+        run_in_processes(missing, jobs, handle)
+    return failures
