@@ -28,12 +28,12 @@ def parse_arguments(description: str | None, repetitions: int = 3, **options: Op
     :param options: Its options by their names
     :return: The options' values, and ``out``: the folder to write the report to, None: it is printed only
     """
-    options = {"repetitions": Option(repetitions, 1, "of everything, one after the other"), **options}
+    options = {"repetitions": Option(repetitions, 1, "of everything, one after another"), **options}
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, option in options.items():
         parser.add_argument(f"--{name}", type=type(option.default), help=f"{option.help} (default: {option.default})")
     parser.add_argument(
-        "--quick", action="store_true", help="short enough to see whether it works; what is measured means nothing"
+        "--quick", action="store_true", help="a short run that shows whether the script works; its numbers mean nothing"
     )
     parser.add_argument("--out", type=Path, help="folder of the report (default: docs/benchmarks; none for a quick run)")
     args = parser.parse_args()

@@ -1,11 +1,11 @@
 """
-How many steps/s A3C makes under callbacks, beside A2C under the same.
+Steps per second of A3C and A2C with callbacks.
 
-Pendulum, eight environments, ``n_steps`` 8. One callback reads rewards, dones and infos at each step; to it comes an
-EvalCallback every 10,000 steps. ``Reading``: the first alone. ``Evaluating``: both, all that a run takes. ``Apart``: the same
-run less the seconds that evaluation itself took; A3C's workers learn on meanwhile, until they are ``max_lead`` rollouts ahead,
-so that this is too much by as many steps, which ``Evaluating`` has in it too. ``Only evaluating``: the EvalCallback alone,
-less those seconds too; no step is put together for it.
+Pendulum, eight environments, ``n_steps`` 8. One callback reads rewards, dones and infos at each step; the other is an
+EvalCallback that evaluates every 10,000 steps. ``Reading``: the first callback only. ``Evaluating``: both, over the whole time
+of the run. ``Apart``: the same run without the seconds that evaluation takes. A3C's workers go on learning during an
+evaluation, until they are ``max_lead`` rollouts ahead, so this column is too high by these steps, which ``Evaluating`` counts
+too. ``Only evaluating``: the EvalCallback only, also without the seconds of the evaluation; no steps are reported to it.
 
     python benchmarks/callbacks.py
 """
@@ -123,7 +123,7 @@ def main() -> None:
         __doc__,
         timesteps=Option(80_000, 640, "of a run; A2C makes a third"),
         frequency=Option(EVAL_TIMESTEPS, 320, "steps between two evaluations"),
-        only=Option("", "thread", "pattern of what to measure beside A2C; all if empty"),
+        only=Option("", "thread", "pattern of what to measure in addition to A2C; all if empty"),
     )
     preload()
     th.set_num_threads(1)  # for all: to divide so small a network among threads only costs time

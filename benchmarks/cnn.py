@@ -1,8 +1,8 @@
 """
-How many steps/s A3C makes with a network of convolutions, as for Atari's games, beside A2C with as many environments.
+Steps per second of A3C and A2C with a convolutional network, as for Atari games.
 
-Eight environments of noise, four frames of 84 x 84 pixels, CnnPolicy, ``n_steps`` 5, which torch computes for all. A2C has as
-many torch threads as torch takes, or one; A3C gives each worker one, where there are several.
+Eight environments that return noise, four frames of 84 x 84 pixels, CnnPolicy, ``n_steps`` 5. torch computes all of it. A2C
+uses torch's default number of threads, or one. A3C uses one torch thread per worker if there are several workers.
 
     python benchmarks/cnn.py
 """
@@ -61,7 +61,7 @@ def main() -> None:
     args = parse_arguments(
         __doc__,
         timesteps=Option(2_500, 10, "of a run"),
-        only=Option("", "2 threads", "pattern of what to measure beside A2C; all if empty"),
+        only=Option("", "2 threads", "pattern of what to measure in addition to A2C; all if empty"),
     )
     preload()
     rates: dict[str, list[float]] = {name: [] for name in ROWS if name == "A2C" or re.search(args.only, name)}

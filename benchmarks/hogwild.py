@@ -1,9 +1,9 @@
 """
-What updates without locks (Hogwild) bring, and what they cost, beside updates with them.
+Speed and results of updates without locks (Hogwild), compared with locked updates.
 
-CartPole, eight workers with an environment each, in threads and in processes. ``Staleness`` is how many updates others made
-between a worker's pull and its push; ``Waiting`` is the part of workers' time in which they wait for the lock; ``Return`` is
-the mean over 20 episodes of each seed's policy after learning, and ``least`` that of the worst seed.
+CartPole, eight workers with one environment each, in threads and in processes. ``Staleness`` is the number of updates that
+others made between a worker's pull and its push. ``Waiting`` is the share of the workers' time that they wait for the lock.
+``Return`` is the mean over 20 episodes of each seed's policy after learning, and ``least`` that of the worst seed.
 
     python benchmarks/hogwild.py
 """
@@ -91,8 +91,8 @@ def main() -> None:
         __doc__,
         repetitions=5,
         timesteps=Option(100_000, 64, "of a run"),
-        workers=Option(8, 2, "with an environment each"),
-        backends=Option("thread,process", "thread", "where they live, with commas"),
+        workers=Option(8, 2, "number of workers, with one environment each"),
+        backends=Option("thread,process", "thread", "where workers run, separated by commas"),
     )
     preload()
     runs: dict[tuple[str, str], list[Run]] = {

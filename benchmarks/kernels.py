@@ -152,7 +152,7 @@ def time_optimizers(watch: Stopwatch, size: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    args = parse_arguments(__doc__, repetitions=7, seconds=Option(0.02, 0.0001, "about how long a repetition of a row lasts"))
+    args = parse_arguments(__doc__, repetitions=7, seconds=Option(0.02, 0.0001, "approximate seconds per repetition of a row"))
     compile_kernels(list(EXAMPLES))
     watch = Stopwatch(args.repetitions, args.seconds)
     th.set_num_threads(1)

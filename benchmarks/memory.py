@@ -1,11 +1,11 @@
 """
-How much memory a worker takes.
+Memory of one worker.
 
-Pendulum, eight workers with an environment each, half-way through a run. Memory is what Linux calls the proportional set
-size: a page that several processes share counts for each by its part. ``A worker`` is the mean of the workers' processes; for
-threads, it is how much the one process has grown since ``learn()`` began, by the workers. ``Fork server`` is that and what
-else has been started, ``Main process`` the one that called ``learn()``. Each row is measured in a process of its own, beside
-which there is none that has the same libraries loaded, for it would have its part of them.
+Pendulum, eight workers with one environment each, in the middle of a run. Memory is Linux's proportional set size: a page that
+n processes share counts 1/n for each. ``A worker`` is the mean over the worker processes. For threads, it is the growth of
+the process since ``learn()`` began, divided by the number of workers. ``Fork server`` is that process and all other helper
+processes; ``Main process`` is the one that called ``learn()``. Each row is measured in a new process. No other process that
+has loaded the same libraries runs at that time, because it would share their pages.
 
     python benchmarks/memory.py
 """
@@ -111,7 +111,7 @@ def main() -> None:
         __doc__,
         repetitions=1,
         timesteps=Option(40_000, 100, "of a run"),
-        workers=Option(8, 2, "how many"),
+        workers=Option(8, 2, "number of workers"),
         only=Option("", "fork$|thread", "pattern of the rows to measure; all if empty"),
     )
     measured: dict[str, list[Memory]] = {name: [] for name in ROWS if re.search(args.only, name)}

@@ -2,9 +2,9 @@
 How well and how fast A3C learns eight tasks, compared with A2C and PPO.
 
 A2C and PPO run twice: with the settings of rl-baselines3-zoo, and with A3C's (``benchmarks/settings/a3c.yml``, tuned for these
-budgets of steps), so that the settings' part can be told from the algorithm's. A2C does not run twice where both are the same.
-Each task is a comparison of ``sb3_a3c.compare``, kept with its report and tables in the folder ``--runs``. Runs that are
-finished there are not made again, so the command can be interrupted.
+budgets of steps), to separate the effect of the settings from that of the algorithm. If both settings are equal, A2C runs
+once. Each task is a comparison by ``sb3_a3c.compare``, whose report and tables are kept in the folder ``--runs``. Finished
+runs are not repeated, so the command can be interrupted and continued.
 
     python benchmarks/results.py
     python benchmarks/results.py --tasks CartPole-v1,Acrobot-v1
@@ -149,10 +149,10 @@ def main() -> None:
     args = parse_arguments(
         __doc__,
         repetitions=5,
-        tasks=Option(",".join(TASKS), "CartPole-v1", "ids of environments, with commas"),
-        algorithms=Option(",".join(_ALGORITHMS), ",".join(_ALGORITHMS), "which, with commas; a3c first"),
-        budget=Option(1.0, 0.005, "which part of the tasks' steps to make"),
-        evaluations=Option(15, 2, "of a run"),
+        tasks=Option(",".join(TASKS), "CartPole-v1", "ids of environments, separated by commas"),
+        algorithms=Option(",".join(_ALGORITHMS), ",".join(_ALGORITHMS), "names of algorithms, separated by commas; a3c first"),
+        budget=Option(1.0, 0.005, "fraction of the tasks' steps"),
+        evaluations=Option(15, 2, "per run"),
         runs=Option("runs/results", "", "folder for the comparisons"),
     )
     tasks = [env_id for env_id in args.tasks.split(",") if find_spec(TASKS[env_id].needs)]

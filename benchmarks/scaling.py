@@ -1,10 +1,10 @@
 """
-What more workers bring: time and steps to a return, as in Table 2 of the A3C paper (Mnih et al. 2016), and steps/s.
+Time and steps that different numbers of workers need to reach a return, as in Table 2 of the A3C paper (Mnih et al. 2016).
 
-CartPole whose every step waits, as for a simulator or a service, so that workers share cores without being short of them; a
-thread and an environment a worker. A run ends when the mean return of the last 20 episodes of training reaches the reference.
-``Speedup in time`` is one worker's seconds to it by those of so many workers, ``in steps`` the same of environment steps, and
-``in rate`` of steps/s.
+CartPole with a pause at each step, as for a simulator or a service, so that cores are not the limit. Each worker is a thread
+with one environment. A run ends when the mean return of the last 20 training episodes reaches the reference. ``Speedup in
+time`` is the seconds of one worker divided by those of n workers, ``in steps`` the same for environment steps, and ``in
+rate`` the steps/s of n workers divided by those of one.
 
     python benchmarks/scaling.py
 """
@@ -126,8 +126,8 @@ def main() -> None:
         __doc__,
         repetitions=5,
         reference=Option(195.0, 15.0, "mean return to reach"),
-        milliseconds=Option(2.0, 0.01, "that each step waits"),
-        workers=Option(max(N_WORKERS), 2, "how many at most"),
+        milliseconds=Option(2.0, 0.01, "pause of each step"),
+        workers=Option(max(N_WORKERS), 2, "greatest number of workers"),
     )
     n_workers = [n for n in N_WORKERS if n <= args.workers]
     learn(2, 0, 10.0, 0.0)  # compiles, or reads what was compiled

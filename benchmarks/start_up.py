@@ -1,12 +1,12 @@
 """
-How long a user waits for the first update: imports, compilation and workers.
+Seconds that a user waits for the first update: imports, compilation and the start of the workers.
 
-Pendulum, an environment a worker. A figure of the table is seconds from ``learn()`` until all workers have made their first
-update, with kernels that were compiled in a run before: of the first ``learn()`` of a new process, and of its second, which
-finds the fork server running. (It was started when the model was made, and has loaded for as long as that took.) Below
-stand the seconds that imports take, and those from the start of Python to a program's first step: from an empty cache,
-where all kernels that the program needs are compiled, and from the cache that this leaves. Next to them are the seconds of
-CPU time, which a busy machine disturbs less. Another checkout can be measured in turn with this one.
+Pendulum, one environment per worker. The table has the seconds from ``learn()`` until all workers have made their first
+update, with kernels that were compiled before: for the first ``learn()`` of a new process, and for the second one, when the
+fork server is already running. (The fork server starts when the model is made, so a part of its start is not counted.) Below
+the table are the seconds that imports take, and the seconds from the start of Python to a program's first step: with an empty
+cache, so that all kernels that the program needs are compiled, and with the cache that this leaves. CPU time is given too,
+because a busy machine disturbs it less. Another checkout can be measured in turn with this one.
 
     python benchmarks/start_up.py --before PATH_OF_ANOTHER_CHECKOUT
 """
@@ -182,10 +182,10 @@ def first_steps(roots: dict[str, Path], n_repetitions: int) -> list[str]:
 def main() -> None:
     args = parse_arguments(
         __doc__,
-        workers=Option("1,2,4,8", "2", "how many"),
+        workers=Option("1,2,4,8", "2", "numbers of workers, separated by commas"),
         only=Option("", "fork$", "pattern of the rows to measure; all if empty"),
         compile=Option(1, 0, "whether to measure compilation too, which takes minutes: 1 or 0"),
-        before=Option("", "", "another checkout of this repository, to measure compilation of too"),
+        before=Option("", "", "another checkout of this repository whose compilation is measured too"),
     )
     n_workers = [int(n) for n in args.workers.split(",")]
     names = [name for name in ROWS if re.search(args.only, name)]

@@ -1,9 +1,10 @@
 """
-How many steps/s A3C makes with fast environments, beside A2C, PPO and random actions.
+Steps per second of A3C, A2C, PPO and random actions in fast environments.
 
-Pendulum, ``n_steps`` 8 (PPO: 64, an update's size matters little to its speed), no callback, with 1, 8, 16 and 32
-environments, and with 8 under VecNormalize. Every repetition runs all rows one after another, and ratios are of rows of one
-repetition, to A2C's on a DummyVecEnv of as many environments. ``Start`` is what ``learn()`` takes beyond its steps.
+Pendulum, ``n_steps`` 8 (64 for PPO, whose speed hardly depends on it), no callback, with 1, 8, 16 and 32 environments, and
+with 8 environments under VecNormalize. Each repetition runs all rows one after another. A ratio is of two rows of the same
+repetition, to A2C on a DummyVecEnv with the same number of environments. ``Start`` is the time of ``learn()`` outside of its
+steps.
 
     python benchmarks/throughput.py
 """
@@ -156,8 +157,8 @@ def measure_row(group: Group, row: Row, timesteps: float) -> Speed:
 def main() -> None:
     args = parse_arguments(
         __doc__,
-        seconds=Option(1.5, 0.01, "how long a run lasts, about"),
-        only=Option("", _QUICK, "pattern of what to measure beside A2C, as in '8 environments: PPO'; all if empty"),
+        seconds=Option(1.5, 0.01, "approximate duration of a run"),
+        only=Option("", _QUICK, "pattern of what to measure in addition to A2C, such as '8 environments: PPO'; all if empty"),
     )
     preload()
     th.set_num_threads(1)  # for all: to divide so small a network among threads only costs time

@@ -1,10 +1,10 @@
 """
-Environments that take unevenly long, and remember how long they took.
+Environments with uneven step times, which record their times.
 
-Times come in blocks of fifty, the same fifty quantiles of their distribution in an order that each environment draws from
-its own seeded generator. So none is slower than another by luck, as would show in runs as short as these, in which all
-make equally many steps: lastingly different environments are the last case. Episodes of 50 steps begin spread evenly
-over the environments, as those of a long run would.
+Times come in blocks of fifty: fifty quantiles of the distribution, in an order that each environment draws from its own seeded
+generator. So no environment is slower than another by chance, which would show in runs as short as these. The last case has
+one environment that is always slower. Episodes have 50 steps, and their starts are spread evenly over the environments, as in
+the middle of a long run.
 """
 
 import time

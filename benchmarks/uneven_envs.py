@@ -1,23 +1,24 @@
 """
-How near A3C comes to the speed at which nobody waits for anybody, with environments that take unevenly long.
+How close A3C comes to the speed at which no environment waits for another, with environments whose step times are uneven.
 
-Eight environments sleep, mostly 2 ms a step in the mean (the slow one of the last case: 20 ms), and A3C steps each in a thread
-or in a process of its own. Beside it runs A2C on a SubprocVecEnv of the same environments, which draw the same times again.
+Eight environments sleep, 2 ms per step on average (20 ms for the slow one of the last case). A3C steps each in its own thread
+or process. A2C steps the same environments, with the same times, in a SubprocVecEnv.
 
-What the figures are. ``steps/s`` is environment steps by seconds while all environments are at work: from when the last of
-them begins its second rollout until the first of them has made its part of the run, so that how long workers take to start,
-and that they don't start at once, is left to another benchmark. An environment's clock runs while it is inside of ``step``
-or ``reset``, so it counts what a sleep really took, and not its policy's computation, updates, or any wait for others. The
-no-wait limit is what the environments would reach if each were left again the moment that it is done,
+The columns. ``steps/s`` is environment steps divided by the seconds during which all environments are at work: from the start
+of the second rollout of the last environment until the first environment has finished its part of the run. So the start of
+the workers is not measured. An environment's clock runs while it is inside of ``step`` or ``reset``. So it counts the time
+that a sleep really took, and not the policy's computation, updates or waits. The no-wait limit is what the environments would
+reach if each were stepped again immediately,
 
     limit = sum over environments of (its steps / seconds on its clock),
 
-by the clocks of that very time. With the environment that is ten times slower, rollouts are in order "arrival", in which an
-environment's part of the limit is its own pace, however few steps it made; in order "env" all make equally many. A clock of
-a thread also counts how long a thread that wakes up waits for the GIL or a core, which lowers the limit; ``of drawn limit``
-is therefore the share of the limit by the times that the environments drew, which nothing can lower and no sleep quite keeps.
+with the clocks of the same period. With the environment that is ten times slower, ``rollout_order`` is "arrival", and each
+environment contributes its own pace to the limit. With "env", all environments make the same number of steps. The clock of a
+thread also counts the time that it waits for the GIL or a core when it wakes up, which lowers the limit. Therefore ``of drawn
+limit`` is the share of the limit that follows from the times that the environments drew. Nothing can lower that limit, and no
+sleep quite keeps to it.
 
-How the environments draw their times is said in ``uneven.py``.
+``uneven.py`` describes how the environments draw their times.
 
     python benchmarks/uneven_envs.py
 """
@@ -179,8 +180,8 @@ HEADER = [
 def main() -> None:
     args = parse_arguments(
         __doc__,
-        seconds=Option(5.0, 0.4, "about how long a run lasts"),
-        backends=Option(",".join(BACKENDS), "thread", "where A3C's workers live, with commas"),
+        seconds=Option(5.0, 0.4, "approximate duration of a run"),
+        backends=Option(",".join(BACKENDS), "thread", "where A3C's workers run, separated by commas"),
     )
     rows = [Row(case, backend, [], []) for case in CASES for backend in args.backends.split(",")]
     env_fns: list[Callable[[], gym.Env]] = [partial(UnevenEnv, index) for index in range(N_ENVS)]

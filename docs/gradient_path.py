@@ -51,7 +51,7 @@ IN_THE_WORKER = [
 ]
 IN_THE_MAIN_THREAD = [
     Station("receive one rollout per worker", run, (Backend.collect,)),
-    Station("replay them, one step at a time", Reporter.report, (report_steps,)),
+    Station("report them, one step at a time", Reporter.report, (report_steps,)),
     Station("call the callbacks, write the log", report_steps, (BaseCallback.on_step,)),
 ]
 SHARED = Station("shared parameters", SharedParameters)
