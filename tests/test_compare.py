@@ -1,4 +1,4 @@
-"""The comparison as a command: it runs whole, goes on after an interruption, and says at once what is wrong with its input."""
+"""The comparison as a command: it runs, continues after an interruption, and rejects bad input before anything runs."""
 
 import csv
 import signal
@@ -20,7 +20,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from sb3_a3c.compare import compare, main, make_parser
 from sb3_a3c.comparison import session
 from sb3_a3c.comparison.errors import BadArgument, RunFailed
-from sb3_a3c.comparison.processes import Failure
+from sb3_a3c.comparison.processes import Failure, run_in_processes
 from sb3_a3c.comparison.provenance import Provenance
 from sb3_a3c.comparison.run import RunSpec, Stage, carry_out
 
@@ -96,6 +96,13 @@ def test_a_folder_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "failed" not in (tmp_path / "report.md").read_text()
 
 
+def test_a_run_whose_process_is_killed_is_a_failure() -> None:
+    spec = RunSpec("test_compare:Troubled-v0", "a2c", 2, 50, {"n_envs": 1, "policy": "MlpPolicy"}, 50, 1, 1)
+    messages: list[Any] = []
+    run_in_processes([spec], jobs=1, handle=lambda spec, message: messages.append(message))
+    assert messages == [Stage("starts", 0.0), Failure("its process died, with exit code -9")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "returncode"), [("SIGINT", 130), ("SIGKILL", -signal.SIGKILL)])
 def test_it_continues_where_it_was_interrupted(name: str, returncode: int, tmp_path: Path) -> None:
@@ -134,7 +141,7 @@ def test_it_continues_where_it_was_interrupted(name: str, returncode: int, tmp_p
     assert set(episodes.values()) == {2}
     steps = {name: sorted(at for algorithm, at in episodes if algorithm == name) for name in ("a2c", "a3c")}
     assert steps["a2c"] == [0, 400, 800]
-    # A3C's workers may have made all steps when its callback sees 400; then there is one evaluation of both.
+    # A3C's workers may have made all steps when its callback sees 400. Then there is one evaluation for both.
     assert steps["a3c"][0] == 0 and steps["a3c"][-1] == 800 and len(steps["a3c"]) in (2, 3)
 
 
@@ -152,7 +159,7 @@ def test_a_run_that_fails_leaves_the_others(tmp_path: Path, capsys: pytest.Captu
     assert "slowed each other down" in report
     assert "3 of 3 runs" in capsys.readouterr().err
 
-    # What is finished needs no process, also with an environment that would be troubled
+    # A finished run is not made again.
     (summary,) = compare(seeds=1, **arguments, progress_bar=False)
     assert (summary.algorithm, summary.threshold, summary.n_reached) == ("a2c", 5.0, 1)
     assert not capsys.readouterr().err
@@ -228,8 +235,8 @@ def test_the_folder_of_another_comparison(tmp_path: Path, capsys: pytest.Capture
         _fails(options, ["out", "another comparison is using", str(tmp_path)], capsys)
 
 
-def test_a_script_without_a_guard_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that multiprocessing is starting, which imports the script."""
+def test_a_script_without_a_guard_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that multiprocessing is starting imports the script."""
     monkeypatch.setattr("multiprocessing.process._current_process._inheriting", True, raising=False)
     with pytest.raises(RuntimeError, match="__main__"):
         compare("CartPole-v1", timesteps=100)

@@ -1,4 +1,4 @@
-"""What a comparison reports: figures as they are computed by hand and by rliable, and the same in tables and pages."""
+"""What a comparison reports: figures equal to those computed by hand and by rliable, in tables and in pages."""
 
 import base64
 import csv
@@ -84,8 +84,8 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_estimates_are_rliable_s() -> None:
     """
-    The numbers are what ``rliable.library.get_interval_estimates`` of rliable 1.2.0 gives with ``aggregate_iqm``. Of five
-    seeds the interval's ends are among few values, which both find; the resamples are other ones.
+    The numbers are those of ``rliable.library.get_interval_estimates`` of rliable 1.2.0 with ``aggregate_iqm``. The resamples
+    differ, but with five seeds the interval's ends are among few values, and both find the same.
     """
     found = estimate(np.array(RETURNS, float))
     np.testing.assert_allclose(found.iqm, [-1183.333333, -700.0, -220.0], rtol=1e-9)
@@ -97,14 +97,14 @@ def test_estimates_are_rliable_s() -> None:
 
 @pytest.mark.parametrize("n_seeds", [1, 2, 4])
 def test_few_seeds_have_no_interval(n_seeds: int) -> None:
-    """Of so few values an interval says nothing: the values themselves are shown."""
+    """An interval of so few values says nothing, so the values themselves are shown."""
     found = estimate(np.array([-174.0, 7.25, -180.0, 12.5])[:n_seeds])
     assert isnan(found.low) and isnan(found.high)
     assert of_seeds(found) == "; ".join(["-174", "7.25", "-180", "12.5"][:n_seeds])
 
 
 def test_curves() -> None:
-    """Straight lines between evaluations, and no further than the first seed to end."""
+    """Straight lines between evaluations, up to the end of the first run that ends."""
     at, curve = learning_curve(make_results("a2c"), "timesteps")
     assert (at[0], at[-1], len(at)) == (0.0, 1000.0, 201)
     np.testing.assert_allclose(curve.iqm[[0, 100, 200]], [-1183.333333, -700.0, -220.0], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""A run of a comparison: settings are rl-zoo3's, clock and steps are honest, evaluations are of what the policy was."""
+"""A run of a comparison: rl-zoo3's settings, a fair clock, steps of all workers, evaluations of the policy as it was."""
 
 import pickle
 import time
@@ -99,7 +99,7 @@ def test_without_settings_all_have_the_same_environments(algorithm: str) -> None
 
 
 class EvaluateInPlace(BaseCallback):
-    """What a comparison does afterwards, done while training stands still."""
+    """Does during training what a comparison does afterwards."""
 
     def __init__(self, spec: RunSpec) -> None:
         super().__init__()
@@ -121,10 +121,10 @@ class EvaluateInPlace(BaseCallback):
 
 
 @pytest.mark.parametrize(("algorithm", "timesteps"), [("a2c", [0, 200, 400]), ("a3c", [0, 210, 400])])
-def test_evaluations_are_of_what_the_policy_was(algorithm: str, timesteps: list[int]) -> None:
+def test_evaluations_are_of_the_policy_as_it_was(algorithm: str, timesteps: list[int]) -> None:
     """
-    Parameters and statistics of that moment: evaluated then, in place, the same returns come out. When A3C's callbacks see
-    a rollout begin, its worker has made it.
+    With the parameters and statistics of that moment: an evaluation during training gives the same returns. When A3C's
+    callbacks see a rollout begin, its worker has already made it.
     """
     settings = {"n_envs": 2, "normalize": True, "learning_rate": 0.01}
     settings |= {"n_workers": 1, "engine": "torch"} if algorithm == "a3c" else {}
@@ -142,7 +142,7 @@ def test_evaluations_are_of_what_the_policy_was(algorithm: str, timesteps: list[
     assert len({tuple(returns) for returns in callback.returns}) == 3
 
 
-def test_the_clock_knows_nothing_of_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_does_not_count_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated: list[float] = []
 
     def slow(*args: Any, **kwargs: Any) -> Any:
@@ -165,7 +165,7 @@ def test_the_clock_knows_nothing_of_evaluations(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.slow)])
 def test_steps_are_those_that_workers_have_made(backend: str) -> None:
-    """A3C's workers are ahead of what callbacks see: by ``num_timesteps`` a policy would seem to have learned from less."""
+    """A3C's workers are ahead of what callbacks see, so that ``num_timesteps`` would be too small."""
     settings = {"backend": backend, "n_steps": 4, "policy": "MlpPolicy"}
     seen: list[int] = []
 
@@ -187,7 +187,7 @@ def test_steps_are_those_that_workers_have_made(backend: str) -> None:
     made = [checkpoint.timesteps for checkpoint in checkpoints.taken]
     assert seen == [0, 160, 320, 480, 640, 800]
     assert made[0] == 0 and made[-1] == 800
-    assert made == sorted(set(made))  # workers that have made all of their steps wait: one evaluation of them, the last
+    assert made == sorted(set(made))  # one evaluation per number of steps, also when workers have made all their steps
     assert len(made) < len(seen) and all(steps >= shown for steps, shown in zip(made, seen, strict=False))
     assert made[1] > 320
     for name, tensor in model.policy.state_dict().items():
@@ -195,13 +195,13 @@ def test_steps_are_those_that_workers_have_made(backend: str) -> None:
         assert tensor.numel() == 0 or checkpoints.taken[0].parameters[name].data_ptr() != tensor.data_ptr()
 
 
-def test_checkpoints_are_taken_once_an_interval() -> None:
-    """Also where a rollout is longer than that, or the last falls together with the end."""
+def test_checkpoints_are_taken_once_per_interval() -> None:
+    """Also if a rollout is longer than an interval, or the last checkpoint is at the end."""
     checkpoints = carried_out(make_spec("a2c", "CartPole-v1", {"n_envs": 8}, timesteps=120, interval=4)).evaluations
     assert [evaluation.timesteps for evaluation in checkpoints] == [0, 40, 80, 120]
 
 
-def test_any_algorithm_of_sb3_s_kind() -> None:
+def test_any_algorithm_with_sb3_s_interface() -> None:
     spec = make_spec("stable_baselines3:DQN", "CartPole-v1", {"learning_starts": 50, "train_freq": [4, "step"]}, timesteps=200)
     assert [evaluation.timesteps for evaluation in carried_out(spec).evaluations] == [0, 200]
 
@@ -220,4 +220,4 @@ def test_step_counts_change_nothing() -> None:
         path = Path(step_counts._file.name)
     assert not path.exists()
     counted.step(0)
-    assert step_counts.total() == 7  # memory that is mapped stays
+    assert step_counts.total() == 7  # mapped memory outlives its file

@@ -42,7 +42,7 @@ def _make_runs(
 ) -> dict[str, str]:
     """Make the missing runs, and return the names of those that failed with the reasons."""
     failures: dict[str, str] = {}
-    compile_kernels(missing)
+    compile_kernels(specs)
     with closing(Progress(specs, len(specs) - len(missing), progress_bar)) as progress:
 
         def handle(spec: RunSpec, message: Message) -> None:
