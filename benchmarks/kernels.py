@@ -17,6 +17,7 @@ from gymnasium import spaces
 from report import bars, report
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from sb3_a3c.engines.fused import FusedEngine
 from sb3_a3c.engines.hyperparameters import Hyperparameters
@@ -25,7 +26,7 @@ from sb3_a3c.kernels import optimizers as kernels
 from sb3_a3c.kernels.compilation import compile_kernels
 from sb3_a3c.kernels.examples import EXAMPLES
 from sb3_a3c.parameters.layout import Layout
-from sb3_a3c.parameters.optimizers import Adam, RMSprop, RMSpropTensorFlow
+from sb3_a3c.parameters.optimizers import make_optimizer
 
 N_STEPS = 8
 #: Name, entries of an observation, the actions, the layers, environments of the worker.
@@ -131,22 +132,25 @@ def time_optimizers(watch: Stopwatch, size: int) -> dict[str, list[float]]:
     :param size: Parameters of the network
     :return: For each optimizer: a step over a vector in torch's operations, and in a kernel
     """
-    policy = ActorCriticPolicy(spaces.Box(-1, 1, (1,)), spaces.Discrete(2), lambda _: 7e-4)
-    layout = Layout(policy)
-    layout.parts = [slice(0, size)]
     vector, gradient = th.randn(size), 0.01 * th.randn(size)
-    options = dict(alpha=0.99, eps=1e-5, betas=(0.9, 0.999))
     x, g, m, v = (np.full(size, 0.1, dtype=np.float32) for _ in range(4))
-    steps: dict[type, Callable[[], None]] = {
-        RMSprop: lambda: kernels.rmsprop_step(x, g, v, 7e-4, 0.99, 1e-5),
-        RMSpropTensorFlow: lambda: kernels.rmsprop_tf_step(x, g, v, 7e-4, 0.99, 1e-5),
-        Adam: lambda: kernels.adam_step(x, g, m, v, 7e-4, 0.9, 0.999, 1e-5, 10),
+    steps: dict[type[th.optim.Optimizer], Callable[[], None]] = {
+        th.optim.RMSprop: lambda: kernels.rmsprop_step(x, g, v, 7e-4, 0.99, 1e-5),
+        RMSpropTFLike: lambda: kernels.rmsprop_tf_step(x, g, v, 7e-4, 0.99, 1e-5),
+        th.optim.Adam: lambda: kernels.adam_step(x, g, m, v, 7e-4, 0.9, 0.999, 1e-5, 10),
     }
     table = {}
     for optimizer_class, step in steps.items():
-        optimizer = optimizer_class(options, layout)
-        vectors = optimizer.vectors(vector)
-        in_torch = partial(optimizer.step, vectors, vectors, gradient, [7e-4], 10)
+        policy = ActorCriticPolicy(
+            spaces.Box(-1, 1, (1,)),
+            spaces.Discrete(2),
+            lambda _: 7e-4,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=dict(eps=1e-5),
+        )
+        optimizer = make_optimizer(policy, vector, Layout(policy))
+        state = optimizer.new_state(vector)
+        in_torch = partial(optimizer.step, optimizer.plan(state, state), state, state, gradient, [7e-4])
         table[optimizer_class.__name__] = [watch.microseconds(in_torch), watch.microseconds(step)]
     return table
 

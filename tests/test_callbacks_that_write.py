@@ -90,7 +90,7 @@ def forget_statistics(callback: Writes, n: int) -> None:
 
 def set_options(callback: Writes, n: int) -> None:
     (group,) = callback.model.policy.optimizer.param_groups
-    group["eps"] = 1e-3
+    group["eps"], group["weight_decay"] = 1e-3, 0.01
     if "betas" in group:
         group["betas"] = (0.5, 0.9)
 
@@ -477,9 +477,9 @@ def test_a_parameter_that_is_not_finite_is_refused() -> None:
 
 def test_an_option_that_can_not_be_followed_is_told() -> None:
     def write(callback: Writes, n: int) -> None:
-        callback.model.policy.optimizer.param_groups[0]["weight_decay"] = 0.1
+        callback.model.policy.optimizer.param_groups[0]["momentum"] = 0.1  # it needs another statistic
 
-    with pytest.warns(UserWarning, match="changed the policy's optimizer to RMSprop with the options .*'weight_decay': 0.1"):
+    with pytest.warns(UserWarning, match="changed the policy's optimizer to RMSprop with the options .*'momentum': 0.1"):
         make(A3C, n_workers=2).learn(100, callback=Writes(write))
 
 

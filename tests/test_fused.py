@@ -270,11 +270,11 @@ def test_parameters_after_many_updates(optimizer_class: type[th.optim.Optimizer]
     for engine_class in (TorchEngine, FusedEngine):
         engine = make(engine_class, policy)
         optimizer = make_optimizer(policy, engine.vector, layout)
-        vectors = optimizer.vectors(engine.vector)
+        state = optimizer.new_state(engine.vector)
         gradient = th.empty_like(engine.vector)
-        for n_updates, buffer in enumerate(buffers):
+        for buffer in buffers:
             engine.gradient(buffer, gradient)
-            optimizer.step(vectors, vectors, gradient, [7e-4], n_updates + 1)
+            optimizer.step(optimizer.plan(state, state), state, state, gradient, [7e-4])
         ends.append(engine.vector.clone())
     start = layout.gather(policy)
     moved = float((ends[0] - start).norm())
@@ -716,7 +716,7 @@ def test_kernels_are_compiled_once() -> None:
         prepared, used = fresh.submit(compilations).result()
     assert prepared == used
     twice = {"rmsprop_step", "rmsprop_tf_step", "adam_step"}  # in place and elsewhere
-    twice |= {"step_obs", "batch_moments", "count_moments", "count_journal"}  # of two precisions
+    twice |= {"step_obs", "count_journal"}  # of two precisions
     assert used == {name: 2 if name in twice else 1 for name in used}
     assert {"act", "predict_values", "gradient", "step_obs", "step_rewards"} <= used.keys()
 

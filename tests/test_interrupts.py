@@ -336,7 +336,7 @@ def test_the_vec_env_is_put_back_though_the_replay_fails(backend: str, method: s
     model.learn(8, reset_num_timesteps=False)
 
 
-@pytest.mark.parametrize("optimizer_class", [th.optim.RMSprop, th.optim.SGD])
+@pytest.mark.parametrize("optimizer_class", [th.optim.RMSprop, th.optim.Adafactor])
 def test_updates_count_once_though_bringing_the_policy_up_to_date_is_interrupted(
     optimizer_class: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,8 +353,7 @@ def test_updates_count_once_though_bringing_the_policy_up_to_date_is_interrupted
 
         return method
 
-    for name in ("read", "save"):
-        monkeypatch.setattr(SharedParameters, name, interrupted(getattr(SharedParameters, name)))
+    monkeypatch.setattr(SharedParameters, "read", interrupted(SharedParameters.read))
     with pytest.raises(Interrupt):
         model.learn(1000, log_interval=1)
     monkeypatch.undo()

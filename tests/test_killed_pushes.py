@@ -19,10 +19,11 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from sb3_a3c.envs.normalization import JournaledMeanStd
+from sb3_a3c.parameters import flat_optimizer
 from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.parameters.shared import SharedParameters
 
-KINDS = list(itertools.product([th.optim.RMSprop, RMSpropTFLike, th.optim.Adam], [True, False]))
+KINDS = [*itertools.product([th.optim.RMSprop, RMSpropTFLike, th.optim.Adam], [True, False]), (th.optim.NAdam, False)]
 
 
 @pytest.fixture(autouse=True)
@@ -51,15 +52,15 @@ def push(parameters: SharedParameters) -> None:
     """A push that depends on the version alone, so that a version is always the same."""
     version = parameters.n_updates
     gradient = th.linspace(-1, 1, parameters.layout.size).roll(version)
-    rms = JournaledMeanStd(parameters.statistics[0])
+    rms = JournaledMeanStd(RunningMeanStd(shape=(3,)))
     rms.update(np.full((4, 3), version, np.float32))
-    parameters.push(gradient, (1e-3, 3e-3), 5, [th.full((3,), float(version + 1))], [rms])
+    parameters.push(gradient, (1e-3, 3e-3), 5, [th.full((3,), float(version + 1))], [rms.take_journal()])
 
 
 def state(parameters: SharedParameters) -> list[th.Tensor]:
     """All that a push changes."""
     place = parameters._place()
-    memories = [*place.vectors, *(rms.memory for rms in place.statistics), place.counts]
+    memories = [*place.state.memories(), *place.statistics, place.counts]
     return [tensor.clone() for tensor in (*(memory.tensor for memory in memories), *place.buffers)]
 
 
@@ -129,30 +130,45 @@ def test_before_each_line_of_a_push(optimizer_class: type[th.optim.Optimizer], c
 def test_in_the_middle_of_the_vector(optimizer_class: type[th.optim.Optimizer], compiled: bool, part: int) -> None:
     """The middle of the actor's part, and of the critic's."""
     parameters, twin = (make_parameters(optimizer_class, compiled) for _ in range(2))
-    name = "_update_compiled" if compiled else "_update"
-    update = getattr(parameters.optimizer, name)
     calls = itertools.count()
 
-    def update_half(*arguments: Any) -> None:
+    def half_of(value: Any) -> Any:
+        return value[: len(value) // 2] if isinstance(value, np.ndarray | th.Tensor) and value.ndim else value
+
+    def step_half(optimizer: th.optim.Optimizer) -> None:
         if next(calls) < part:
-            update(*arguments)
+            step(optimizer)
             return
-        grad, vectors, new_vectors, *rest = arguments
-        half = slice(0, len(grad) // 2)
-        update(grad[half], [v[half] for v in vectors], [v[half] for v in new_vectors], *rest)
+        (group,) = optimizer.param_groups
+        (param,) = group["params"]
+        half = half_of(param)
+        half.grad = half_of(param.grad)
+        optimizer.state[half] = {name: half_of(value) for name, value in optimizer.state[param].items()}
+        group["params"] = [half]
+        step(optimizer)
         kill_me()
 
+    def half_kernel(*arguments: Any) -> None:
+        if next(calls) < part:
+            kernel(*arguments)
+            return
+        kernel(*map(half_of, arguments))
+        kill_me()
+
+    step, kernel = flat_optimizer.bare_step, parameters.optimizer._kernel  # type: ignore[union-attr]
+
     def push_half() -> None:
-        setattr(parameters.optimizer, name, update_half)
+        flat_optimizer.bare_step = step_half  # type: ignore[assignment]
+        parameters.optimizer._kernel = half_kernel  # type: ignore[union-attr]
         push(parameters)
 
     for each in (parameters, twin):
         push(each)
-    untouched = parameters._old_and_new()[1].vectors[0].tensor.clone()
+    old, new = parameters._old_and_new()
+    untouched = new.state.vectors[0].tensor.clone()
     assert in_a_child(push_half) == signal.SIGKILL
-    assert not th.equal(
-        untouched, parameters._old_and_new()[1].vectors[0].tensor
-    )  # it has begun to write, and not where it shows
+    assert parameters._old_and_new() == (old, new)
+    assert not th.equal(untouched, new.state.vectors[0].tensor)  # the push has begun to write, but not the current place
     for _ in range(3):
         assert_equal(state(parameters), state(twin))
         for each in (parameters, twin):
@@ -187,7 +203,7 @@ def test_while_a_callback_sets_parameters() -> None:
     """What a user's Ctrl-C may interrupt is whole too."""
     parameters = make_parameters(th.optim.RMSprop, False)
     push(parameters)
-    old, count = state(parameters), parameters.statistics[0].count
+    old, count = state(parameters), parameters.moments[0][-1]
     policy = ActorCriticPolicy(
         spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), lambda _: 1e-3, net_arch=[64, 64], optimizer_class=th.optim.RMSprop
     )
@@ -197,14 +213,14 @@ def test_while_a_callback_sets_parameters() -> None:
     def interrupt(place: Any) -> None:
         raise KeyboardInterrupt
 
-    hold, parameters._hold = parameters._hold, interrupt  # type: ignore[method-assign]
+    set_current, parameters._set_current = parameters._set_current, interrupt  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         parameters.write(policy, seen, seen_buffers, True)
     assert_equal(state(parameters), old)
-    parameters._hold = hold  # type: ignore[method-assign]
+    parameters._set_current = set_current  # type: ignore[method-assign]
     parameters.write(policy, seen, seen_buffers, True)
     assert th.equal(parameters.vector, parameters.layout.gather(policy))
-    assert parameters.n_updates == 1 and parameters.statistics[0].count == count
+    assert parameters.n_updates == 1 and parameters.moments[0][-1] == count
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -219,4 +235,4 @@ def test_hogwild_counts_all_the_same(compiled: bool) -> None:
 
     assert in_a_child(push_half) == signal.SIGKILL
     assert parameters.n_updates == 2 and parameters.num_timesteps == 10
-    assert parameters.statistics[0].count == pytest.approx(8 + 1e-4, abs=1e-9)
+    assert parameters.moments[0][-1] == pytest.approx(8 + 1e-4, abs=1e-9)

@@ -16,8 +16,10 @@ from stable_baselines3.common.utils import update_learning_rate
 
 from sb3_a3c.backends.process.parcel import pack, unpack
 from sb3_a3c.envs.normalization import JournaledMeanStd
+from sb3_a3c.learning.policy_sync import PolicySync
+from sb3_a3c.parameters.flat_optimizer import FlatOptimizer
 from sb3_a3c.parameters.layout import Layout
-from sb3_a3c.parameters.optimizers import Adam, RMSprop, RMSpropTensorFlow, TorchOptimizer, make_optimizer
+from sb3_a3c.parameters.optimizers import WholeOptimizer, kept_of_vectors
 from sb3_a3c.parameters.shared import SharedParameters
 
 
@@ -42,17 +44,31 @@ def make_policy(optimizer_class: type[th.optim.Optimizer] = th.optim.RMSprop, **
     )
 
 
+def save(parameters: SharedParameters, policy: ActorCriticPolicy) -> None:
+    """Write parameters and statistics into a policy and its optimizer."""
+    sync = PolicySync(policy, parameters)
+    sync.open()
+    sync.refresh(None)
+    sync.close()
+
+
+def assert_counted(moments: np.ndarray, observed: np.ndarray) -> None:
+    """SB3 begins with a ten thousandth of an observation of mean 0 and variance 1."""
+    np.testing.assert_allclose(moments[:2], [observed.mean(), observed.var()], rtol=1e-6)
+    assert moments[2] == pytest.approx(len(observed) + 1e-4, abs=1e-9)
+
+
 def push_from_threads(parameters: SharedParameters, gradient: th.Tensor, n_threads: int, n_pushes: int) -> None:
     """Each thread pushes the same gradient so often, at learning rate 1, and counts observations."""
     start = threading.Barrier(n_threads)
 
     def work(thread: int) -> None:
-        rms = JournaledMeanStd(parameters.statistics[0])
+        rms = JournaledMeanStd(RunningMeanStd(shape=(1,)))
         rng = np.random.default_rng(thread)
         start.wait()
         for _ in range(n_pushes):
             rms.update(rng.normal(thread, 2.0, size=(5, 1)))
-            parameters.push(gradient, (1.0, 1.0), 5, (), [rms])
+            parameters.push(gradient, (1.0, 1.0), 5, (), [rms.take_journal()])
 
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(n_threads)]
     for thread in threads:
@@ -78,12 +94,12 @@ def test_no_update_is_lost_with_locks(tiny_switch_interval: None) -> None:
 
 def push_from_a_process(content: bytes, handles: list, process: int) -> None:
     parameters: SharedParameters = unpack(content, handles)
-    rms = JournaledMeanStd(parameters.statistics[0])
+    rms = JournaledMeanStd(RunningMeanStd(shape=(1,)))
     rng = np.random.default_rng(process)
     gradient = parameters.layout.flatten([th.full(shape, -1 / 8192) for shape in parameters.layout.shapes])
     for _ in range(500):
         rms.update(rng.normal(process, 2.0, size=(2, 1)))
-        parameters.push(gradient, (1 / 8192, 1 / 8192), 5, (), [rms])
+        parameters.push(gradient, (1 / 8192, 1 / 8192), 5, (), [rms.take_journal()])
 
 
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
@@ -110,11 +126,8 @@ def test_no_update_is_lost_between_processes(start_method: str) -> None:
     for view in layout.views(parameters.vector):
         assert th.all(view == 4 * 500 / 8192)
     observed = np.concatenate([np.random.default_rng(seed).normal(seed, 2.0, size=(1000, 1)) for seed in range(4)])
-    rms = parameters.statistics[0]
-    assert rms.count == pytest.approx(len(observed) + 1e-4, abs=1e-9)
-    np.testing.assert_allclose(rms.mean, observed.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(rms.var, observed.var(axis=0), rtol=1e-6)
-    parameters.save(policy)
+    assert_counted(parameters.moments[0], observed)
+    save(parameters, policy)
     assert all(state["step"] == 2000 for state in policy.optimizer.state.values())
 
 
@@ -124,11 +137,7 @@ def test_statistics_are_exact_under_threads(tiny_switch_interval: None) -> None:
     parameters = SharedParameters(policy, layout, [RunningMeanStd(shape=(1,))])
     push_from_threads(parameters, th.zeros(layout.size), n_threads=8, n_pushes=200)
     observed = np.concatenate([np.random.default_rng(thread).normal(thread, 2.0, size=(1000, 1)) for thread in range(8)])
-    rms = parameters.statistics[0]
-    assert rms.count == pytest.approx(len(observed) + 1e-4, abs=1e-9)
-    # SB3 begins with a ten thousandth of an observation of mean 0 and variance 1.
-    np.testing.assert_allclose(rms.mean, observed.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(rms.var, observed.var(axis=0), rtol=1e-6)
+    assert_counted(parameters.moments[0], observed)
 
 
 @pytest.mark.parametrize("use_locking", [True, False])
@@ -140,7 +149,7 @@ def test_pushes_are_counted(use_locking: bool, tiny_switch_interval: None) -> No
     push_from_threads(parameters, layout.flatten([th.ones(s) for s in layout.shapes]), n_threads=8, n_pushes=50)
     assert parameters.n_updates == 400
     assert all(th.all(view < 0) for view in layout.views(parameters.vector - before))  # Hogwild may lose some, not all
-    parameters.save(policy)
+    save(parameters, policy)
     assert all(state["step"] == 400 for state in policy.optimizer.state.values())
 
 
@@ -187,43 +196,103 @@ def test_staleness_in_a_made_up_schedule() -> None:
     assert parameters.num_timesteps == 20
 
 
+class NormalizedSGD(th.optim.SGD):
+    """An optimizer that does not compute each element on its own."""
+
+    @th.no_grad()
+    def step(self, closure=None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for param in [param for param in group["params"] if param.grad is not None]:
+                param -= group["lr"] * param.grad / param.grad.norm()
+
+
+class Lion(th.optim.Optimizer):
+    """An optimizer that torch does not have, which computes each element on its own."""
+
+    def __init__(self, params, lr: float = 1e-3) -> None:
+        super().__init__(params, dict(lr=lr))
+
+    @th.no_grad()
+    def step(self, closure=None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for param in [param for param in group["params"] if param.grad is not None]:
+                exp_avg = self.state[param].setdefault("exp_avg", th.zeros_like(param))
+                param -= group["lr"] * (0.9 * exp_avg + 0.1 * param.grad).sign()
+                exp_avg.lerp_(param.grad, 0.01)
+
+
 OPTIMIZERS = {
-    "rmsprop": (th.optim.RMSprop, dict(alpha=0.9, eps=1e-5), RMSprop),
-    "rmsprop as in tensorflow": (RMSpropTFLike, dict(alpha=0.9, eps=1e-5), RMSpropTensorFlow),
-    "adam": (th.optim.Adam, dict(betas=(0.8, 0.99), eps=1e-5), Adam),
-    "adam with weight decay": (th.optim.Adam, dict(weight_decay=1e-3), TorchOptimizer),
-    "centered rmsprop": (th.optim.RMSprop, dict(centered=True), TorchOptimizer),
-    "nadam": (th.optim.NAdam, {}, TorchOptimizer),
+    "rmsprop": (th.optim.RMSprop, dict(alpha=0.9, eps=1e-5), FlatOptimizer),
+    "centered rmsprop with momentum": (th.optim.RMSprop, dict(centered=True, momentum=0.5), FlatOptimizer),
+    "rmsprop as in tensorflow": (RMSpropTFLike, dict(alpha=0.9, eps=1e-5), FlatOptimizer),
+    "adam": (th.optim.Adam, dict(betas=(0.8, 0.99), eps=1e-5), FlatOptimizer),
+    "adamw": (th.optim.AdamW, dict(weight_decay=1e-3, amsgrad=True), FlatOptimizer),
+    "nadam": (th.optim.NAdam, {}, FlatOptimizer),
+    "sgd": (th.optim.SGD, dict(weight_decay=1e-3), FlatOptimizer),
+    "sgd with momentum": (th.optim.SGD, dict(momentum=0.9, nesterov=True), FlatOptimizer),
+    "adagrad": (th.optim.Adagrad, {}, FlatOptimizer),
+    "lion": (Lion, {}, FlatOptimizer),
+    "adafactor": (th.optim.Adafactor, {}, WholeOptimizer),
+    "normalized sgd": (NormalizedSGD, {}, WholeOptimizer),
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizers_step_as_torch_does(name: str) -> None:
-    """From a fresh optimizer, and from one that has stepped; parameters and state, to the last bit."""
-    optimizer_class, options, expected_class = OPTIMIZERS[name]
-    policy, twin = make_policy(optimizer_class, **options), make_policy(optimizer_class, **options)
+def assert_steps_as_torch_does(
+    policy: ActorCriticPolicy, twin: ActorCriticPolicy, optimizer_class: type, use_locking: bool = True
+) -> None:
+    """From a fresh optimizer, and from one that has stepped, with a parameter that is left out once."""
     layout = Layout(policy)
     for _ in range(2):
-        parameters = SharedParameters(policy, layout)
-        assert type(make_optimizer(policy, parameters.vector, layout)) is expected_class
+        parameters = SharedParameters(policy, layout, use_locking=use_locking)
+        assert type(parameters.optimizer) is optimizer_class
         for step in range(4):
+            without_gradient = (3,) if step == 1 else ()
             grads = [th.randn(shape) * 10.0**step for shape in layout.shapes]
             learning_rate = 1e-3 / (1 + step)
-            parameters.push(layout.flatten(grads), (learning_rate, learning_rate), 1)
-            for param, grad in zip(twin.parameters(), grads, strict=True):
-                param.grad = grad.clone()
+            parameters.push(layout.flatten(grads), (learning_rate, learning_rate), 1, without_gradient=without_gradient)
+            for index, (param, grad) in enumerate(zip(twin.parameters(), grads, strict=True)):
+                param.grad = None if index in without_gradient else grad.clone()
             update_learning_rate(twin.optimizer, learning_rate)
             twin.optimizer.step()
-        parameters.save(policy)
+        save(parameters, policy)
         for param, twin_param in zip(policy.parameters(), twin.parameters(), strict=True):
             assert th.equal(param, twin_param)
-            state, twin_state = policy.optimizer.state[param], twin.optimizer.state[twin_param]
+            state, twin_state = policy.optimizer.state.get(param, {}), twin.optimizer.state.get(twin_param, {})
             assert list(state) == list(twin_state)
             assert all(th.equal(th.as_tensor(state[key]), th.as_tensor(twin_state[key])) for key in state)
 
 
+@pytest.mark.parametrize("use_locking", [True, False])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_step_as_torch_does(name: str, use_locking: bool) -> None:
+    """Parameters and state, to the last bit."""
+    optimizer_class, options, expected_class = OPTIMIZERS[name]
+    policy, twin = make_policy(optimizer_class, **options), make_policy(optimizer_class, **options)
+    assert_steps_as_torch_does(policy, twin, expected_class, use_locking)
+
+
+@pytest.mark.parametrize("optimizer_class", [th.optim.Adam, NormalizedSGD])
+def test_groups_with_different_options(optimizer_class: type[th.optim.Optimizer]) -> None:
+    """Biases without weight decay, and log_std in no group."""
+    policies = [make_policy(optimizer_class) for _ in range(2)]
+    for policy in policies:
+        weights = [param for param in policy.parameters() if param.ndim == 2]
+        biases = [param for name, param in policy.named_parameters() if param.ndim == 1 and name != "log_std"]
+        groups = [dict(params=weights, weight_decay=0.1), dict(params=biases)]
+        policy.optimizer = optimizer_class(groups, lr=1e-3)  # type: ignore[call-arg]
+    assert_steps_as_torch_does(*policies, FlatOptimizer if optimizer_class is th.optim.Adam else WholeOptimizer)
+
+
+def test_trying_an_optimizer_leaves_no_trace() -> None:
+    policy = make_policy(th.optim.SGD)
+    policy.optimizer.register_step_post_hook(lambda *_: pytest.fail("a hook was called"))
+    generator, before = th.get_rng_state(), str(policy.optimizer.state_dict())
+    assert kept_of_vectors(policy.optimizer, th.zeros(1)) == {}
+    assert th.equal(th.get_rng_state(), generator) and str(policy.optimizer.state_dict()) == before
+
+
 @pytest.mark.parametrize("separate_critic", [False, True])
-@pytest.mark.parametrize("name", [name for name, (_, _, expected) in OPTIMIZERS.items() if expected is not TorchOptimizer])
+@pytest.mark.parametrize("name", ["rmsprop", "rmsprop as in tensorflow", "adam"])
 def test_compiled_code_steps_as_torch_does(name: str, separate_critic: bool) -> None:
     """To float32 rounding: after 20 updates of 1e-3 or so, parameters differ by less than 1e-6."""
     optimizer_class, options, _ = OPTIMIZERS[name]
@@ -232,6 +301,7 @@ def test_compiled_code_steps_as_torch_does(name: str, separate_critic: bool) -> 
     runs = [
         SharedParameters(policy, layout, compiled=compiled) for policy, compiled in zip(policies, (True, False), strict=True)
     ]
+    assert [parameters.optimizer.compiled for parameters in runs] == [True, False]
     start, pulled = runs[0].vector.clone(), th.empty(layout.size)
     for _ in range(20):
         gradient = layout.flatten([th.randn(shape) for shape in layout.shapes])
@@ -242,7 +312,7 @@ def test_compiled_code_steps_as_torch_does(name: str, separate_critic: bool) -> 
     assert (pulled - start).abs().max() > 1e-2
     th.testing.assert_close(pulled, runs[1].vector, rtol=1e-6, atol=1e-6)
     for parameters, policy in zip(runs, policies, strict=True):
-        parameters.save(policy)
+        save(parameters, policy)
     states = [policy.optimizer.state_dict()["state"] for policy in policies]
     th.testing.assert_close(states[0], states[1], rtol=1e-5, atol=1e-7)
 
@@ -262,7 +332,7 @@ def test_the_critic_learns_at_a_rate_of_its_own(optimizer_class: type[th.optim.O
         for name, param in twin.named_parameters():
             param.grad = grads[name]
         optimizer.step()
-    parameters.save(policy)
+    save(parameters, policy)
     for param, twin_param in zip(policy.parameters(), twin.parameters(), strict=True):
         assert th.equal(param, twin_param)
 

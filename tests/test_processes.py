@@ -465,12 +465,12 @@ def test_a_step_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_an_optimizer_with_statistics_of_its_own_is_refused() -> None:
-    model = make_model(make_env(""), policy_kwargs=dict(optimizer_class=th.optim.NAdam))
-    with pytest.raises(ValueError, match=r"backend must be 'thread' or 'serial' for this optimizer, .* not those of NAdam"):
+    model = make_model(make_env(""), policy_kwargs=dict(optimizer_class=th.optim.Adafactor))
+    with pytest.raises(ValueError, match=r"backend must be 'thread' or 'serial' for this optimizer, .* Adafactor .* does not"):
         model.learn(100)
 
 
-@pytest.mark.parametrize("optimizer_class", [th.optim.Adam, th.optim.RMSprop])
+@pytest.mark.parametrize("optimizer_class", [th.optim.RMSprop, th.optim.NAdam])
 def test_optimizer_statistics_are_shared(optimizer_class: type[th.optim.Optimizer], tmp_path: Path) -> None:
     model = make_model(make_env(""), policy_kwargs=dict(optimizer_class=optimizer_class)).learn(400)
     states = model.policy.optimizer.state.values()

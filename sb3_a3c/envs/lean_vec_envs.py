@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
 from sb3_a3c.envs.normalization import JournaledMeanStd, contiguous
-from sb3_a3c.kernels.normalization import normalize, step_obs, step_rewards
+from sb3_a3c.kernels.normalization import normalize, step_rewards
 
 _ZERO = np.zeros(1)
 _IMMUTABLE = frozenset({bool, int, float, str, bytes, type(None), np.bool_, np.float32, np.float64, np.int32, np.int64})
@@ -83,22 +83,7 @@ class LeanVecNormalize(VecNormalize):
             if self.norm_obs:
                 self.obs_rms.update(obs)
             return self.normalize_obs(obs)
-        normalized = np.empty(obs.shape, np.float32)
-        rows = normalized.reshape(len(obs), -1)
-        batch_moments, moments = np.empty((2, rows.shape[1]), obs.dtype), np.empty((2, rows.shape[1]))
-        step_obs(
-            contiguous(obs, obs.dtype).reshape(rows.shape),
-            rms.mean.reshape(-1),
-            rms.var.reshape(-1),
-            float(rms.count),
-            float(self.epsilon),
-            float(self.clip_obs),
-            rows,
-            batch_moments,
-            moments,
-        )
-        rms.note(batch_moments, len(obs), moments)
-        return normalized
+        return rms.update_and_normalize(obs, float(self.epsilon), float(self.clip_obs))
 
     def _step_rewards(self, rewards: np.ndarray, dones: np.ndarray) -> np.ndarray:
         rms = self.ret_rms

@@ -9,7 +9,7 @@ import sb3_a3c.kernels.network_table as fields
 from sb3_a3c.kernels import optimizers
 from sb3_a3c.kernels.acting import act, predict_values
 from sb3_a3c.kernels.gradient import gradient
-from sb3_a3c.kernels.normalization import batch_moments, count_journal, count_moments, normalize, step_obs, step_rewards
+from sb3_a3c.kernels.normalization import count_journal, normalize, step_obs, step_rewards
 from sb3_a3c.kernels.returns import returns
 from sb3_a3c.kernels.state_dependent_noise import draw_noise
 
@@ -81,10 +81,9 @@ def _step_optimizer(name: str, in_place: bool) -> None:
 
 
 def _normalize_obs(dtype: type[np.floating]) -> None:
-    obs, moments = np.zeros((1, 1), dtype), np.zeros((2, 1))
-    step_obs(obs, *np.ones((2, 1)), 1.0, 1e-8, 10.0, _zeros(1, 1), np.zeros((2, 1), dtype), moments)
-    mean, var = batch_moments(obs)
-    _count_moments(mean, var)
+    obs, batch_moments, moments = np.zeros((1, 1), dtype), np.zeros((2, 1), dtype), np.zeros((2, 1))
+    step_obs(obs, *np.ones((2, 1)), 1.0, 1e-8, 10.0, _zeros(1, 1), batch_moments, moments)
+    _count_journal(batch_moments)
 
 
 def _normalize_rewards() -> None:
@@ -92,13 +91,11 @@ def _normalize_rewards() -> None:
     mean, var = np.ones((2, 1))
     step_rewards(rewards, np.zeros(1, bool), returns, 1.0, mean, var, 1.0, 1e-8, 10.0, new_returns, _zeros(1), *moments)
     normalize(np.zeros((1, 1)), mean, var, 1e-8, 10.0)
-    _count_moments(mean, var)
+    _count_journal(np.ones((2, 1)))
 
 
-def _count_moments(batch_mean: np.ndarray, batch_var: np.ndarray) -> None:
-    mean, var = np.ones((2, 1))
-    count_moments(batch_mean, batch_var, 1.0, mean, var, 1.0)
-    count_journal(batch_mean[None], batch_var[None], np.ones(1), mean, var, 1.0)
+def _count_journal(batch_moments: np.ndarray) -> None:
+    count_journal(*batch_moments[:, None], np.ones(1), *np.ones((2, 1)), 1.0)
 
 
 #: What :func:`~sb3_a3c.kernels.compilation.needed` may name.

@@ -71,39 +71,9 @@ def step_rewards(
 
 
 @exact_kernel
-def batch_moments(batch):
-    """
-    :param batch: ``(n_envs, size)``, with less than ``MANY`` rows
-    :return: Mean and variance of the batch, each ``(size,)``
-    """
-    size = batch.shape[1]
-    mean, var = np.empty(size, batch.dtype), np.empty(size, batch.dtype)
-    _moments(batch, mean, var)
-    return mean, var
-
-
-@exact_kernel
-def count_moments(batch_mean, batch_var, batch_count, mean, var, count):
-    """
-    Update running moments with those of a batch, see ``RunningMeanStd.update_from_moments``.
-
-    :param batch_mean: The mean of the batch, ``(size,)``
-    :param batch_var: The variance of the batch, ``(size,)``
-    :param batch_count: The number of samples in the batch
-    :param mean: The running mean, ``(size,)``
-    :param var: The running variance, ``(size,)``
-    :param count: The number of samples in the running moments
-    :return: The new running mean and the new running variance, each ``(size,)``
-    """
-    new_mean, new_var = np.empty(mean.size), np.empty(mean.size)
-    _count(batch_mean, batch_var, batch_count, mean, var, count, new_mean, new_var)
-    return new_mean, new_var
-
-
-@exact_kernel
 def count_journal(batch_means, batch_vars, batch_counts, mean, var, count):
     """
-    Update running moments with those of several batches, one after another. See :func:`count_moments`.
+    Update running moments with those of several batches, one after another. See ``RunningMeanStd.update_from_moments``.
 
     :param batch_means: ``(n_batches, size)``
     :param batch_vars: ``(n_batches, size)``

@@ -8,8 +8,8 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import update_learning_rate
 
+from sb3_a3c.parameters.flat_optimizer import FlatOptimizer
 from sb3_a3c.parameters.layout import Vector
-from sb3_a3c.parameters.optimizers import FlatOptimizer, without_views
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.worker.errors import NonFiniteError
 
@@ -17,7 +17,7 @@ from sb3_a3c.worker.errors import NonFiniteError
 class PolicySync:
     """
     While it is open, the policy's parameters and its optimizer's statistics are views of vectors, so that one copy brings all
-    of them up to date. It must be closed in the end: then they become tensors of their own again.
+    of them up to date. :meth:`close` makes them separate tensors again.
 
     :param policy: The policy that was laid out
     :param parameters: The shared parameters
@@ -27,24 +27,22 @@ class PolicySync:
         self._policy = policy
         self._parameters = parameters
         self._params = parameters.layout.parameters(policy)
-        self._vector = parameters.layout.gather(policy)
-        self._seen = self._vector.clone()
-        self._statistics = [th.empty_like(self._vector) for _ in getattr(parameters.optimizer, "initial", ())]
-        self._seen_statistics = [statistic.clone() for statistic in self._statistics]
-        self._read_states()
+        self._state, self._seen = (parameters.optimizer.new_state(parameters.layout.gather(policy)) for _ in range(2))
+        self._vector = self._state.vectors[0].tensor
+        self._read_entries()
         self._options = _options_of(policy.optimizer)
-        #: Where the modules have their buffers: listing them takes far longer than reading them.
+        #: Where modules keep their buffers, because listing them takes far longer than reading them.
         homes = [(module._buffers, name) for module in policy.modules() for name in module._buffers]
         self._homes = list({id(home[name]): (home, name) for home, name in homes if home[name] is not None}.values())
         self._buffers = self._read_buffers()
         self._seen_buffers = [buffer.clone() for buffer in self._buffers]
         self._gradient: Vector | None = None
         self._gradient_views: list[th.Tensor] = []
-        #: False while values are copied. If that is interrupted, what differs is no change of a callback's.
+        #: False while values are copied. If that is interrupted, a difference is not a callback's change.
         self._in_sync = True
 
     def open(self) -> None:
-        """Make the policy's parameters views. If that is interrupted, :meth:`close` undoes what was done."""
+        """Make the policy's parameters views. If that is interrupted, :meth:`close` undoes it."""
         self._bind()
 
     def absorb(self) -> None:
@@ -58,17 +56,18 @@ class PolicySync:
         self._check_options()
         bound = [param.data_ptr() for param in self._params] == self._pointers
         vector = self._vector if bound else self._parameters.layout.gather(self._policy)
+        seen = self._seen.vectors[0].tensor
         buffers = self._read_buffers()
         with_statistics = self._has_other_statistics()
-        if with_statistics or not th.equal(vector, self._seen) or not all(map(th.equal, buffers, self._seen_buffers)):
+        if with_statistics or not th.equal(vector, seen) or not all(map(th.equal, buffers, self._seen_buffers)):
             self._check_finite(vector)
             self._in_sync = False
-            self._parameters.write(self._policy, self._seen, self._seen_buffers, with_statistics)
-            self._seen.copy_(vector)
-            for seen, buffer in zip(self._seen_buffers, buffers, strict=True):
-                seen.copy_(buffer)
+            self._parameters.write(self._policy, seen, self._seen_buffers, with_statistics)
+            seen.copy_(vector)
+            for seen_buffer, buffer in zip(self._seen_buffers, buffers, strict=True):
+                seen_buffer.copy_(buffer)
             if with_statistics:
-                self._read_states()
+                self._read_entries()
             self._in_sync = True
         if not bound:
             self._vector.copy_(vector)
@@ -77,29 +76,26 @@ class PolicySync:
 
     def refresh(self, learning_rate: float | None) -> None:
         """
-        Bring the policy and its optimizer up to date. What a callback has changed in them must have been absorbed.
+        Bring the policy and its optimizer up to date. Changes of callbacks must have been absorbed.
 
         :param learning_rate: The learning rate that the optimizer is to show, None: the one that it shows now
         """
         self._in_sync = False
-        optimizer = self._parameters.optimizer
-        if isinstance(optimizer, FlatOptimizer):
-            n_steps = self._parameters.read(self._vector, self._buffers, self._statistics)
-            self._show_statistics(optimizer, n_steps)
+        self._parameters.read(self._state, self._buffers, self._policy)
+        self._seen.copy_from(self._state)
+        for seen, buffer in zip(self._seen_buffers, self._buffers, strict=True):
+            seen.copy_(buffer)
+        if isinstance(self._parameters.optimizer, FlatOptimizer):
+            self._show_statistics(self._parameters.optimizer)
         else:
-            self._parameters.save(self._policy)
-            self._seen_state = _copy_of(self._policy.optimizer.state)
-        self._seen.copy_(self._vector)
-        for copies, originals in ((self._seen_statistics, self._statistics), (self._seen_buffers, self._buffers)):
-            for copy, original in zip(copies, originals, strict=True):
-                copy.copy_(original)
+            self._seen_entries = _copy_of(self._policy.optimizer.state)
         self._in_sync = True
         if learning_rate is not None:
             update_learning_rate(self._policy.optimizer, learning_rate)
 
     def show_gradient(self, gradient: Vector, without_gradient: Collection[int]) -> None:
         """
-        Let the policy's parameters have a gradient, as A2C's have that of the last update.
+        Give the policy's parameters the gradient of the last update, as A2C's have it.
 
         :param gradient: The gradient, of shape ``(size,)``
         :param without_gradient: Indices of the parameters that have none
@@ -110,12 +106,12 @@ class PolicySync:
             param.grad = None if index in without_gradient else view
 
     def close(self) -> None:
-        """Let go of the policy."""
+        """Make the policy's parameters and its optimizer's statistics separate tensors."""
         for param in self._params:
             param.data = param.data.clone()
-        for state in self._states:
-            if state is not None:
-                state.update(without_views(state))
+        for entry in self._entries:
+            if entry is not None:
+                entry.update(_copy_of(entry))
 
     def _bind(self) -> None:
         self._parameters.layout.bind(self._policy, self._vector)
@@ -125,34 +121,37 @@ class PolicySync:
     def _read_buffers(self) -> list[th.Tensor]:
         return [home[name] for home, name in self._homes]  # type: ignore[misc]
 
-    def _read_states(self) -> None:
-        """Remember what the policy's optimizer has of each parameter, which is no view of our statistics."""
+    def _read_entries(self) -> None:
+        """Remember what the policy's optimizer keeps of each parameter, which is no view of our vectors."""
         state = self._policy.optimizer.state
-        self._states: list[dict[str, Any] | None] = [state.get(param) for param in self._params]
+        self._entries: list[dict[str, Any] | None] = [state.get(param) for param in self._params]
         self._identities = list(map(id, state.values()))
         self._shown = False
-        self._seen_state = _copy_of(state)
+        self._seen_entries = _copy_of(state)
 
     def _has_other_statistics(self) -> bool:
-        """Whether somebody else has written to the optimizer's state, or has put another in its place."""
+        """Whether a callback has written to the optimizer's state or replaced it."""
         state = self._policy.optimizer.state
         if not isinstance(self._parameters.optimizer, FlatOptimizer):
-            return not _is_equal(state, self._seen_state)
+            return not _is_equal(state, self._seen_entries)
         if list(map(id, state.values())) != self._identities:  # looking parameters up would take ten times as long
             return True
-        return self._shown and not all(map(th.equal, self._statistics, self._seen_statistics))
+        pairs = zip(self._state.vectors[1:], self._seen.vectors[1:], strict=True)
+        return self._shown and not all(th.equal(memory.tensor, seen.tensor) for memory, seen in pairs)
 
-    def _show_statistics(self, optimizer: FlatOptimizer, n_steps: list[int]) -> None:
-        if not self._shown or [state is not None for state in self._states] != [n > 0 for n in n_steps]:
-            self._states = optimizer.states(self._statistics, n_steps)
-            optimizer.show(self._policy, self._states)
-            self._identities = list(map(id, self._policy.optimizer.state.values()))
-            self._shown = True
-        for state, n in zip(self._states, n_steps, strict=True):
-            if state is not None and isinstance(state["step"], th.Tensor):
-                state["step"].fill_(n)
-            elif state is not None:
-                state["step"] = n
+    def _show_statistics(self, optimizer: FlatOptimizer) -> None:
+        counts = self._state.numbers.array[0].tolist()
+        if self._shown and [entry is not None for entry in self._entries] == [bool(optimizer.kept and n) for n in counts]:
+            optimizer.update_numbers(self._entries, self._state)
+            return
+        self._entries, state = optimizer.entries(self._state), self._policy.optimizer.state
+        for param, entry in zip(self._params, self._entries, strict=True):
+            if entry is not None:
+                state[param] = entry
+            else:
+                state.pop(param, None)
+        self._identities = list(map(id, state.values()))
+        self._shown = True
 
     def _check_finite(self, vector: th.Tensor) -> None:
         layout = self._parameters.layout
@@ -165,12 +164,12 @@ class PolicySync:
         options = _options_of(self._policy.optimizer)
         if options != self._options:
             self._options = options
-            if self._parameters.set_options(self._policy.optimizer):
+            if self._parameters.set_options(self._policy):
                 return
             name, groups = options
             warnings.warn(
-                f"a callback has changed the policy's optimizer to {name} with the options {groups}. The workers go on with "
-                "the one that learn() began with. The next learn() begins with this one",
+                f"a callback has changed the policy's optimizer to {name} with the options {groups}. The workers continue "
+                "with the one that learn() started with. The next learn() starts with this one",
                 stacklevel=2,
             )
 

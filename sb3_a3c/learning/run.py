@@ -200,9 +200,9 @@ def _take_back(model: OnPolicyAlgorithm, workers: Sequence[SeenWorker], paramete
     slices = [worker.env for worker in workers]
     # A callback may have stopped a single worker before it pushed its normalization statistics.
     is_ahead = len(slices) == 1 and not workers[0].failed
-    statistics = running_statistics(slices[0]) if is_ahead else parameters.statistics
-    for rms, shared_rms in zip(running_statistics(model.env), statistics, strict=False):
-        set_moments(rms, moments_of(shared_rms))
+    moments = [moments_of(rms) for rms in running_statistics(slices[0])] if is_ahead else parameters.moments
+    for rms, rms_moments in zip(running_statistics(model.env), moments, strict=False):
+        set_moments(rms, rms_moments)
     if slices[0] is not model.env:
         write_state(model.env, [read_state(env) for env in slices])
         merge_counters(model.env, slices)

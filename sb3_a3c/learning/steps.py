@@ -8,7 +8,7 @@ the callback reads is prepared.
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -146,8 +146,8 @@ def _states(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> Iterator[t
     for n_steps, row in enumerate(zip(new_obs, dones, strict=True)):
         if n_steps == 0 or not is_still or True in row[1].tolist():
             write_state(venv, [state_at(states.env_states, n_steps) for states in parts])
-        for rms, *courses in zip(statistics, *(states.moments for states in parts), strict=False):
-            set_moments(rms, max((course.at(n_steps) for course in courses), key=attrgetter("n_samples")))
+        for rms, *of_workers in zip(statistics, *(states.moments for states in parts), strict=False):
+            set_moments(rms, max((of_worker[n_steps] for of_worker in of_workers), key=itemgetter(-1)))  # the largest count
         yield row
 
 

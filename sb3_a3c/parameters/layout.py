@@ -1,6 +1,7 @@
-"""Where each of a policy's parameters lies in one flat vector."""
+"""The position of each of a policy's parameters in one flat vector."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -8,23 +9,22 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-#: Each parameter starts at a multiple of so many elements (64 bytes of float32), where torch would have put a tensor of
-#: its own: the last bits of a matrix product depend on it.
+#: Each parameter starts at a multiple of this many elements (64 bytes of float32), as a tensor of its own would: the last
+#: bits of a matrix product depend on it.
 _ALIGNMENT = 16
 
-
-#: Parameters, or their gradient, of shape ``(size,)``; an array where compiled code is all that computes with it.
+#: Parameters, or their gradient, of shape ``(size,)``. An array if only compiled code computes with it.
 Vector = th.Tensor | np.ndarray
 
 
 class Layout:
     """
-    The order of a policy's parameters in a flat vector: the actor's, with all that it shares with the critic, and then,
-    where the critic has its own learning rate, the critic's. Between them are zeros, which stay zeros. Frozen parameters
-    are in it too, because a callback may change or unfreeze them.
+    The order of a policy's parameters in a flat vector. The actor's come first, with everything that it shares with the
+    critic. If the critic has its own learning rate, its parameters come last. The gaps between parameters are zeros, which
+    stay zeros. Frozen parameters are in the vector too, because a callback may change or unfreeze them.
 
     :param policy: The policy whose parameters are laid out
-    :param separate_critic: Whether the critic's own parameters are a part of their own
+    :param separate_critic: Whether the critic's own parameters have a learning rate of their own
     :raises ValueError: if the parameters differ in type or device, or the critic has none of its own
     """
 
@@ -41,7 +41,7 @@ class Layout:
                 "vf_learning_rate needs a critic with parameters of its own (value_net, mlp_extractor.value_net or "
                 f"vf_features_extractor), but {type(policy).__name__} has none"
             )
-        # A frozen parameter of another type can't be in the vector. It is left as it is.
+        # A frozen parameter of another type can't be in the vector. It stays what it is.
         params = {name: param for name, param in policy.named_parameters() if _kind(param) in kinds}
         actor_names = [name for name, param in params.items() if id(param) not in critic]
         critic_names = [name for name, param in params.items() if id(param) in critic]
@@ -49,16 +49,14 @@ class Layout:
         self.shapes = [params[name].shape for name in self.names]
         self.slices: list[slice] = []
         self._pads: list[th.Tensor] = []
-        start = 0
+        self.size = 0
         for name, shape in zip(self.names, self.shapes, strict=True):
-            self.slices.append(slice(start, start + shape.numel()))
+            self.slices.append(slice(self.size, self.size + shape.numel()))
             pad = -shape.numel() % _ALIGNMENT
             self._pads.append(params[name].new_zeros(pad, requires_grad=False))
-            start += shape.numel() + pad
-        self.size = start
-        actor_size = self.slices[len(actor_names)].start if critic_names else self.size
-        #: The parts of the vector with a learning rate each: the actor's and, if it is separate, the critic's.
-        self.parts = [slice(0, actor_size), slice(actor_size, self.size)] if separate_critic else [slice(0, self.size)]
+            self.size += shape.numel() + pad
+        #: For each parameter, which of the two learning rates it has: 0, or 1 if it is the separate critic's.
+        self.rates = [0] * len(actor_names) + [1] * len(critic_names)
 
     def parameters(self, policy: ActorCriticPolicy) -> list[nn.Parameter]:
         """
@@ -71,48 +69,35 @@ class Layout:
     def slice_of(self, name: str) -> slice | None:
         """
         :param name: A parameter's name
-        :return: Where in the vector it is. None if it is not in the vector
+        :return: Its position in the vector, None if it is not in the vector
         """
         return self.slices[self.names.index(name)] if name in self.names else None
 
-    def segments(self, keys: Sequence[Any]) -> Iterator[tuple[slice, int, Any]]:
+    def runs(self, keys: Sequence[Any]) -> Iterator[tuple[slice, slice]]:
         """
-        Divide the vector into runs of neighbouring parameters that are treated alike.
+        Divide the vector into runs of neighbouring parameters with equal keys.
 
         :param keys: One key per parameter
-        :return: For each run: where it is, which of ``parts`` it is in, and the key of its parameters
+        :return: For each run: the indices of its parameters, and its position in the vector
         """
-        part_of = [int(len(self.parts) > 1 and where.start >= self.parts[0].stop) for where in self.slices]
-        start = 0
-        for index, both in enumerate(zip(part_of, keys, strict=True)):
-            is_last = index + 1 == len(keys)
-            if is_last or (part_of[index + 1], keys[index + 1]) != both:
-                stop = self.size if is_last else self.slices[index + 1].start
-                yield slice(start, stop), *both
-                start = stop
+        starts = [where.start for where in self.slices] + [self.size]
+        first = 0
+        for _, run in groupby(keys):
+            last = first + len(list(run))
+            yield slice(first, last), slice(starts[first], starts[last])
+            first = last
 
-    def gather(self, policy: ActorCriticPolicy, out: th.Tensor | None = None) -> th.Tensor:
+    def gather(self, policy: ActorCriticPolicy) -> th.Tensor:
         """
         :param policy: The policy that was laid out, or a clone of it
-        :param out: Where to, of shape ``(size,)``; None: a new vector
-        :return: The vector with its parameters
+        :return: A new vector with its parameters, of shape ``(size,)``
         """
-        return self.flatten([param.detach() for param in self.parameters(policy)], out)
-
-    def scatter(self, vector: th.Tensor, policy: ActorCriticPolicy) -> None:
-        """
-        The other way of :meth:`gather`.
-
-        :param vector: The vector, of shape ``(size,)``
-        :param policy: The policy that was laid out, or a clone of it, whose parameters are written
-        """
-        for param, view in zip(self.parameters(policy), self.views(vector), strict=True):
-            param.detach().copy_(view)
+        return self.flatten([param.detach() for param in self.parameters(policy)])
 
     def flatten(self, tensors: Sequence[th.Tensor], out: th.Tensor | None = None) -> th.Tensor:
         """
-        :param tensors: A tensor for each parameter, of that parameter's shape
-        :param out: Where to, of shape ``(size,)``; None: a new vector
+        :param tensors: One tensor per parameter, of that parameter's shape
+        :param out: The vector to write, of shape ``(size,)``. None: a new vector
         :return: The vector with the tensors in it, and zeros between them
         """
         pieces = [piece for tensor, pad in zip(tensors, self._pads, strict=True) for piece in (tensor.reshape(-1), pad)]
@@ -121,15 +106,15 @@ class Layout:
     def views(self, vector: th.Tensor) -> list[th.Tensor]:
         """
         :param vector: A vector of this layout, of shape ``(size,)``
-        :return: A view of it for each parameter, of that parameter's shape
+        :return: One view of it per parameter, of that parameter's shape
         """
         return [vector[part].view(shape) for part, shape in zip(self.slices, self.shapes, strict=True)]
 
     def bind(self, policy: ActorCriticPolicy, vector: th.Tensor) -> None:
         """
-        Let a policy's parameters be views of a vector, so that writing the vector changes the policy.
+        Make a policy's parameters views of a vector, so that writing the vector changes the policy.
 
-        :param policy: A clone of the policy that was laid out
+        :param policy: The policy that was laid out, or a clone of it
         :param vector: The vector, of shape ``(size,)``
         """
         for param, view in zip(self.parameters(policy), self.views(vector), strict=True):

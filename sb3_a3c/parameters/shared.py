@@ -1,83 +1,58 @@
 """
-The parameters that all workers share: pulled before a rollout, and pushed to, a gradient at a time, after it.
+The shared parameters in memory: for threads of one process, or for the processes of one machine.
 
-What is guaranteed. With ``use_locking=True`` a pull sees the vector between two updates, and no update is lost. A push
-that ends in the middle, for its process was killed or the user has pressed Ctrl-C, leaves all as it was: there are two
-places for all that it changes, it reads one and writes the other, and then a single store of eight bytes says that this
-is the one that holds. With ``use_locking=False`` (Hogwild, Recht et al. 2011) vectors are read and stepped in one place
-without a lock: a pull may see half of an update, of two updates at the same instant a part may be lost, and half of one
-stays from a process that was killed. An optimizer without a kernel here (``TorchOptimizer``)
-steps in one place too, though with the lock: half of an update stays if its step is interrupted. Counters and normalization
-statistics are exact in all cases. What is assumed: nothing of the GIL. No caller holds a lock of its own while it pulls or
-pushes.
+What is guaranteed. With ``use_locking=True`` a pull sees the vector between two updates, and no update is lost. A push that
+ends in the middle, because its process was killed or the user pressed Ctrl-C, leaves everything as it was. The reason: there
+are two places for everything that a push changes. It reads one place and writes the other. Then a single store of eight
+bytes says that the other place is the current one, and that store is done or not done.
+
+With ``use_locking=False`` (Hogwild, Recht et al. 2011) vectors are pulled and stepped in one place without a lock. A pull may
+see half of an update, parts of two simultaneous updates may be lost, and half of an update stays if its process is killed. A
+:class:`~sb3_a3c.parameters.optimizers.WholeOptimizer` steps in one place too, though with the lock: half of an update stays
+if its step is interrupted. Counters and normalization statistics are exact in all cases.
+
+None of this relies on the GIL. No caller holds a lock of its own while it pulls or pushes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
-from sb3_a3c.envs.normalization import JournaledMeanStd, SharedMeanStd, moments_of, set_moments
+from sb3_a3c.envs.normalization import Journal, moments_of
 from sb3_a3c.kernels import optimizers as kernels
+from sb3_a3c.parameters.flat_optimizer import FlatOptimizer, State
 from sb3_a3c.parameters.layout import Layout, Vector
-from sb3_a3c.parameters.optimizers import TorchOptimizer, make_optimizer
+from sb3_a3c.parameters.optimizers import WholeOptimizer, make_optimizer
+from sb3_a3c.parameters.protocol import Access
 from sb3_a3c.system.file_lock import FileLock
 from sb3_a3c.system.locks import Lock, ThreadLock
 from sb3_a3c.system.memory import Memory
 
 
-class Access(NamedTuple):
-    """
-    What a pull or a push met.
-
-    :param n_updates: The version: gradients applied so far in this call of ``learn()``, a push's own included
-    :param num_timesteps: Environment steps whose gradients have been applied, the paper's global counter T
-    :param waited: Seconds spent waiting for the lock
-    """
-
-    n_updates: int
-    num_timesteps: int
-    waited: float
-
-
 @dataclass(frozen=True)
 class _Place:
     """
-    One of the two places for all that a push changes.
+    One of the two places for everything that a push changes.
 
     :param index: Which of the two it is, 0 or 1
-    :param vectors: The parameters, and the statistics of their optimizer
+    :param state: The parameters and the statistics of their optimizer
     :param buffers: The policy's buffers
-    :param statistics: VecNormalize's statistics
-    :param counts: Gradients applied, environment steps, how many more steps the optimizer has made than gradients, and
-        whether any parameter was left out of a step
-    :param skips: For each parameter, how many of the optimizer's steps have left it out
+    :param statistics: VecNormalize's statistics, see :func:`~sb3_a3c.envs.normalization.moments_of`
+    :param counts: Gradients applied, and environment steps
     """
 
     index: int
-    vectors: list[Memory]
+    state: State
     buffers: list[th.Tensor]
-    statistics: list[SharedMeanStd]
+    statistics: list[Memory]
     counts: Memory
-    skips: Memory
-
-    def n_steps(self) -> list[int]:
-        """For each parameter, how many steps the optimizer has made."""
-        n_updates, _, first_step, _ = self.counts.array.tolist()
-        return [n_updates + first_step - n_skips for n_skips in self.skips.array.tolist()]
-
-    def set_n_steps(self, n_steps: Sequence[int]) -> None:
-        """The other way of :meth:`n_steps`."""
-        most = max(n_steps)
-        self.skips.array[:] = [most - n for n in n_steps]
-        self.counts.array[2:] = most - self.counts.array[0], most > min(n_steps)
 
     def share(self) -> None:
-        for memory in (*self.vectors, *(rms.memory for rms in self.statistics), self.counts, self.skips):
+        for memory in (*self.state.memories(), *self.statistics, self.counts):
             memory.share()
         for buffer in self.buffers:
             buffer.share_memory_()
@@ -85,16 +60,17 @@ class _Place:
 
 class SharedParameters:
     """
-    The shared parameters (theta), with the statistics of their optimizer (the paper's shared RMSProp), the policy's
-    buffers (BatchNorm) and VecNormalize's statistics.
+    See :class:`~sb3_a3c.parameters.protocol.Parameters`. With the parameters (theta) it holds the statistics of their
+    optimizer (the paper's shared RMSProp), the policy's buffers (BatchNorm) and VecNormalize's statistics.
 
-    :param policy: The policy to start from. Only :meth:`write` reads it later, and only :meth:`save` writes it
-    :param layout: Where each parameter lies in the vector
-    :param statistics: The normalization statistics to start from; they are copied
+    :param policy: The policy to start from
+    :param layout: The positions of parameters in the vector
+    :param statistics: The normalization statistics to start from. They are copied
     :param num_timesteps: Environment steps so far
     :param use_locking: Whether updates are atomic
-    :param compiled: Whether compiled code copies and steps the vector: it keeps the GIL, where each operation of torch
-        would hand it to another worker, and rounds otherwise than torch. It takes parameters in float32 on the CPU
+    :param compiled: Whether compiled code copies and steps the vector, if the optimizer has a compiled step. It keeps the
+        GIL, where each operation of torch hands it to another worker, and rounds differently from torch. It needs parameters
+        in float32 on the CPU
     """
 
     def __init__(
@@ -109,69 +85,79 @@ class SharedParameters:
         self.layout = layout
         vector = layout.gather(policy)
         self.optimizer = make_optimizer(policy, vector, layout, compiled)
-        # An optimizer of another make keeps gradients on its parameters, so two workers can't step it at once.
-        self.use_locking = use_locking or isinstance(self.optimizer, TorchOptimizer)
-        self._compiled = compiled and not isinstance(self.optimizer, TorchOptimizer)
-        vectors = self.optimizer.vectors(vector)
-        n_steps = self.optimizer.load(policy, [memory.tensor for memory in vectors[1:]])
-        in_place = not use_locking or isinstance(self.optimizer, TorchOptimizer)  # both are stepped where they are
+        # Numbers of an optimizer can't be made by two workers at once.
+        self.use_locking = use_locking or self.optimizer.makes_numbers
+        self._compiled = compiled
+        self._native = self.optimizer.compiled
+        states = [self.optimizer.new_state(vector), self.optimizer.new_state(vector.clone())]
+        if not self.use_locking or isinstance(self.optimizer, WholeOptimizer):  # both are stepped in place
+            states[1] = states[1]._replace(vectors=states[0].vectors)
+        for state in states:
+            self.optimizer.load(policy, state)
         self._places = [
             _Place(
                 index,
-                vectors if in_place else [Memory(memory.tensor.clone()) for memory in vectors],
+                state,
                 [buffer.detach().clone() for buffer in policy.buffers()],
-                [SharedMeanStd(rms) for rms in statistics],
-                Memory(th.tensor([0, num_timesteps, 0, 0])),
-                Memory(th.zeros(len(n_steps), dtype=th.int64)),
+                [Memory(th.from_numpy(moments_of(rms))) for rms in statistics],
+                Memory(th.tensor([0, num_timesteps])),
             )
-            for index in range(2)
+            for index, state in enumerate(states)
         ]
-        for place in self._places:
-            place.set_n_steps(n_steps)
-        #: The index of the place that holds.
-        self._holding = Memory(th.zeros(1, dtype=th.int64))
+        #: The index of the current place.
+        self._current = Memory(th.zeros(1, dtype=th.int64))
         self._lock: Lock = ThreadLock()
         self._is_shared = False
 
     def share_memory(self) -> FileLock:
         """
-        Move all of it to memory that worker processes see too, with a lock between processes. To be called before
-        there are any, and used in this process by one thread from then on.
+        Move everything to memory that worker processes see too, with a lock between processes. It must be called before
+        they start. From then on one thread of this process may use it.
 
         :return: The lock that they take
-        :raises ValueError: if the optimizer keeps statistics of its own, which can't be shared
+        :raises ValueError: if the optimizer keeps its statistics itself
         """
-        if isinstance(self.optimizer, TorchOptimizer):
+        if isinstance(self.optimizer, WholeOptimizer):
             raise ValueError(
                 "backend must be 'thread' or 'serial' for this optimizer, but it is 'process': worker processes share the "
-                "statistics of RMSprop, RMSpropTFLike and Adam, with their plain options, and not those of "
-                f"{type(self.optimizer.policy.optimizer).__name__} with these"
+                "statistics of optimizers that compute each element on its own, and "
+                f"{self.optimizer.torch_class.__name__} with these options does not"
             )
-        self._holding.share()
+        self._current.share()
         for place in self._places:
             place.share()
         self._lock = lock = FileLock()
         self._is_shared = True
         return lock
 
-    def set_options(self, optimizer: th.optim.Optimizer) -> bool:
+    def set_options(self, policy: ActorCriticPolicy) -> bool:
         """
-        Let the shared optimizer go on with other options.
+        Let the shared optimizer go on with the options of a policy's optimizer.
 
-        :param optimizer: The policy's optimizer, with these options
-        :return: False if it can't: other processes have it, or its arithmetic has no such option
+        :param policy: The policy that was laid out
+        :return: False if it can't: other processes use it, or the options need other statistics
         """
-        return not self._is_shared and self.optimizer.set_options(optimizer)
+        if self._is_shared or type(policy.optimizer) is not self.optimizer.torch_class:
+            return False
+        with self._lock:
+            if isinstance(self.optimizer, WholeOptimizer):
+                self.optimizer.use(policy.optimizer, self.layout.parameters(policy))
+                return True
+            other = make_optimizer(policy, self.vector, self.layout, self._compiled)
+            if isinstance(other, WholeOptimizer) or list(other.kept) != list(self.optimizer.kept):
+                return False
+            self.optimizer = other
+        return True
 
     @property
     def vector(self) -> th.Tensor:
         """Theta, of shape ``(size,)``, until the next push."""
-        return self._place().vectors[0].tensor
+        return self._place().state.vectors[0].tensor
 
     @property
-    def statistics(self) -> list[SharedMeanStd]:
-        """The normalization statistics, until the next push."""
-        return self._place().statistics
+    def moments(self) -> list[np.ndarray]:
+        """The normalization statistics, see :func:`~sb3_a3c.envs.normalization.moments_of`."""
+        return [memory.array.copy() for memory in self._place().statistics]
 
     @property
     def n_updates(self) -> int:
@@ -184,33 +170,22 @@ class SharedParameters:
         return int(self._place().counts.array[1])
 
     def native(self, vector: th.Tensor) -> Vector:
-        """
-        :param vector: A worker's vector, of shape ``(size,)``
-        :return: The same memory, as pull and push are quickest with
-        """
-        return vector.numpy() if self._compiled else vector
+        """See :meth:`Parameters.native`."""
+        return vector.numpy() if self._native else vector
 
-    def pull(self, vector: Vector, buffers: Sequence[th.Tensor], statistics: Sequence[JournaledMeanStd] = ()) -> Access:
-        """
-        theta' <- theta, and the same for all that goes with it.
-
-        :param vector: The worker's parameters, of shape ``(size,)``, to be written
-        :param buffers: The worker's buffers, to be written
-        :param statistics: The worker's normalization statistics, to be set. Without them they stay as they are
-        :return: The version that was pulled
-        """
+    def pull(self, vector: Vector, buffers: Sequence[th.Tensor]) -> Access:
+        """See :meth:`Parameters.pull`."""
         with self._lock as waited:
             place = self._place()
             if self.use_locking:
-                _copy(place.vectors[0], vector)
+                _copy(place.state.vectors[0], vector)
             for buffer, shared_buffer in zip(buffers, place.buffers, strict=True):
                 buffer.copy_(shared_buffer)
-            for rms, shared_rms in zip(statistics, place.statistics if statistics else (), strict=True):
-                set_moments(rms, moments_of(shared_rms))
-            n_updates, num_timesteps, _, _ = place.counts.array.tolist()
+            moments = [memory.array.copy() for memory in place.statistics]
+            n_updates, num_timesteps = place.counts.array.tolist()
         if not self.use_locking:
-            _copy(place.vectors[0], vector)
-        return Access(n_updates, num_timesteps, waited)
+            _copy(place.state.vectors[0], vector)
+        return Access(n_updates, num_timesteps, waited, moments)
 
     def push(
         self,
@@ -218,117 +193,89 @@ class SharedParameters:
         learning_rates: Sequence[float],
         n_timesteps: int,
         buffers: Sequence[th.Tensor] = (),
-        statistics: Sequence[JournaledMeanStd] = (),
+        journals: Sequence[Journal | None] = (),
         without_gradient: Sequence[int] = (),
     ) -> Access:
-        """
-        Step theta along a gradient, with the optimizer's shared statistics, and count it.
-
-        :param gradient: The gradient, finite and of shape ``(size,)``
-        :param learning_rates: The actor's and the critic's learning rate
-        :param n_timesteps: Environment steps that it was computed from
-        :param buffers: The worker's buffers; the last worker's hold
-        :param statistics: The worker's normalization statistics, whose journals are applied
-        :param without_gradient: Indices of the parameters that have no gradient. They are not stepped
-        :return: The version that this update makes
-        """
+        """See :meth:`Parameters.push`."""
         with self._lock as waited:
-            old, new = self._old_and_new()
-            n_updates, num_timesteps, first_step, skipping = old.counts.array.tolist()
+            old, new, optimizer = *self._old_and_new(), self.optimizer
+            n_updates, num_timesteps = old.counts.array.tolist()
             n_updates, num_timesteps = n_updates + 1, num_timesteps + n_timesteps
-            skips: list[int] | None = None
-            if skipping or without_gradient:
-                new.skips.array[:] = old.skips.array
-                new.skips.array[list(without_gradient)] += 1
-                skipping, skips = 1, new.skips.array.tolist()
-            new.counts.array[:] = n_updates, num_timesteps, first_step, skipping
-            step = gradient, learning_rates, first_step + n_updates, skips, without_gradient
+            new.counts.array[:] = n_updates, num_timesteps
             for new_buffer, buffer in zip(new.buffers, buffers, strict=True):
                 new_buffer.copy_(buffer)
-            for rms, old_rms, new_rms in zip(statistics, old.statistics, new.statistics, strict=True):
-                rms.apply_to(old_rms, new_rms)
-            if self.use_locking:
-                self.optimizer.step(old.vectors, new.vectors, *step)
-            self._hold(new)
-        if not self.use_locking:
-            self.optimizer.step(old.vectors, new.vectors, *step)
+            for journal, moments, new_moments in zip(journals, old.statistics, new.statistics, strict=True):
+                if journal is None:
+                    new_moments.array[:] = moments.array
+                else:
+                    journal.count_in(moments.array, new_moments.array)
+            runs = optimizer.plan(old.state, new.state, without_gradient)
+            # The first step creates statistics, so Hogwild takes the lock for it.
+            locked = self.use_locking or any(run.numbers[0] == 0 for run in runs)
+            if locked:
+                optimizer.step(runs, old.state, new.state, gradient, learning_rates)
+            self._set_current(new)
+        if not locked:
+            optimizer.step(runs, old.state, new.state, gradient, learning_rates)
         return Access(n_updates, num_timesteps, waited)
 
     def write(
         self, policy: ActorCriticPolicy, seen: th.Tensor, seen_buffers: Sequence[th.Tensor], with_statistics: bool
     ) -> None:
         """
-        Add what has been changed in a policy, whatever has been pushed meanwhile. A parameter that nobody else has changed
-        becomes exactly what it is in the policy.
+        Add what a callback has changed in a policy, whatever has been pushed meanwhile. A parameter that nobody else has
+        changed becomes exactly what it is in the policy.
 
         :param policy: The policy that was laid out
         :param seen: Its parameters before the change, of shape ``(size,)``
         :param seen_buffers: Its buffers before the change. Those that differ now are set
-        :param with_statistics: Whether to set the statistics of the optimizer to those of the policy's, too
+        :param with_statistics: Whether to set the optimizer's statistics to those of the policy's optimizer too
         """
         with self._lock:
             old, new = self._old_and_new()
-            new.counts.array[:], new.skips.array[:] = old.counts.array, old.skips.array
-            written, shared = self.layout.gather(policy), old.vectors[0].tensor
-            new.vectors[0].tensor.copy_(th.where(shared == seen, written, shared + (written - seen)))
-            for old_memory, new_memory in zip(old.vectors[1:], new.vectors[1:], strict=True):
-                new_memory.tensor.copy_(old_memory.tensor)
+            new.state.copy_from(old.state)
+            written, shared = self.layout.gather(policy), old.state.vectors[0].tensor
+            new.state.vectors[0].tensor.copy_(th.where(shared == seen, written, shared + (written - seen)))
             if with_statistics:
-                new.set_n_steps(self.optimizer.load(policy, [memory.tensor for memory in new.vectors[1:]]))
-            for buffer, seen_buffer, old_buffer, new_buffer in zip(
-                policy.buffers(), seen_buffers, old.buffers, new.buffers, strict=True
-            ):
+                self.optimizer.load(policy, new.state)
+            buffers = zip(policy.buffers(), seen_buffers, old.buffers, new.buffers, strict=True)
+            for buffer, seen_buffer, old_buffer, new_buffer in buffers:
                 new_buffer.copy_(old_buffer if th.equal(buffer, seen_buffer) else buffer)
-            for old_rms, new_rms in zip(old.statistics, new.statistics, strict=True):
-                set_moments(new_rms, moments_of(old_rms))
-            self._hold(new)
+            for memory, new_memory in zip((*old.statistics, old.counts), (*new.statistics, new.counts), strict=True):
+                new_memory.array[:] = memory.array
+            self._set_current(new)
 
-    def save(self, policy: ActorCriticPolicy) -> None:
+    def read(self, state: State, buffers: Sequence[th.Tensor], policy: ActorCriticPolicy) -> None:
         """
-        Write parameters, buffers and optimizer statistics into a policy: as they are between two updates.
+        Copy parameters, buffers and optimizer statistics as they are between two updates.
 
-        :param policy: The policy that was laid out
-        """
-        with self._lock:
-            place = self._place()
-            self.layout.scatter(place.vectors[0].tensor, policy)
-            self.optimizer.save(policy, [memory.tensor for memory in place.vectors[1:]], place.n_steps())
-            for buffer, shared_buffer in zip(policy.buffers(), place.buffers, strict=True):
-                buffer.copy_(shared_buffer)
-
-    def read(self, vector: th.Tensor, buffers: Sequence[th.Tensor], statistics: Sequence[th.Tensor]) -> list[int]:
-        """
-        Copy parameters, buffers and optimizer statistics: as they are between two updates.
-
-        :param vector: Where the parameters are copied to, of shape ``(size,)``
-        :param buffers: Where the policy's buffers are copied to
-        :param statistics: Where the optimizer's statistics are copied to, each of shape ``(size,)``
-        :return: For each parameter, how many gradients the optimizer has applied
+        :param state: Parameters and statistics to write, see :meth:`FlatOptimizer.new_state`
+        :param buffers: The policy's buffers to write
+        :param policy: The policy whose optimizer is written, if the optimizer keeps its statistics itself
         """
         with self._lock:
             place = self._place()
-            _copy(place.vectors[0], vector)
+            state.copy_from(place.state)
             for buffer, shared_buffer in zip(buffers, place.buffers, strict=True):
                 buffer.copy_(shared_buffer)
-            for statistic, shared_statistic in zip(statistics, place.vectors[1:], strict=True):
-                _copy(shared_statistic, statistic)
-            return place.n_steps()
+            if not isinstance(self.optimizer, FlatOptimizer):
+                self.optimizer.save(policy)
 
     def free(self) -> None:
         """Release the lock if the caller still holds it, see :meth:`~sb3_a3c.system.locks.Lock.free`."""
         self._lock.free()
 
     def _place(self) -> _Place:
-        return self._places[self._holding.array.item()]
+        return self._places[self._current.array.item()]
 
     def _old_and_new(self) -> tuple[_Place, _Place]:
-        """The place that holds, and the one that is to be written."""
-        holding = self._holding.array.item()
-        return self._places[holding], self._places[1 - holding]
+        """The current place, and the one that is to be written."""
+        current = self._current.array.item()
+        return self._places[current], self._places[1 - current]
 
-    def _hold(self, place: _Place) -> None:
-        """A process that is killed has made this store or has not, for the eight bytes are stored at once."""
-        self._holding.array[0] = place.index
+    def _set_current(self, place: _Place) -> None:
+        """A killed process has made this store or has not, because the eight bytes are stored at once."""
+        self._current.array[0] = place.index
 
 
 def _copy(memory: Memory, vector: Vector) -> None:

@@ -10,7 +10,6 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.protocol import Action, Losses
-from sb3_a3c.envs.normalization import Course
 from sb3_a3c.envs.state import LayerState
 from sb3_a3c.parameters.layout import Vector
 
@@ -31,13 +30,14 @@ class States:
     :param new_obs: The observations
     :param dones: Whether episodes ended
     :param env_states: What the wrappers around the environments hold, see :func:`~sb3_a3c.envs.state.stack_states`
-    :param moments: Of each of the worker's normalization statistics
+    :param moments: The worker's normalization statistics, each of shape ``(n_steps, 2 * size + 1)``, see
+        :func:`~sb3_a3c.envs.normalization.moments_of`
     """
 
     new_obs: VecEnvObs
     dones: np.ndarray
     env_states: list[LayerState]
-    moments: list[Course]
+    moments: list[np.ndarray]
 
 
 @dataclass(frozen=True)

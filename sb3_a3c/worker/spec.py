@@ -14,7 +14,7 @@ from sb3_a3c.engines import make_engine, make_turn
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.envs.normalization import JournaledMeanStd
 from sb3_a3c.kernels.cache import use_cache
-from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.parameters.protocol import Parameters
 from sb3_a3c.worker.callback_needs import CallbackNeeds
 from sb3_a3c.worker.recorder import Recorder
 from sb3_a3c.worker.worker import Worker
@@ -46,7 +46,7 @@ class WorkerSpec:
     needs: CallbackNeeds
     recorder: Recorder | None
 
-    def make(self, parameters: SharedParameters, turn: AbstractContextManager) -> Worker:
+    def make(self, parameters: Parameters, turn: AbstractContextManager) -> Worker:
         """
         :param parameters: The shared parameters
         :param turn: What the engines in this process hold while they compute
@@ -71,7 +71,7 @@ class WorkerSpec:
         )
 
 
-def make_workers(specs: Sequence[WorkerSpec], parameters: SharedParameters) -> list[Worker]:
+def make_workers(specs: Sequence[WorkerSpec], parameters: Parameters) -> list[Worker]:
     """
     :param specs: What the workers are made of
     :param parameters: The shared parameters

@@ -22,9 +22,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines import Engine, Losses, stack
 from sb3_a3c.engines.hyperparameters import Hyperparameters
-from sb3_a3c.envs.normalization import Course, JournaledMeanStd, Moments, moments_of
+from sb3_a3c.envs.normalization import JournaledMeanStd, set_moments, stack_moments
 from sb3_a3c.envs.state import LayerState, changes_only_with_episodes, read_state, stack_states
-from sb3_a3c.parameters.shared import Access, SharedParameters
+from sb3_a3c.parameters.protocol import Access, Parameters
 from sb3_a3c.worker.callback_needs import CallbackNeeds
 from sb3_a3c.worker.errors import (
     NonFiniteError,
@@ -63,7 +63,7 @@ class Worker:
         env_indices: np.ndarray,
         env: VecEnv,
         engine: Engine,
-        parameters: SharedParameters,
+        parameters: Parameters,
         rollout_buffer: RolloutBuffer,
         hyperparameters: Hyperparameters,
         total_timesteps: int,
@@ -162,7 +162,7 @@ class Worker:
                 learning_rates,
                 self._n_timesteps(),
                 self._engine.buffers,
-                self._statistics,
+                [rms.take_journal() for rms in self._statistics],
                 losses.without_gradient,
             )
         except BaseException as error:
@@ -232,7 +232,9 @@ class Worker:
 
     def _sync(self, hyperparameters: Hyperparameters) -> Access:
         """theta' <- theta."""
-        pulled = self._parameters.pull(self._vector, self._engine.buffers, self._statistics)
+        pulled = self._parameters.pull(self._vector, self._engine.buffers)
+        for rms, moments in zip(self._statistics, pulled.moments, strict=True):
+            set_moments(rms, moments)
         self._scale_std(hyperparameters)
         return pulled
 
@@ -358,17 +360,17 @@ class _States:
         self._new_obs: list[VecEnvObs] = []
         self._dones: list[np.ndarray] = []
         self._env_states: list[list[LayerState]] = []
-        self._moments: list[list[Moments]] = []
+        self._moments: list[list[tuple[np.ndarray, np.ndarray, float]]] = []
 
     def add(self, new_obs: VecEnvObs, dones: np.ndarray) -> None:
         self._new_obs.append(new_obs)
         self._dones.append(dones)
         changed = not (self._is_still and self._env_states) or True in dones.tolist()
         self._env_states.append(read_state(self._env) if changed else self._env_states[-1])
-        self._moments.append([moments_of(rms) for rms in self._statistics])
+        self._moments.append([(rms.mean, rms.var, rms.count) for rms in self._statistics])
 
     def joined(self) -> States:
-        moments = [Course.of(of_one) for of_one in zip(*self._moments, strict=True)]
+        moments = [stack_moments(of_one) for of_one in zip(*self._moments, strict=True)]
         return States(stack(self._new_obs), stack(self._dones), stack_states(self._env_states), moments)
 
 

@@ -1,0 +1,73 @@
+"""What a worker knows of the shared parameters: they can be pulled and pushed to."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch as th
+
+from sb3_a3c.envs.normalization import Journal
+from sb3_a3c.parameters.layout import Layout, Vector
+
+
+class Access(NamedTuple):
+    """
+    The answer to a pull or a push.
+
+    :param n_updates: The version: gradients applied so far in this call of ``learn()``, including a push's own
+    :param num_timesteps: Environment steps whose gradients have been applied, the paper's global counter T
+    :param waited: Seconds spent waiting for the lock
+    :param moments: Normalization statistics as pulled, see :func:`~sb3_a3c.envs.normalization.moments_of`
+    """
+
+    n_updates: int
+    num_timesteps: int
+    waited: float
+    moments: Sequence[np.ndarray] = ()
+
+
+class Parameters(Protocol):
+    """
+    The shared parameters (theta), as a worker sees them. Arguments and results are plain values, so that an implementation
+    may be elsewhere. It may also make one round trip of a push and the pull that follows: the answer to the push then
+    carries the parameters along, which serve the next pull, at the version that :class:`Access` tells.
+    """
+
+    #: The positions of parameters in a vector.
+    layout: Layout
+
+    def native(self, vector: th.Tensor) -> Vector:
+        """
+        :param vector: A worker's vector, of shape ``(size,)``
+        :return: The same memory, in the form that :meth:`pull` and :meth:`push` are fastest with
+        """
+
+    def pull(self, vector: Vector, buffers: Sequence[th.Tensor]) -> Access:
+        """
+        theta' <- theta.
+
+        :param vector: The worker's parameters, of shape ``(size,)``, to be written
+        :param buffers: The worker's buffers (BatchNorm's running statistics), to be written
+        :return: The version that was pulled, and the normalization statistics that go with it
+        """
+
+    def push(
+        self,
+        gradient: Vector,
+        learning_rates: Sequence[float],
+        n_timesteps: int,
+        buffers: Sequence[th.Tensor] = (),
+        journals: Sequence[Journal | None] = (),
+        without_gradient: Sequence[int] = (),
+    ) -> Access:
+        """
+        Step theta along a gradient, with the optimizer's shared statistics, and count it.
+
+        :param gradient: The gradient, finite and of shape ``(size,)``
+        :param learning_rates: The actor's and the critic's learning rate
+        :param n_timesteps: Environment steps that the gradient was computed from
+        :param buffers: The worker's buffers. Those of the last push are the shared ones
+        :param journals: What to count in each of the normalization statistics, None: nothing
+        :param without_gradient: Indices of the parameters that have no gradient. They are not stepped
+        :return: The version with this gradient
+        """
