@@ -57,6 +57,7 @@ def runs_table(summaries: Sequence[Summary]) -> pd.DataFrame:
             seconds=result.last.seconds,
             steps_per_second=result.steps_per_second,
             copying_seconds=result.copying_seconds,
+            wall_seconds=result.wall_seconds,
             final_return=result.last.mean_return,
             final_std=np.std(result.last.returns),
             load_before=result.load_before,

@@ -1,7 +1,7 @@
 """A comparison from its arguments to its report: make the runs that are missing, then summarize all of them."""
 
-from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from sb3_a3c.comparison.arguments import Arguments
@@ -23,7 +23,11 @@ def run_comparison(arguments: Arguments, progress_bar: bool) -> list[Summary]:
     store = Store(Path(arguments.out))
     with store.locked():
         missing = [spec for spec in specs if not store.has(spec)]
-        failures = _make_runs(specs, missing, store, arguments.jobs, progress_bar) if missing else {}
+        failures: dict[str, str] = {}
+        if missing:
+            compile_kernels(specs)
+            with closing(Progress(specs, len(specs) - len(missing), progress_bar)) as progress:
+                run_in_processes(missing, arguments.jobs, partial(_handle, store, progress, failures))
         summaries = []
         for algo in arguments.algos:
             results = [store.load(spec) for spec in specs if spec.algorithm == algo and spec.name not in failures]
@@ -37,23 +41,13 @@ def run_comparison(arguments: Arguments, progress_bar: bool) -> list[Summary]:
     return summaries
 
 
-def _make_runs(
-    specs: Sequence[RunSpec], missing: Sequence[RunSpec], store: Store, jobs: int, progress_bar: bool
-) -> dict[str, str]:
-    """Make the missing runs, and return the names of those that failed with the reasons."""
-    failures: dict[str, str] = {}
-    compile_kernels(specs)
-    with closing(Progress(specs, len(specs) - len(missing), progress_bar)) as progress:
-
-        def handle(spec: RunSpec, message: Message) -> None:
-            if isinstance(message, Stage):
-                progress.update(spec, message)
-                return
-            if isinstance(message, RunResult):
-                store.save(message)
-            else:
-                failures[spec.name] = message
-            progress.finish(spec)
-
-        run_in_processes(missing, jobs, handle)
-    return failures
+def _handle(store: Store, progress: Progress, failures: dict[str, str], spec: RunSpec, message: Message) -> None:
+    """Save results, collect failures, and show how far the runs are."""
+    if isinstance(message, Stage):
+        progress.update(spec, message)
+        return
+    if isinstance(message, RunResult):
+        store.save(message)
+    else:
+        failures[spec.name] = message
+    progress.finish(spec)
