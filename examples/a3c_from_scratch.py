@@ -17,14 +17,23 @@ import torch as th
 from torch import nn
 
 
+def make_network(n_inputs: int, n_hidden: int, n_outputs: int) -> nn.Sequential:
+    """One hidden layer, with small weights at the start."""
+    hidden, output = nn.Linear(n_inputs, n_hidden), nn.Linear(n_hidden, n_outputs)
+    for layer in (hidden, output):
+        nn.init.normal_(layer.weight, std=0.1)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(hidden, nn.ReLU6(), output)
+
+
 class ActorCritic(nn.Module):
     """pi(a|s), a Gaussian for actions between -high and high, and V(s). The two have no layer in common."""
 
-    def __init__(self, n_obs: int, high: th.Tensor, n_hidden: int = 128) -> None:
+    def __init__(self, n_obs: int, high: th.Tensor) -> None:
         super().__init__()
         self.high = high
-        self.actor = nn.Sequential(nn.Linear(n_obs, n_hidden), nn.ReLU(), nn.Linear(n_hidden, 2 * len(high)))
-        self.critic = nn.Sequential(nn.Linear(n_obs, n_hidden), nn.ReLU(), nn.Linear(n_hidden, 1), nn.Flatten(0))
+        self.actor = make_network(n_obs, 200, 2 * len(high))  # a mean and a standard deviation per action
+        self.critic = make_network(n_obs, 100, 1)
 
     def policy(self, obs: th.Tensor) -> th.distributions.Normal:
         mean, std = self.actor(obs).chunk(2, dim=-1)
@@ -32,7 +41,7 @@ class ActorCritic(nn.Module):
 
     @th.no_grad()
     def value(self, obs: th.Tensor) -> float:
-        return self.critic(obs[None]).item()
+        return self.critic(obs).item()
 
 
 class Shared:
@@ -42,9 +51,11 @@ class Shared:
         self.lock = threading.Lock()
         self.network = network
         # Shared RMSProp: one running average of squared gradients, and not one per worker.
-        groups = [dict(params=network.actor.parameters()), dict(params=network.critic.parameters())]
-        self.optimizer = th.optim.RMSprop(groups, lr=0.0, alpha=0.99, eps=1e-5)
-        self.initial_lrs = [args.actor_lr, args.critic_lr]
+        actor = dict(params=network.actor.parameters(), lr=args.actor_lr)
+        critic = dict(params=network.critic.parameters(), lr=args.critic_lr)
+        self.optimizer = th.optim.RMSprop([actor, critic], alpha=0.99, eps=1e-5)
+        n_updates = args.total_timesteps // args.n_steps
+        self.schedule = th.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.0, n_updates)  # to 0 at the end
         self.global_step = 0  # T in the paper: the steps of all workers
         self.returns: list[float] = []  # of all finished episodes
 
@@ -109,7 +120,7 @@ class Worker(threading.Thread):
 
     def compute_gradient(self, obs: th.Tensor, actions: th.Tensor, targets: th.Tensor) -> None:
         """The gradient of the actor-critic loss with respect to the local parameters."""
-        policy, values = self.local.policy(obs), self.local.critic(obs)
+        policy, values = self.local.policy(obs), self.local.critic(obs).squeeze(dim=1)
         advantages = (targets - values).detach()
         policy_loss = -(policy.log_prob(actions).sum(dim=1) * advantages).mean()
         value_loss = (targets - values).square().mean()
@@ -123,10 +134,8 @@ class Worker(threading.Thread):
         with self.shared.lock:
             for theirs, mine in zip(self.shared.network.parameters(), self.local.parameters(), strict=True):
                 theirs.grad = None if mine.grad is None else mine.grad.clone()
-            remaining = max(0.0, 1.0 - self.shared.global_step / self.args.total_timesteps)
-            for group, lr in zip(self.shared.optimizer.param_groups, self.shared.initial_lrs, strict=True):
-                group["lr"] = lr * remaining
             self.shared.optimizer.step()
+            self.shared.schedule.step()
             self.shared.global_step += self.args.n_steps
 
 
@@ -134,19 +143,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env-id", default="Pendulum-v1", help="an environment with bounded continuous actions")
     parser.add_argument("--seed", type=int, default=0, help="threads push in any order, so runs don't repeat exactly")
-    parser.add_argument("--total-timesteps", type=int, default=200_000, help="steps of all workers")
+    parser.add_argument("--total-timesteps", type=int, default=150_000, help="steps of all workers")
     parser.add_argument("--n-workers", type=int, default=4)
     parser.add_argument("--n-steps", type=int, default=8, help="steps per update (t_max in the paper)")
-    parser.add_argument("--actor-lr", type=float, default=5e-4, help="learning rate; both fall to 0 linearly")
+    parser.add_argument("--actor-lr", type=float, default=5e-4, help="learning rate, decreasing to 0")
     parser.add_argument("--critic-lr", type=float, default=2e-3)
     parser.add_argument("--gamma", type=float, default=0.9)
-    parser.add_argument("--ent-coef", type=float, default=0.003)
+    parser.add_argument("--ent-coef", type=float, default=0.01)
     parser.add_argument("--max-grad-norm", type=float, default=40.0)
     parser.add_argument("--reward-scale", type=float, default=0.1)
-    parser.add_argument("--print-every", type=float, default=5.0, help="seconds between two points of the learning curve")
     args = parser.parse_args()
 
-    th.set_num_threads(1)  # the workers are what runs in parallel
+    th.set_num_threads(1)  # workers run in parallel, not torch's operations
     th.manual_seed(args.seed)
     env = gym.make(args.env_id)
     assert isinstance(env.observation_space, gym.spaces.Box) and isinstance(env.action_space, gym.spaces.Box)
@@ -157,7 +165,7 @@ def main() -> None:
         worker.start()
     for worker in workers:
         while worker.is_alive():
-            worker.join(timeout=args.print_every)
+            worker.join(timeout=5.0)  # seconds between two points of the learning curve
             seconds = time.perf_counter() - started
             with shared.lock:
                 steps, mean = shared.global_step, np.mean(shared.returns[-50:] or [np.nan])

@@ -148,7 +148,8 @@ def assert_selects_tests(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
-    verbs = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    verbs = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([\w-]+)`", page.read_text())) <= verbs
     for line in "\n".join(snippets(page, "bash")).splitlines():
         command = line.split("#")[0].strip()
         if command.startswith("make "):
