@@ -22,6 +22,7 @@ from sb3_a3c.learning.policy_sync import PolicySync
 from sb3_a3c.learning.reporter import Reporter
 from sb3_a3c.learning.run import run
 from sb3_a3c.learning.steps import report_steps
+from sb3_a3c.parameters.protocol import Parameters
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.worker.rollout import Rollout
 from sb3_a3c.worker.worker import Worker
@@ -42,11 +43,11 @@ class Station(NamedTuple):
 
 
 IN_THE_WORKER = [
-    Station(r"pull: $\theta' \leftarrow \theta$", Worker.collect, (SharedParameters.pull,)),
+    Station(r"pull: $\theta' \leftarrow \theta$", Worker.collect, (Parameters.pull,)),
     Station("collect n_steps steps of its environments", Worker.collect, (Engine.act, Engine.add)),
     Station("compute returns and advantages", Worker.collect, (Engine.compute_returns,)),
     Station("compute the gradient, clipped", Worker.compute_gradient, (Engine.gradient,)),
-    Station(r"push: $\theta \leftarrow$ optimizer($\theta$, gradient)", Worker.push, (SharedParameters.push,)),
+    Station(r"push: $\theta \leftarrow$ optimizer($\theta$, gradient)", Worker.push, (Parameters.push,)),
     Station("return an immutable message", Rollout),
 ]
 IN_THE_MAIN_THREAD = [
@@ -55,7 +56,7 @@ IN_THE_MAIN_THREAD = [
     Station("call the callbacks, write the log", report_steps, (BaseCallback.on_step,)),
 ]
 SHARED = Station("shared parameters", SharedParameters)
-POLICY = Station("model.policy", PolicySync, (SharedParameters.save,))
+POLICY = Station("model.policy", PolicySync, (SharedParameters.read,))
 
 
 def check(station: Station) -> None:
