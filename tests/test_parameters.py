@@ -102,7 +102,7 @@ def push_from_a_process(content: bytes, handles: list, process: int) -> None:
         parameters.push(gradient, (1 / 8192, 1 / 8192), 5, (), [rms.take_journal()])
 
 
-@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("start_method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_no_update_is_lost_between_processes(start_method: str) -> None:
     """RMSprop with neither memory nor eps steps by the learning rate alone, whatever the gradient: so it adds up."""
     policy = make_policy(th.optim.RMSprop, alpha=0.0, eps=0.0)
@@ -303,10 +303,10 @@ def test_compiled_code_steps_as_torch_does(name: str, separate_critic: bool) -> 
     ]
     assert [parameters.optimizer.compiled for parameters in runs] == [True, False]
     start, pulled = runs[0].vector.clone(), th.empty(layout.size)
-    for _ in range(20):
+    for step in range(20):
         gradient = layout.flatten([th.randn(shape) for shape in layout.shapes])
         for parameters in runs:
-            parameters.push(gradient, (1e-3, 3e-3), 1)
+            parameters.push(gradient, (1e-3, 3e-3), 1, without_gradient=(2,) if step == 9 else ())
     runs[0].pull(pulled, ())
     assert th.equal(pulled, runs[0].vector)
     assert (pulled - start).abs().max() > 1e-2

@@ -79,38 +79,29 @@ class Run(NamedTuple):
 
 class FlatOptimizer:
     """
-    It holds options only: parameters and statistics are arguments.
+    It holds only the options. Parameters and statistics are arguments of its methods.
 
-    :param optimizer: The policy's optimizer
+    :param policy: The policy whose optimizer it is
     :param layout: The positions of parameters in a vector
-    :param params: The policy's parameters in the order of the layout
-    :param kept: What the optimizer keeps of a parameter, for example
+    :param kept: An example of what the optimizer keeps of a parameter
     :param compiled: Whether to use a compiled step, if there is one. It keeps the GIL and rounds differently from torch
     """
 
-    def __init__(
-        self,
-        optimizer: th.optim.Optimizer,
-        layout: Layout,
-        params: Sequence[th.nn.Parameter],
-        kept: Mapping[str, Any],
-        compiled: bool,
-    ) -> None:
+    def __init__(self, policy: ActorCriticPolicy, layout: Layout, kept: Mapping[str, Any], compiled: bool) -> None:
+        optimizer, groups = policy.optimizer, policy.optimizer.param_groups
         self.torch_class = type(optimizer)
         self.layout = layout
         self.kept = dict(kept)
         self._vector_names = [name for name, value in kept.items() if is_vector(value)]
-        #: The count of steps is a number of every optimizer, whether it keeps one or not.
+        # Steps are counted for every optimizer, also for one that does not count them itself.
         self._number_names = ["step", *(name for name in kept if name not in ("step", *self._vector_names))]
-        self._one_step = np.array([[float(name == "step")] for name in self._number_names])
-        #: Whether a step makes other numbers than that count.
+        #: Whether a step makes numbers other than that count.
         self.makes_numbers = len(self._number_names) > 1
-        groups = optimizer.param_groups
         self._optimizer = stand_in(optimizer, [])
         self._options = [{**group, "params": []} for group in groups]
         index_of = {id(param): index for index, group in enumerate(groups) for param in group["params"]}
-        self._groups = [index_of.get(id(param)) for param in params]
-        self._is_uniform = {0} == set(self._groups) == set(self.layout.rates)
+        self._groups = [index_of.get(id(param)) for param in layout.parameters(policy)]
+        self._is_uniform = {0} == set(self._groups) == set(layout.rates)
         names: tuple[str, ...]
         self._kernel: Callable[..., None] | None
         self._kernel, names, self._counts = _KERNELS.get(type(optimizer), (None, (), False))
@@ -140,10 +131,10 @@ class FlatOptimizer:
         """
         before, after = old.numbers.array, new.numbers.array
         if self._is_uniform and not without_gradient and not old.uneven.array[0]:
-            runs = [Run(_ALL, _ALL, 0, 0, before[:, 0].tolist())]
-            np.add(before, self._one_step, out=after)
+            numbers = before[:, 0].tolist()
+            after[0].fill(numbers[0] + 1)  # the step writes the other numbers
             new.uneven.array[0] = 0
-            return runs
+            return [Run(_ALL, _ALL, 0, 0, numbers)]
         groups = [None if index in without_gradient else group for index, group in enumerate(self._groups)]
         keys = list(zip(self.layout.rates, groups, before.T.tolist(), strict=True))
         after[:] = before
@@ -171,10 +162,12 @@ class FlatOptimizer:
 
     def _step_compiled(self, run: Run, old: State, new: State, gradient: np.ndarray, learning_rate: float) -> None:
         assert self._kernel is not None and run.group is not None
-        vector, *statistics = [_part(memory.array, run.where) for memory in old.vectors]
+        arrays = [memory.array for memory in old.vectors]
+        new_arrays = [memory.array for memory in new.vectors] if new.vectors is not old.vectors else []
+        if run.where is not _ALL:
+            arrays, new_arrays = ([array[run.where] for array in each] for each in (arrays, new_arrays))
         count = (int(run.numbers[0]) + 1,) if self._counts else ()
-        new_arrays = [_part(memory.array, run.where) for memory in new.vectors] if new.vectors is not old.vectors else ()
-        self._kernel(vector, gradient, *statistics, learning_rate, *self._arguments[run.group], *count, *new_arrays)
+        self._kernel(arrays[0], gradient, *arrays[1:], learning_rate, *self._arguments[run.group], *count, *new_arrays)
 
     def _step(self, run: Run, old: State, new: State, gradient: th.Tensor, learning_rate: float) -> None:
         """Copy, and let torch's optimizer step the copy in place."""

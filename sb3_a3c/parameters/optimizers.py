@@ -18,32 +18,33 @@ from sb3_a3c.system.memory import Memory
 class WholeOptimizer:
     """
     An optimizer that is stepped with one tensor per parameter. It keeps its statistics itself and steps one vector in place.
-    Two workers must not step it at once. See :class:`FlatOptimizer` for methods with the same name.
+    Two workers must not step it at the same time. See :class:`FlatOptimizer` for methods with the same name.
 
-    :param optimizer: The policy's optimizer
+    :param policy: The policy whose optimizer it is
     :param layout: The positions of parameters in the vector
-    :param params: The policy's parameters in the order of the layout
     :param vector: The vector that it steps
     """
 
     compiled = False
     makes_numbers = True
 
-    def __init__(
-        self, optimizer: th.optim.Optimizer, layout: Layout, params: Sequence[th.nn.Parameter], vector: th.Tensor
-    ) -> None:
-        self.torch_class = type(optimizer)
+    def __init__(self, policy: ActorCriticPolicy, layout: Layout, vector: th.Tensor) -> None:
+        self.torch_class = type(policy.optimizer)
         self.layout = layout
         self._views = layout.views(vector)
-        self._optimizer = stand_in(optimizer, [])
-        self.use(optimizer, params)
+        self._optimizer = stand_in(policy.optimizer, [])
+        self.use(policy)
 
-    def use(self, optimizer: th.optim.Optimizer, params: Sequence[th.nn.Parameter]) -> None:
-        """Go on with the options of an optimizer."""
-        view_of = dict(zip(params, self._views, strict=True))
+    def use(self, policy: ActorCriticPolicy) -> None:
+        """
+        Continue with the options of a policy's optimizer.
+
+        :param policy: The policy that was laid out
+        """
+        view_of = dict(zip(self.layout.parameters(policy), self._views, strict=True))
         self._optimizer.param_groups = [
             {**group, "params": [view_of.get(param, param.detach()) for param in group["params"]]}
-            for group in optimizer.param_groups
+            for group in policy.optimizer.param_groups
         ]
 
     def new_state(self, vector: th.Tensor) -> State:
@@ -91,20 +92,18 @@ def make_optimizer(
     :param compiled: Whether to use a compiled step, if there is one
     :return: An optimizer that does what the policy's own does
     """
-    optimizer, params = policy.optimizer, layout.parameters(policy)
-    kept = kept_of_vectors(optimizer, vector)
-    states = [optimizer.state[param] for param in params if param in optimizer.state]
-    if kept is None or not all(not state or set(state) == set(kept) for state in states):
-        return WholeOptimizer(optimizer, layout, params, vector)
-    return FlatOptimizer(optimizer, layout, params, kept, compiled)
+    kept, states = kept_of_vectors(policy.optimizer, vector), policy.optimizer.state
+    entries = [states[param] for param in layout.parameters(policy) if param in states]
+    if kept is None or not all(set(entry) == set(kept) for entry in entries if entry):
+        return WholeOptimizer(policy, layout, vector)
+    return FlatOptimizer(policy, layout, kept, compiled)
 
 
 def kept_of_vectors(optimizer: th.optim.Optimizer, like: th.Tensor) -> dict[str, Any] | None:
     """
     :param optimizer: An optimizer. It is left as it is
     :param like: A tensor of the type of its parameters
-    :return: What it keeps of a parameter that is a vector, for example. None if it does not step that exactly as it steps
-        the pieces of the vector
+    :return: An example of what it keeps of a vector. None if it does not step a vector exactly as the vector's pieces
     """
     with th.random.fork_rng([] if like.device.type == "cpu" else [like.device]):
         try:
@@ -136,6 +135,6 @@ def _try(optimizer: th.optim.Optimizer, group: Mapping[str, Any], like: th.Tenso
 
 
 def _consists_of(value: Any, parts: Sequence[Any]) -> bool:
-    """Whether a vector is its parts, or a number that of each."""
+    """Whether a vector consists of these parts, or a number equals each of these numbers."""
     joined = th.cat([th.as_tensor(part).reshape(-1) for part in parts])
     return th.equal(th.as_tensor(value).expand_as(joined), joined)

@@ -9,7 +9,8 @@ bytes says that the other place is the current one, and that store is done or no
 With ``use_locking=False`` (Hogwild, Recht et al. 2011) vectors are pulled and stepped in one place without a lock. A pull may
 see half of an update, parts of two simultaneous updates may be lost, and half of an update stays if its process is killed. A
 :class:`~sb3_a3c.parameters.optimizers.WholeOptimizer` steps in one place too, though with the lock: half of an update stays
-if its step is interrupted. Counters and normalization statistics are exact in all cases.
+if its step is interrupted. An optimizer that keeps numbers other than a count of steps (NAdam) is always stepped with the
+lock. Counters and normalization statistics are exact in all cases.
 
 None of this relies on the GIL. No caller holds a lock of its own while it pulls or pushes.
 """
@@ -85,7 +86,7 @@ class SharedParameters:
         self.layout = layout
         vector = layout.gather(policy)
         self.optimizer = make_optimizer(policy, vector, layout, compiled)
-        # Numbers of an optimizer can't be made by two workers at once.
+        # Two workers can't make the numbers of an optimizer at the same time.
         self.use_locking = use_locking or self.optimizer.makes_numbers
         self._compiled = compiled
         self._native = self.optimizer.compiled
@@ -141,7 +142,7 @@ class SharedParameters:
             return False
         with self._lock:
             if isinstance(self.optimizer, WholeOptimizer):
-                self.optimizer.use(policy.optimizer, self.layout.parameters(policy))
+                self.optimizer.use(policy)
                 return True
             other = make_optimizer(policy, self.vector, self.layout, self._compiled)
             if isinstance(other, WholeOptimizer) or list(other.kept) != list(self.optimizer.kept):
