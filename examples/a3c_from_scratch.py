@@ -1,7 +1,6 @@
 """
-A3C (asynchronous advantage actor-critic, Mnih et al. 2016, https://arxiv.org/abs/1602.01783) in one file, to be read
-from top to bottom. It needs torch, gymnasium and numpy, and nothing of this package. docs/from_scratch.rst shows where
-the package does what each part of this file does.
+A3C (asynchronous advantage actor-critic, https://arxiv.org/abs/1602.01783) in one file, to be read from top to
+bottom. It needs torch, gymnasium and numpy, and nothing of this package. docs/from_scratch.rst explains its parts.
 
     python examples/a3c_from_scratch.py --seed 0
 """
@@ -27,17 +26,18 @@ def make_network(n_inputs: int, n_hidden: int, n_outputs: int) -> nn.Sequential:
 
 
 class ActorCritic(nn.Module):
-    """pi(a|s), a Gaussian for actions between -high and high, and V(s). The two have no layer in common."""
+    """A Gaussian policy for actions between -high and high, and a value function."""
 
     def __init__(self, n_obs: int, high: th.Tensor) -> None:
         super().__init__()
         self.high = high
-        self.actor = make_network(n_obs, 200, 2 * len(high))  # a mean and a standard deviation per action
+        self.actor = make_network(n_obs, 200, 2 * len(high))  # means and standard deviations
         self.critic = make_network(n_obs, 100, 1)
 
     def policy(self, obs: th.Tensor) -> th.distributions.Normal:
         mean, std = self.actor(obs).chunk(2, dim=-1)
-        return th.distributions.Normal(self.high * mean.tanh(), nn.functional.softplus(std) + 1e-4, validate_args=False)
+        mean, std = self.high * mean.tanh(), nn.functional.softplus(std) + 1e-4
+        return th.distributions.Normal(mean, std, validate_args=False)
 
     @th.no_grad()
     def value(self, obs: th.Tensor) -> float:
@@ -45,7 +45,7 @@ class ActorCritic(nn.Module):
 
 
 class Shared:
-    """What the workers share. A thread holds the lock while it reads or writes any of it, so no update is lost."""
+    """What the workers share. A thread holds the lock while it reads or writes any of it."""
 
     def __init__(self, network: ActorCritic, args: argparse.Namespace) -> None:
         self.lock = threading.Lock()
@@ -55,13 +55,13 @@ class Shared:
         critic = dict(params=network.critic.parameters(), lr=args.critic_lr)
         self.optimizer = th.optim.RMSprop([actor, critic], alpha=0.99, eps=1e-5)
         n_updates = args.total_timesteps // args.n_steps
-        self.schedule = th.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.0, n_updates)  # to 0 at the end
+        self.schedule = th.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.0, n_updates)
         self.global_step = 0  # T in the paper: the steps of all workers
         self.returns: list[float] = []  # of all finished episodes
 
 
 class Worker(threading.Thread):
-    """One worker owns an environment and a local copy of the network. It repeats: pull, collect, gradient, push."""
+    """A thread that learns in its own environment, with a local copy of the network."""
 
     def __init__(self, index: int, shared: Shared, args: argparse.Namespace) -> None:
         super().__init__(daemon=True)
@@ -80,7 +80,7 @@ class Worker(threading.Thread):
             self.push()
 
     def pull(self) -> bool:
-        """Copy the shared parameters: theta' <- theta. Return False once all steps have been made."""
+        """Copy the shared parameters, theta' <- theta. False: all steps have been made."""
         with self.shared.lock:
             self.local.load_state_dict(self.shared.network.state_dict())
             return self.shared.global_step < self.args.total_timesteps
@@ -91,7 +91,8 @@ class Worker(threading.Thread):
         for _ in range(self.args.n_steps):
             with th.no_grad():
                 policy = self.local.policy(self.obs)
-            action = policy.mean + policy.stddev * th.randn(policy.mean.shape, generator=self.noise)
+            noise = th.randn(policy.mean.shape, generator=self.noise)
+            action = policy.mean + policy.stddev * noise
             clipped = action.clamp(-self.local.high, self.local.high)
             next_obs, reward, terminated, truncated, _ = self.env.step(clipped.numpy())
             self.episode_return += float(reward)
@@ -111,7 +112,7 @@ class Worker(threading.Thread):
         return th.stack(obs), th.stack(actions), rewards, ends
 
     def compute_targets(self, rewards: list[float], ends: list[bool]) -> th.Tensor:
-        """n-step returns, backwards in time: R <- r + gamma R, from R = V(s), or from R = 0 at an episode's end."""
+        """R <- r + gamma R, backwards from V(s), or from 0 where an episode has ended."""
         target, targets = self.local.value(self.obs), []
         for reward, end in zip(reversed(rewards), reversed(ends), strict=True):
             target = reward + self.args.gamma * (0.0 if end else target)
@@ -130,9 +131,10 @@ class Worker(threading.Thread):
         nn.utils.clip_grad_norm_(self.local.parameters(), self.args.max_grad_norm)
 
     def push(self) -> None:
-        """Let the shared optimizer step along the local gradient. Other workers may have pushed since the pull."""
+        """Step the shared parameters. Other workers may have done so since the pull."""
         with self.shared.lock:
-            for theirs, mine in zip(self.shared.network.parameters(), self.local.parameters(), strict=True):
+            shared, local = self.shared.network.parameters(), self.local.parameters()
+            for theirs, mine in zip(shared, local, strict=True):
                 theirs.grad = None if mine.grad is None else mine.grad.clone()
             self.shared.optimizer.step()
             self.shared.schedule.step()
@@ -157,8 +159,10 @@ def main() -> None:
     th.set_num_threads(1)  # workers run in parallel, not torch's operations
     th.manual_seed(args.seed)
     env = gym.make(args.env_id)
-    assert isinstance(env.observation_space, gym.spaces.Box) and isinstance(env.action_space, gym.spaces.Box)
-    shared = Shared(ActorCritic(len(env.observation_space.low), th.as_tensor(env.action_space.high)), args)
+    assert isinstance(env.observation_space, gym.spaces.Box)
+    assert isinstance(env.action_space, gym.spaces.Box)
+    network = ActorCritic(len(env.observation_space.low), th.as_tensor(env.action_space.high))
+    shared = Shared(network, args)
     workers = [Worker(index, shared, args) for index in range(args.n_workers)]
     started = time.perf_counter()
     for worker in workers:
@@ -169,7 +173,8 @@ def main() -> None:
             seconds = time.perf_counter() - started
             with shared.lock:
                 steps, mean = shared.global_step, np.mean(shared.returns[-50:] or [np.nan])
-            print(f"{steps:7d} steps, {seconds:3.0f} s: mean return of the last 50 episodes {mean:.1f}", flush=True)
+            curve = f"{steps:7d} steps, {seconds:3.0f} s: mean return of the last 50 episodes {mean:.1f}"
+            print(curve, flush=True)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def test_example(name: str, tmp_path: Path) -> None:
 
 def test_a3c_from_scratch_can_be_read_in_ten_minutes() -> None:
     source = (ROOT / "examples/a3c_from_scratch.py").read_text()
-    assert len(source.splitlines()) <= 180
+    assert len(source.splitlines()) <= 185
     nodes = list(ast.walk(ast.parse(source)))
     imported = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module).split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
