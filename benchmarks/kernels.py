@@ -92,11 +92,12 @@ def filled_buffer(engine: Any, obs_space: spaces.Box, action_space: spaces.Space
     """
     buffer = RolloutBuffer(N_STEPS, obs_space, action_space, "cpu", n_envs=n_envs)
     engine.start_rollout(buffer, HYPERPARAMETERS)
+    starts = np.zeros(n_envs, dtype=bool)
     for step in range(N_STEPS):
         obs = np.stack([obs_space.sample() for _ in range(n_envs)])
-        engine.act(obs, step)
-        engine.add(np.random.normal(size=n_envs), np.zeros(n_envs))
-    engine.compute_returns(obs, np.zeros(n_envs))
+        engine.act(obs, starts, step)
+        engine.add(np.random.normal(size=n_envs))
+    engine.compute_returns(buffer, engine.predict_values(obs, starts), starts)
     return buffer
 
 
@@ -114,15 +115,16 @@ def time_engines(
     obs_space = spaces.Box(-1, 1, (n_obs,))
     policy = ActorCriticPolicy(obs_space, action_space, lambda _: 7e-4, net_arch=net_arch)
     layout, seed = Layout(policy), np.random.SeedSequence(0)
-    reference = TorchEngine(policy, layout, action_space, nullcontext(), seed)
+    in_torch = TorchEngine(policy, layout, action_space, nullcontext(), seed)
     fused = FusedEngine(policy, layout, action_space, nullcontext(), seed)
     filled_buffer(fused, obs_space, action_space, n_envs)
-    buffer = filled_buffer(reference, obs_space, action_space, n_envs)
+    buffer = filled_buffer(in_torch, obs_space, action_space, n_envs)
     out = th.zeros(layout.size)
-    obs = buffer.observations[0]
+    obs, starts = buffer.observations[0], np.zeros(n_envs, dtype=bool)
+    engines = in_torch, fused
     return [
-        [watch.microseconds(lambda: reference.act(obs, 0)), watch.microseconds(lambda: fused.act(obs, 0))],
-        [watch.microseconds(lambda: reference.gradient(buffer, out)), watch.microseconds(lambda: fused.gradient(buffer, out))],
+        [watch.microseconds(partial(engine.act, obs, starts, 0)) for engine in engines],
+        [watch.microseconds(partial(engine.gradient, buffer, out)) for engine in engines],
     ]
 
 

@@ -24,6 +24,7 @@ from sb3_a3c.learning.run import run
 from sb3_a3c.learning.steps import report_steps
 from sb3_a3c.parameters.protocol import Parameters
 from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.worker.collector import Collector
 from sb3_a3c.worker.rollout import Rollout
 from sb3_a3c.worker.worker import Worker
 
@@ -44,8 +45,8 @@ class Station(NamedTuple):
 
 IN_THE_WORKER = [
     Station(r"pull: $\theta' \leftarrow \theta$", Worker.collect, (Parameters.pull,)),
-    Station("collect n_steps steps of its environments", Worker.collect, (Engine.act, Engine.add)),
-    Station("compute returns and advantages", Worker.collect, (Engine.compute_returns,)),
+    Station("collect n_steps steps of its environments", Collector.collect, (Engine.act, Engine.add)),
+    Station("compute returns and advantages", Worker.compute_gradient, (Engine.compute_returns,)),
     Station("compute the gradient, clipped", Worker.compute_gradient, (Engine.gradient,)),
     Station(r"push: $\theta \leftarrow$ optimizer($\theta$, gradient)", Worker.push, (Parameters.push,)),
     Station("return an immutable message", Rollout),

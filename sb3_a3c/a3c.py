@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_a3c.backends import RolloutOrder, prepare_backend
 from sb3_a3c.backends.process.guard import GUARD, is_importing_the_script
-from sb3_a3c.engines import choose_engine
+from sb3_a3c.engines import ENGINES, choose_engine
 from sb3_a3c.engines.hyperparameters import PerWorker
 from sb3_a3c.envs.gate import Claim
 from sb3_a3c.envs.pipes import SynchronizedPipes
@@ -282,8 +282,8 @@ class A3C(OnPolicyAlgorithm):
 
     def _compile_kernels(self) -> None:
         assert self.env is not None
-        engine = choose_engine(self.engine, self.policy, self.rollout_buffer_class).name
-        compile_kernels(needed(engine, self.policy, self.use_locking, self.env))
+        engine = ENGINES[choose_engine(self.engine, self.policy, self.rollout_buffer_class).name]
+        compile_kernels(needed(engine.compiled, self.policy, self.use_locking, self.env))
 
 
 def _make_envs(env_id: str, n_envs: int, verbose: int) -> DummyVecEnv:

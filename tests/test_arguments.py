@@ -389,5 +389,5 @@ def test_spaces_that_do_not_fit(env: str, tmp_path: Path) -> None:
 
 def test_names_are_those_of_the_registries() -> None:
     for backend in BACKENDS:
-        for engine in ENGINES:
+        for engine in ("auto", *ENGINES):
             A3C("MlpPolicy", "CartPole-v1", backend=backend, engine=engine)

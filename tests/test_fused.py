@@ -107,9 +107,14 @@ def empty_buffer(policy: ActorCriticPolicy, n_steps: int, n_envs: int) -> Rollou
     )
 
 
+def act(engine: Any, obs: np.ndarray, n_steps: int = 0) -> np.ndarray:
+    """An engine's actions in the middle of episodes."""
+    return engine.act(obs, np.zeros(len(obs), bool), n_steps)
+
+
 def sample(engine: Any, obs: np.ndarray, n_steps: int) -> Action:
     """What a step of an engine makes; the environments are given a part of it."""
-    clipped_actions = engine.act(obs, n_steps)
+    clipped_actions = act(engine, obs, n_steps)
     action = Action(*(column[-1] for column in engine.actions()))
     np.testing.assert_array_equal(clipped_actions, action.clipped_actions)
     return action
@@ -302,9 +307,10 @@ def test_act_is_the_torch_engines(obs_space: spaces.Space, action_space: spaces.
             values, log_probs, _ = evaluate_actions(policy, obs, ours.actions)
         np.testing.assert_allclose(ours.values, values.flatten(), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(ours.log_probs, log_probs, rtol=1e-5, atol=2e-5)
-        np.testing.assert_allclose(actual.predict_values(obs), values, rtol=1e-5, atol=1e-5)
-        terminal = expected.predict_terminal_value(obs[0])
-        np.testing.assert_allclose(actual.predict_terminal_value(obs[0]), terminal.item(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(actual.predict_values(obs, np.zeros(n_envs, bool)), values, rtol=1e-5, atol=1e-5)
+        slots = range(n_envs)
+        terminal = [value.item() for value in expected.predict_terminal_values(list(obs), slots)]
+        np.testing.assert_allclose(actual.predict_terminal_values(list(obs), slots), terminal, rtol=1e-5, atol=1e-5)
 
 
 class OwnBuffer(RolloutBuffer):
@@ -332,13 +338,13 @@ def test_a_rollout_is_written_as_sb3_writes_it(obs_space: spaces.Space, action_s
         obs = np.stack([obs_space.sample() for _ in range(n_envs)])
         rewards = rng.normal(size=n_envs).astype(np.float32)
         for engine in engines:
-            engine.act(obs, step)
-            engine.add(rewards, episode_starts)
+            engine.act(obs, episode_starts, step)
+            engine.add(rewards)
         episode_starts = rng.random(n_envs) < 0.2
     last_obs = np.stack([obs_space.sample() for _ in range(n_envs)])
     for engine in engines:
-        last_values = engine.compute_returns(last_obs, episode_starts)
-        np.testing.assert_array_equal(last_values, engine.predict_values(last_obs))
+        last_values = engine.predict_values(last_obs, episode_starts)
+        engine.compute_returns(engine._rollout_buffer, last_values, episode_starts)
     ours, theirs = (vars(buffer) for buffer in buffers)
     assert ours["full"] and ours["pos"] == theirs["pos"] == n_steps
     for name in ("observations", "actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns"):
@@ -392,13 +398,13 @@ def test_a_norm_that_overflows_is_clipped_as_torch_does() -> None:
 def test_what_the_policy_cannot_act_on_is_an_error() -> None:
     engine = make(FusedEngine, make_policy(spaces.Discrete(3), spaces.Discrete(2)), n_envs=2)
     with pytest.raises(ValueError, match=r"the observation \[3.\] is not in the space Discrete\(3\)"):
-        engine.act(np.array([0, 3]), 0)
+        act(engine, np.array([0, 3]))
     with pytest.raises(ValueError, match="is not in the space"):
-        engine.predict_values(np.array([-1]))
+        engine.predict_values(np.array([-1]), np.zeros(1, bool))
     for action_space in ACTION_SPACES.values():
         engine = make(FusedEngine, make_policy(BOX, action_space), n_envs=2)
-        with pytest.raises(ValueError, match="has nan or inf in it"):
-            engine.act(np.array([[0, 0, 0], [0, np.nan, 0]], dtype=np.float32), 0)
+        with pytest.raises(ValueError, match="contain nan or inf"):
+            act(engine, np.array([[0, 0, 0], [0, np.nan, 0]], dtype=np.float32))
 
 
 # What is drawn. Each statistic has a chance of one in a million to be past its bound by accident; the seeds are fixed.
@@ -490,7 +496,7 @@ def test_a_category_of_no_probability_is_never_drawn() -> None:
     policy = make_policy(BOX, spaces.Discrete(3))
     with th.no_grad():
         policy.action_net.bias.copy_(th.tensor([-200.0, 0.0, -200.0]))
-    actions = make(FusedEngine, policy, n_envs=1000).act(np.zeros((1000, 3), dtype=np.float32), 0)
+    actions = act(make(FusedEngine, policy, n_envs=1000), np.zeros((1000, 3), dtype=np.float32))
     assert (actions == 1).all()
 
 
@@ -513,8 +519,8 @@ def test_noise_repeats_with_a_seed_and_differs_without() -> None:
 def test_noise_goes_on_from_a_state() -> None:
     first, second = (make(FusedEngine, make_policy(), seed, n_envs=4) for seed in (1, 2))
     obs = np.zeros((4, 3), dtype=np.float32)
-    first.act(obs, 0)
-    second.act(obs, 0)
+    act(first, obs)
+    act(second, obs)
     second.rng_state[:] = first.rng_state
     np.testing.assert_array_equal(sample(first, obs, 1).actions, sample(second, obs, 1).actions)
 
@@ -526,7 +532,7 @@ def test_the_random_generator_is_xoshiro256_plus_plus() -> None:
     s = [int(number) for number in state]
     engine = make(FusedEngine, make_policy(BOX, spaces.MultiBinary(1)), 0, n_envs=10)
     np.testing.assert_array_equal(engine.rng_state, state)
-    engine.act(np.zeros((10, 3), dtype=np.float32), 0)  # each bit draws one number
+    act(engine, np.zeros((10, 3), dtype=np.float32))  # each bit draws one number
     for _ in range(10):
         shifted = (s[1] << 17) & mask
         s[2] ^= s[0]
@@ -652,10 +658,10 @@ def test_tanh_is_accurate() -> None:
     magnitudes = np.concatenate([np.geomspace(1e-30, 1e38, 200_001), np.linspace(0, 10, 200_001), [np.inf]])
     x = np.concatenate([magnitudes, -magnitudes]).astype(np.float32)
     engine = make(FusedEngine, policy)
-    actual = engine.predict_values(x[:, None])[:, 0]
+    actual = engine.predict_values(x[:, None], np.zeros(len(x), bool))[:, 0]
     expected = np.tanh(x.astype(np.float64))
     assert (np.abs(actual - expected) <= 2 * np.spacing(np.abs(expected).astype(np.float32))).all()
-    assert np.isnan(engine.predict_values(np.array([[np.nan]])).item())
+    assert np.isnan(engine.predict_values(np.array([[np.nan]]), np.zeros(1, bool)).item())
 
 
 OPTIMIZERS: dict[str, tuple[Callable[..., th.optim.Optimizer], Callable[..., None], list[str], float]] = {
@@ -730,7 +736,7 @@ def compilations() -> tuple[dict[str, int], dict[str, int]]:
     for obs_space, action_space in product(OBS_SPACES.values(), ACTION_SPACES.values()):
         policy = make_policy(obs_space, action_space, net_arch=[3])
         engine, buffer = make(FusedEngine, policy, n_envs=2, ent_coef=0, normalize_advantage=True), make_buffer(policy, 4, 2)
-        engine.act(buffer.observations[0].reshape(2, *obs_space.shape), 0)
+        act(engine, buffer.observations[0].reshape(2, *obs_space.shape))
         buffer.observations.flags.writeable = False  # a callback's doing, say
         engine.gradient(buffer, th.empty_like(engine.vector))
     for venv in (make_vec_env("Pendulum-v1", 2), DummyVecEnv([FloatEnv]), SubprocVecEnv([FloatEnv])):

@@ -10,6 +10,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
+from sb3_a3c.engines import State
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.worker.rollout import Rollout
 
@@ -38,17 +39,27 @@ class Option:
 class SeenWorker(Protocol):
     """
     What the main thread sees of a :class:`~sb3_a3c.worker.worker.Worker`, wherever it is. Once the backend has been left,
-    ``env``, ``last_obs`` and ``last_episode_starts`` are what the worker has come to.
+    ``env``, ``last_obs``, ``last_episode_starts`` and ``state`` are what the worker has come to.
     """
 
     index: int
     env: VecEnv
     hyperparameters: Hyperparameters
-    last_obs: VecEnvObs
-    last_episode_starts: np.ndarray
     failed: bool
     #: Environments of the user's VecEnv whose copies are in ``env``. When these have taken their place, they are to be closed.
     replaced: list[gym.Env]
+
+    @property
+    def last_obs(self) -> VecEnvObs:
+        """Current observations of its environments, each ``(n_envs, ...)``."""
+
+    @property
+    def last_episode_starts(self) -> np.ndarray:
+        """Whether episodes start with these observations, ``(n_envs,)``."""
+
+    @property
+    def state(self) -> State | None:
+        """The hidden state of a recurrent policy, of each environment. None: there is none."""
 
 
 class Backend(Protocol):

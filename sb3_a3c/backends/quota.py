@@ -24,7 +24,7 @@ class Quota:
     """
 
     def __init__(self, specs: Sequence[WorkerSpec], n_rollouts: int, rollout_order: RolloutOrder) -> None:
-        self._keys = [spec.env.num_envs if rollout_order == "arrival" else spec.index for spec in specs]
+        self._keys = [len(spec.env_indices) if rollout_order == "arrival" else spec.index for spec in specs]
         #: Whose rollouts count as one.
         self._mates = [[mate for mate, other in enumerate(self._keys) if other == key] for key in self._keys]
         self._n_rollouts = n_rollouts

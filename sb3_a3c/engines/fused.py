@@ -1,8 +1,9 @@
-"""The fused engine: the torch engine's arithmetic for standard MLP policies, a step or a gradient a call of a kernel."""
+"""The fused engine: the torch engine's arithmetic for standard MLP policies, with one kernel call per step and gradient."""
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import numpy as np
 import torch as th
@@ -13,9 +14,11 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 import sb3_a3c.kernels.network_table as fields
 from sb3_a3c.engines.hyperparameters import Hyperparameters
-from sb3_a3c.engines.network import read_network
-from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer, stack
+from sb3_a3c.engines.network import read_network, why_not_fused
+from sb3_a3c.engines.protocol import Action, Losses, State, add_to_buffer, overrides_get, stack
+from sb3_a3c.engines.turns import LARGE
 from sb3_a3c.kernels.acting import act, predict_values
+from sb3_a3c.kernels.cache import KERNELS
 from sb3_a3c.kernels.gradient import gradient
 from sb3_a3c.kernels.returns import returns
 from sb3_a3c.kernels.state_dependent_noise import draw_noise
@@ -25,15 +28,16 @@ from sb3_a3c.policies.hooks import GradientRules
 
 class FusedEngine:
     """
-    Computes what :func:`~sb3_a3c.engines.network.why_not_fused` finds nothing against, see
-    :class:`~sb3_a3c.engines.protocol.Engine`.
+    Computes policies to which :func:`~sb3_a3c.engines.network.why_not_fused` has no objection. See
+    :class:`~sb3_a3c.engines.protocol.Engine` for the parameters.
 
-    :param policy: The policy to compute
-    :param layout: Where each of its parameters lies in a vector
-    :param action_space: The actions that the environments take
-    :param turn: Not needed: the kernels keep the GIL, so that threads take turns anyway
-    :param seed: Seed of the engine's own random generator; None: it is seeded by NumPy's
+    ``turn`` is not used: the kernels keep the GIL, so threads take turns anyway. Without a seed, its random generator is
+    seeded from NumPy's.
     """
+
+    compiled: ClassVar[bool] = True
+    #: The policies that it computes have none.
+    state: State | None = None
 
     def __init__(
         self,
@@ -57,7 +61,7 @@ class FusedEngine:
         self._n_actions = int(self._network[fields.N_ACTIONS])
         if seed is None:
             seed = np.random.SeedSequence(np.random.randint(0, 2**32, size=4, dtype=np.uint32).tolist())
-        #: The state of the random generator, of shape ``(4,)``; an engine that is given another's draws what that would.
+        #: The state of the random generator, ``(4,)``. An engine with a copy of it draws the same numbers.
         self.rng_state = seed.generate_state(4, np.uint64)
         self._clips = isinstance(action_space, spaces.Box)
         self._use_sde, self._n_latent = policy.use_sde, network.n_latent
@@ -67,13 +71,32 @@ class FusedEngine:
         self._hyperparameters: Hyperparameters
         self._rollout_buffer: RolloutBuffer
         self._obs: list[np.ndarray]
+        self._episode_starts: np.ndarray
+
+    @staticmethod
+    def misfit(policy: ActorCriticPolicy, rollout_buffer_class: type[RolloutBuffer] | None = None) -> str | None:
+        """See :meth:`Engine.misfit`."""
+        misfit = why_not_fused(policy)
+        if misfit is None and rollout_buffer_class is not None and overrides_get(rollout_buffer_class):
+            return f"{rollout_buffer_class.__name__} has its own get()"
+        return misfit
+
+    @staticmethod
+    def drawback(policy: ActorCriticPolicy) -> str | None:
+        """See :meth:`Engine.drawback`."""
+        if not KERNELS:
+            return "NUMBA_DISABLE_JIT is set, and without compilation torch is faster"
+        n_parameters = sum(param.numel() for param in policy.parameters())
+        if n_parameters < LARGE:
+            return None
+        return f"with {n_parameters:,} parameters torch is as fast, and other workers can compute at the same time"
 
     def follow(self, hyperparameters: Hyperparameters) -> None:
         """See :meth:`Engine.follow`."""
         self._hyperparameters = hyperparameters
 
     def start_rollout(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> None:
-        """See :meth:`Engine.start_rollout`. What the kernels write are the buffer's own arrays, where they can be."""
+        """See :meth:`Engine.start_rollout`. The kernels write to the buffer's own arrays where possible."""
         self._hyperparameters = hyperparameters
         self._rollout_buffer = rollout_buffer
         self._obs = []
@@ -98,13 +121,14 @@ class FusedEngine:
         if not self._plain:
             self._values, self._log_probs = np.empty((2, n_steps, n_envs), dtype=np.float32)
 
-    def act(self, obs: VecEnvObs, n_steps: int) -> np.ndarray:
+    def act(self, obs: VecEnvObs, episode_starts: np.ndarray, n_steps: int) -> np.ndarray:
         """See :meth:`Engine.act`."""
         assert isinstance(obs, np.ndarray)
         sde_sample_freq = self._hyperparameters.sde_sample_freq
         if self._use_sde and sde_sample_freq > 0 and n_steps % sde_sample_freq == 0:
             draw_noise(self._network, self._params, self.rng_state, self._noise)
         self._obs.append(obs)
+        self._episode_starts = episode_starts
         trouble = act(
             self._network,
             self._limits,
@@ -129,38 +153,55 @@ class FusedEngine:
         n_steps = len(self._obs)
         columns = self._actions, self._clipped_actions, self._values, self._log_probs
         is_full = n_steps == len(self._values)
-        if not is_full:  # the very arrays of a whole rollout are written but once into a message
+        if not is_full:  # if full, these are the buffer's arrays themselves, which a message then holds only once
             columns = tuple(column[:n_steps] for column in columns)  # type: ignore[assignment]
         actions, clipped_actions, values, log_probs = columns
         obs = self._rollout_buffer.observations if self._obs_in_place and is_full else stack(self._obs)
         actions = self._as_actions(actions)
         return Action(obs, actions, self._as_actions(clipped_actions) if self._clips else actions, values, log_probs)
 
-    def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
+    def add(self, rewards: np.ndarray) -> None:
         """See :meth:`Engine.add`."""
         rollout_buffer, step = self._rollout_buffer, len(self._obs) - 1
         if not self._plain:
             action = Action(*(column[-1] for column in self.actions()))  # type: ignore[index, arg-type]
-            add_to_buffer(rollout_buffer, self._obs[-1], action, rewards, episode_starts)
+            add_to_buffer(rollout_buffer, self._obs[-1], action, rewards, self._episode_starts)
             return
         rollout_buffer.rewards[step] = rewards
-        rollout_buffer.episode_starts[step] = episode_starts
+        rollout_buffer.episode_starts[step] = self._episode_starts
         if not self._obs_in_place:
             rollout_buffer.observations[step] = self._obs[-1].reshape(rollout_buffer.observations.shape[1:])
         if not self._actions_in_place:
             rollout_buffer.actions[step] = self._actions[step]
 
-    def compute_returns(self, last_obs: VecEnvObs, dones: np.ndarray) -> np.ndarray:
+    def predict_terminal_values(self, obs: Sequence[VecEnvObs], env_indices: Sequence[int]) -> list[float]:
+        """See :meth:`Engine.predict_terminal_values`."""
+        return [*self._values_of(np.stack(obs))]  # type: ignore[arg-type]
+
+    def predict_values(self, obs: VecEnvObs, episode_starts: np.ndarray) -> np.ndarray:
+        """See :meth:`Engine.predict_values`."""
+        assert isinstance(obs, np.ndarray)
+        return self._values_of(obs)[:, None]
+
+    def _values_of(self, obs: np.ndarray) -> np.ndarray:
+        observations = self._flat(obs)
+        values = np.empty(len(observations), dtype=np.float32)
+        room = self._room(len(observations))
+        stray = predict_values(self._network, self._limits, self._params, observations, values, room)
+        if stray >= 0:
+            self._explain(stray, obs)
+        return values
+
+    def compute_returns(self, rollout_buffer: RolloutBuffer, last_values: th.Tensor | np.ndarray, dones: np.ndarray) -> None:
         """See :meth:`Engine.compute_returns`."""
-        rollout_buffer, last_values = self._rollout_buffer, self.predict_values(last_obs)
-        if not self._plain:
+        if type(rollout_buffer) is not RolloutBuffer:
             rollout_buffer.compute_returns_and_advantage(th.as_tensor(last_values), dones)
-            return last_values
+            return
         returns(
             rollout_buffer.rewards,
             rollout_buffer.episode_starts,
             rollout_buffer.values,
-            last_values,
+            np.asarray(last_values),
             dones.astype(np.float32),
             float(rollout_buffer.gamma),
             float(rollout_buffer.gae_lambda),
@@ -168,24 +209,6 @@ class FusedEngine:
             rollout_buffer.returns,
         )
         rollout_buffer.pos, rollout_buffer.full = rollout_buffer.buffer_size, True
-        return last_values
-
-    def predict_values(self, obs: VecEnvObs) -> np.ndarray:
-        """
-        :param obs: Observations as a VecEnv gives them, each of shape ``(n_envs, ...)``
-        :return: Their values, of shape ``(n_envs, 1)``
-        """
-        assert isinstance(obs, np.ndarray)
-        observations = self._flat(obs)
-        values = np.empty(len(observations), dtype=np.float32)
-        stray = predict_values(self._network, self._limits, self._params, observations, values, self._room(len(observations)))
-        if stray >= 0:
-            self._explain(stray, obs)
-        return values[:, None]
-
-    def predict_terminal_value(self, obs: VecEnvObs) -> float:
-        """See :meth:`Engine.predict_terminal_value`."""
-        return self.predict_values(np.asarray(obs)[None])[0, 0]
 
     def gradient(self, rollout_buffer: RolloutBuffer, out: Vector) -> Losses:
         """See :meth:`Engine.gradient`."""
@@ -213,7 +236,7 @@ class FusedEngine:
         return self._apply(rules, th.as_tensor(out), losses) if rules else losses
 
     def _apply(self, rules: GradientRules, gradient: th.Tensor, losses: Losses) -> Losses:
-        """Frozen parameters and hooks, and only then the clipping, as in ``A2C.train``."""
+        """Apply frozen parameters and hooks before the gradient is clipped, as in ``A2C.train``."""
         layout = self._layout
         rules.apply(layout.names, layout.views(self.vector), layout.views(gradient))
         norm = gradient.norm()
@@ -222,7 +245,7 @@ class FusedEngine:
         return losses._replace(finite=bool(gradient.isfinite().all()), without_gradient=without_gradient)
 
     def _as_actions(self, actions: np.ndarray) -> np.ndarray:
-        """Actions in float32, whose last axis is of ``n_actions``, as the torch engine gives them."""
+        """Convert actions ``(..., n_actions)`` in float32 to what the torch engine returns."""
         if self._whole_numbers:
             actions = actions.astype(np.int64)
         return actions if self._flat_actions else actions.reshape(*actions.shape[:-1], *self._action_shape)
@@ -232,14 +255,14 @@ class FusedEngine:
         if trouble < len(observations):
             raise ValueError(f"the observation {observations[trouble]} is not in the space {self._observation_space}")
         observation = observations[trouble - len(observations)]
-        raise ValueError(f"what the policy makes of the observation {observation} has nan or inf in it")
+        raise ValueError(f"the policy's outputs for the observation {observation} contain nan or inf")
 
     def _flat(self, obs: np.ndarray) -> np.ndarray:
-        """Observations as a VecEnv gives them, as the kernels read them, of shape ``(n_envs, n_obs)``."""
+        """Convert observations of a VecEnv to ``(n_envs, n_obs)`` in float32."""
         return _float32(obs, (len(obs), self._n_obs))
 
     def _room(self, n_rows: int) -> np.ndarray:
-        """Workspace for so many observations."""
+        """The workspace, large enough for so many observations."""
         if n_rows > self._n_rows:
             self._n_rows = n_rows
             self._workspace = np.zeros(self._size_of_workspace(n_rows), dtype=np.float32)
@@ -247,7 +270,7 @@ class FusedEngine:
 
 
 def _float32(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """For the kernels there is but one type of array: float32, contiguous and writable."""
+    """Convert an array to the kernels' only type: float32, contiguous and writable."""
     if array.dtype != np.float32 or not array.flags.carray:
         array = np.require(array, dtype=np.float32, requirements=["C", "W", "A"])
     return array if array.shape == shape else array.reshape(shape)

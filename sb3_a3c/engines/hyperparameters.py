@@ -1,4 +1,4 @@
-"""What a worker computes with: the model's hyperparameters, as one frozen message."""
+"""The hyperparameters of a worker, as one frozen message."""
 
 import math
 from collections.abc import Sequence
@@ -19,20 +19,19 @@ PerWorker = float | Sequence[float] | np.ndarray | th.Tensor
 @dataclass(frozen=True)
 class Hyperparameters:
     """
-    The hyperparameters of one worker. They have the names and the meaning that they have in A2C.
+    The hyperparameters of one worker, with A2C's names and meanings.
 
     :param gamma: Discount factor
     :param ent_coef: Entropy coefficient of this worker
-    :param log_std_offset: What this worker adds to the policy's ``log_std``
+    :param log_std_offset: Added to the policy's ``log_std`` by this worker
     :param vf_coef: Value function coefficient
-    :param max_grad_norm: Largest L2 norm of a gradient; a longer one is scaled down to it
-    :param normalize_advantage: Whether a rollout's advantages are normalized
-    :param sde_sample_freq: Steps between two noise matrices of gSDE, -1: one a rollout
+    :param max_grad_norm: The largest L2 norm of a gradient; a longer gradient is scaled down to it
+    :param normalize_advantage: Whether to normalize the advantages of a rollout
+    :param sde_sample_freq: Steps between two noise matrices of gSDE, -1: one matrix per rollout
     :param lr_schedule: Learning rate as a function of the progress remaining (1 to 0)
     :param vf_lr_schedule: The critic's own learning rate, None: ``lr_schedule``
-    :param rules: Frozen parameters and the hooks of parameters
-    :param returns: Discount factor and lambda of the returns, as the model's rollout buffer has them. None: those that the
-        worker's own buffer was made with
+    :param rules: Frozen parameters and hooks of parameters
+    :param returns: ``gamma`` and ``gae_lambda`` of the model's rollout buffer. None: those of the worker's own buffer
     :param env_attributes: Attributes of the VecEnv's wrappers that the user has changed since the run began
     """
 
@@ -53,7 +52,7 @@ class Hyperparameters:
         """
         :param progress_remaining: From 1 (start) to 0 (end)
         :return: The learning rates of the actor and of the critic
-        :raises ValueError: if one is not a number to multiply a gradient by
+        :raises ValueError: if one is not finite
         """
         learning_rate = _finite("learning_rate", self.lr_schedule, progress_remaining)
         if self.vf_lr_schedule is None:
@@ -86,7 +85,7 @@ def as_numbers(value: Any) -> Any:
 
 
 def _finite(name: str, schedule: Schedule, progress_remaining: float) -> float:
-    """Below 0 as in A2C: a schedule that falls to 0 does so in the last rollout, which goes beyond the end."""
+    """It may be below 0, as in A2C: a schedule that ends at 0 gets there in the last rollout, which ends after it."""
     rate = schedule(progress_remaining)
     if not math.isfinite(rate):
         raise ValueError(f"{name} must be finite, but it is {rate} when the progress remaining is {progress_remaining:g}")

@@ -1,4 +1,4 @@
-"""What the fused engine can compute: reads a policy into the table that its kernels work from, or says why it can't."""
+"""Describes a policy to the kernels of the fused engine, or says why they can't compute it."""
 
 from typing import NamedTuple
 
@@ -35,10 +35,10 @@ _WITH_STD = (DiagGaussianDistribution, StateDependentNoiseDistribution)
 
 class Network(NamedTuple):
     """
-    A policy as the kernels read it.
+    The description of a policy for the kernels.
 
-    :param table: What stands where is told by the constants of :mod:`~sb3_a3c.kernels.network_table`
-    :param limits: The activation's parameter, then the lowest and then the highest actions
+    :param table: See :mod:`~sb3_a3c.kernels.network_table`
+    :param limits: The activation's parameter, the lowest actions, the highest actions
     """
 
     table: np.ndarray
@@ -46,14 +46,14 @@ class Network(NamedTuple):
 
     @property
     def n_latent(self) -> int:
-        """How many numbers the actor's last layer reads."""
+        """Number of inputs of the actor's last layer."""
         actor = int(self.table[fields.ACTOR])
         return int(self.table[actor + 1 + fields.LAYER_FIELDS * (int(self.table[actor]) - 1)])
 
     def workspace_size(self, n_rows: int) -> int:
         """
-        :param n_rows: The most observations that will be computed at once
-        :return: How many elements of a workspace that takes
+        :param n_rows: The largest number of observations in one call
+        :return: Number of elements of the workspace
         """
         features = int(self.table[fields.N_FEATURES]) if self.table[fields.OBS_KIND] == fields.ONE_HOT else 0
         units = max(int(self.table[fields.ACTOR_UNITS]), int(self.table[fields.CRITIC_UNITS]))
@@ -63,7 +63,7 @@ class Network(NamedTuple):
 def why_not_fused(policy: ActorCriticPolicy) -> str | None:
     """
     :param policy: A policy
-    :return: Why the fused engine can't compute what the policy does, None: it can
+    :return: Why the fused engine can't compute the policy. None: it can
     """
     if type(policy) not in (ActorCriticPolicy, BoundedMlpPolicy):
         return f"the policy is a {type(policy).__name__}, not an ActorCriticPolicy or BoundedMlpPolicy itself"
@@ -72,9 +72,9 @@ def why_not_fused(policy: ActorCriticPolicy) -> str | None:
 
 def read_network(policy: ActorCriticPolicy, layout: Layout) -> Network:
     """
-    :param policy: A policy that fits
-    :param layout: Where each of its parameters lies in a vector
-    :return: The policy as the kernels read it
+    :param policy: A policy that the fused engine can compute
+    :param layout: Where each parameter is in a vector
+    :return: Its description for the kernels
     """
     starts = {id(param): part.start for param, part in zip(layout.parameters(policy), layout.slices, strict=True)}
     obs_space, action_space = policy.observation_space, policy.action_space
@@ -115,7 +115,7 @@ def read_network(policy: ActorCriticPolicy, layout: Layout) -> Network:
 
 
 def _sizes(space: spaces.Space) -> list[int]:
-    """How many values each entry of a discrete space has."""
+    """Number of values of each entry of a discrete space."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     return [int(size) for size in space.nvec] if isinstance(space, spaces.MultiDiscrete) else []
@@ -175,11 +175,11 @@ def _why_not_parameters(policy: ActorCriticPolicy) -> str | None:
 
 
 class _Misfit(Exception):
-    """Why a network is none that the kernels compute."""
+    """Why the kernels can't compute a network."""
 
 
 def _linears(net: nn.Sequential, head: nn.Module) -> list[nn.Linear]:
-    """The layers of a net, with its head, between which there are activations."""
+    """The linear layers of a net and its head."""
     layers = [*net, head]
     if any(type(layer) is not nn.Linear or layer.bias is None for layer in layers[::2]) or len(layers) % 2 == 0:
         raise _Misfit("the networks are not linear layers with activations between them")
@@ -187,7 +187,7 @@ def _linears(net: nn.Sequential, head: nn.Module) -> list[nn.Linear]:
 
 
 def _activation(policy: ActorCriticPolicy) -> tuple[int, float]:
-    """The kernels' number of the activation, and its parameter; a network without hidden layers has none."""
+    """The kernels' number of the activation, and its parameter."""
     kinds = {
         _kind(module) for net in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net) for module in [*net][1::2]
     }
@@ -197,7 +197,7 @@ def _activation(policy: ActorCriticPolicy) -> tuple[int, float]:
 
 
 def _kind(module: nn.Module) -> tuple[int, float]:
-    """The derivative is computed from the output, so that a parameter must keep the signs apart."""
+    """The derivative is computed from the output, so outputs must have the signs of inputs. Hence no negative slopes."""
     plain = {
         nn.Identity: fields.IDENTITY,
         nn.Tanh: fields.TANH,

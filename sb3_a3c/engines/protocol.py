@@ -1,31 +1,36 @@
 """What an engine does: the arithmetic of one worker's policy, seen from the worker."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.hyperparameters import Hyperparameters
-from sb3_a3c.parameters.layout import Vector
+from sb3_a3c.parameters.layout import Layout, Vector
+
+#: The hidden state of a recurrent policy: an array, or a dict of arrays, each ``(n_envs, ...)``.
+State = VecEnvObs
 
 
 class Action(NamedTuple):
     """
-    What a policy does with one observation of each environment, or with some of each, one after another. Names and shapes
-    are those of SB3's collector; of many steps, all have another first axis of ``n_steps``.
+    The result of a policy for one observation of each environment. Names and shapes are those of SB3's collector. For
+    several steps, all arrays have another first axis of ``n_steps``.
 
-    An engine that computes without torch leaves arrays where SB3 has tensors: :meth:`as_tensors` makes them what they are
-    to callbacks, when there are any.
+    An engine that computes without torch returns arrays where SB3 has tensors. :meth:`as_tensors` converts them, if there are
+    callbacks to see them.
 
-    :param obs: The observations as the policy reads them, each of shape ``(n_envs, ...)``
-    :param actions: As sampled, of shape ``(n_envs, *action_space.shape)``
-    :param clipped_actions: As the environments take them, of the same shape
-    :param values: Of shape ``(n_envs, 1)``, or ``(n_envs,)`` as an array
-    :param log_probs: Of ``actions``, of shape ``(n_envs,)``
+    :param obs: The observations as the policy reads them, each ``(n_envs, ...)``
+    :param actions: As sampled, ``(n_envs, *action_space.shape)``
+    :param clipped_actions: As given to the environments, of the same shape
+    :param values: ``(n_envs, 1)``, or ``(n_envs,)`` as an array
+    :param log_probs: Log probabilities of ``actions``, ``(n_envs,)``
     """
 
     obs: th.Tensor | dict[str, th.Tensor] | np.ndarray
@@ -36,7 +41,7 @@ class Action(NamedTuple):
 
     def as_tensors(self) -> "Action":
         """
-        :return: The same with tensors for observations, values, of shape ``(n_envs, 1)``, and log probabilities
+        :return: The same with tensors for observations, values ``(n_envs, 1)`` and log probabilities
         """
         obs = self.obs if isinstance(self.obs, dict) else th.as_tensor(self.obs)
         values = self.values if isinstance(self.values, th.Tensor) else th.as_tensor(self.values)[..., None]
@@ -45,7 +50,7 @@ class Action(NamedTuple):
     @classmethod
     def stacked(cls, actions: Sequence["Action"]) -> "Action":
         """
-        :param actions: Those of some steps
+        :param actions: Those of several steps
         :return: All of them in one
         """
         return cls(*(stack(column) for column in zip(*actions, strict=True)))
@@ -53,12 +58,12 @@ class Action(NamedTuple):
 
 class Losses(NamedTuple):
     """
-    What a gradient was computed from, each a mean over the rollout.
+    The losses of a rollout, each a mean over its steps.
 
     :param policy_loss: ``-A log pi(a|s)``
     :param value_loss: ``(R - V(s))^2``
     :param entropy_loss: ``-H(pi(s))``
-    :param finite: Whether every element of the gradient is a finite number
+    :param finite: Whether every element of the gradient is finite
     :param without_gradient: Indices of the parameters that have no gradient, in the order of the layout
     """
 
@@ -71,80 +76,121 @@ class Losses(NamedTuple):
 
 class Engine(Protocol):
     """
-    One worker's local parameters (the paper's theta') and all that is computed from them. It holds whatever state the
-    policy has between steps, so that one collector serves every kind of policy.
+    One worker's local parameters (the paper's theta') and everything that is computed from them.
+
+    :param policy: The policy to compute. The engine works on a copy
+    :param layout: Where each parameter is in a vector
+    :param action_space: The actions that the environments take
+    :param turn: A context manager that the engines of one run hold while they compute
+    :param seed: Seed of the engine's own random generators. None: it draws from torch's and NumPy's, as A2C does
     """
 
-    #: The local parameters, of shape ``(size,)``; writing them changes the policy.
+    #: Whether it calls kernels, which have to be compiled before the run.
+    compiled: ClassVar[bool]
+    #: The local parameters, ``(size,)``. Writing to them changes the policy.
     vector: th.Tensor
     #: The policy's buffers (BatchNorm's running statistics).
     buffers: list[th.Tensor]
+    #: The hidden state of a recurrent policy between two steps. It can be set. None: it begins anew, or there is none.
+    state: State | None
+
+    def __init__(
+        self,
+        policy: ActorCriticPolicy,
+        layout: Layout,
+        action_space: spaces.Space,
+        turn: AbstractContextManager,
+        seed: np.random.SeedSequence | None,
+    ) -> None: ...
+
+    @staticmethod
+    def misfit(policy: ActorCriticPolicy, rollout_buffer_class: type[RolloutBuffer] | None = None) -> str | None:
+        """
+        :param policy: A policy
+        :param rollout_buffer_class: The class of rollout buffers, None: SB3's
+        :return: Why the engine can't compute the policy with such buffers. None: it can
+        """
+
+    @staticmethod
+    def drawback(policy: ActorCriticPolicy) -> str | None:
+        """
+        :param policy: A policy that the engine can compute
+        :return: Why another engine is a better choice. None: no reason
+        """
 
     def follow(self, hyperparameters: Hyperparameters) -> None:
         """
-        Go on with other hyperparameters.
-
-        :param hyperparameters: What is computed with from now on
+        :param hyperparameters: Hyperparameters to compute with from now on
         """
 
     def start_rollout(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> None:
         """
-        Begin a rollout, with the parameters as they now are.
+        Begin a rollout with the current parameters.
 
-        :param rollout_buffer: The rollout, empty; the engine writes it until :meth:`compute_returns`
-        :param hyperparameters: What this rollout is collected and learned with
+        :param rollout_buffer: An empty buffer, which :meth:`add` fills
+        :param hyperparameters: Hyperparameters to compute with from now on
         """
 
-    def act(self, obs: VecEnvObs, n_steps: int) -> np.ndarray:
+    def act(self, obs: VecEnvObs, episode_starts: np.ndarray, n_steps: int) -> np.ndarray:
         """
         Sample an action for each environment.
 
-        :param obs: Observations as a VecEnv gives them, each of shape ``(n_envs, ...)``
-        :param n_steps: Steps of this rollout before this one
-        :return: The actions as the environments take them, of shape ``(n_envs, *action_space.shape)``
+        :param obs: Observations as a VecEnv gives them, each ``(n_envs, ...)``
+        :param episode_starts: Whether episodes start with the observations, ``(n_envs,)``
+        :param n_steps: Index of the step in the rollout
+        :return: The actions as the environments take them, ``(n_envs, *action_space.shape)``
         """
 
     def actions(self) -> Action:
         """
-        :return: All that :meth:`act` has made in this rollout, step by step
+        :return: The results of all calls of :meth:`act` in this rollout
         """
 
-    def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
+    def add(self, rewards: np.ndarray) -> None:
         """
-        Add the last :meth:`act` to the rollout.
+        Add the step of the last :meth:`act` to the rollout buffer.
 
-        :param rewards: What came of it, of shape ``(n_envs,)``
-        :param episode_starts: Whether an episode started with the observation, of shape ``(n_envs,)``
-        """
-
-    def compute_returns(self, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor | np.ndarray:
-        """
-        Returns and advantages of the full rollout, as ``RolloutBuffer.compute_returns_and_advantage`` has them.
-
-        :param last_obs: What was observed after its last step, each of shape ``(n_envs, ...)``
-        :param dones: Whether episodes ended with it, of shape ``(n_envs,)``
-        :return: The values of the last observations, of shape ``(n_envs, 1)``
+        :param rewards: The rewards of its actions, ``(n_envs,)``
         """
 
-    def predict_terminal_value(self, obs: VecEnvObs) -> th.Tensor | float:
+    def predict_terminal_values(self, obs: Sequence[VecEnvObs], env_indices: Sequence[int]) -> Sequence[th.Tensor | float]:
         """
-        :param obs: The last observation of one episode, without an axis for environments
-        :return: Its value
+        Predict the values of the last observations of truncated episodes, which ended with the last :meth:`act`.
+
+        :param obs: One observation per episode, without an axis for environments
+        :param env_indices: The worker's environment of each, from 0
+        :return: One value per episode
+        """
+
+    def predict_values(self, obs: VecEnvObs, episode_starts: np.ndarray) -> th.Tensor | np.ndarray:
+        """
+        :param obs: Observations as a VecEnv gives them, each ``(n_envs, ...)``
+        :param episode_starts: Whether episodes start with the observations, ``(n_envs,)``
+        :return: Their values, ``(n_envs, 1)``
+        """
+
+    def compute_returns(self, rollout_buffer: RolloutBuffer, last_values: th.Tensor | np.ndarray, dones: np.ndarray) -> None:
+        """
+        Compute returns and advantages as ``RolloutBuffer.compute_returns_and_advantage`` does.
+
+        :param rollout_buffer: A full buffer
+        :param last_values: Values of the observations after its last step, ``(n_envs, 1)``
+        :param dones: Whether episodes ended with its last step, ``(n_envs,)``
         """
 
     def gradient(self, rollout_buffer: RolloutBuffer, out: Vector) -> Losses:
         """
-        The gradient of A2C's loss over a rollout, clipped to ``max_grad_norm``.
+        Compute the gradient of A2C's loss over a rollout, clipped to ``max_grad_norm``.
 
-        :param rollout_buffer: A full buffer with its returns and advantages; it is left as it is
-        :param out: Where the gradient is written, of shape ``(size,)``
+        :param rollout_buffer: A full buffer with returns and advantages. It is not changed
+        :param out: Written: the gradient, ``(size,)``
         :return: The losses
         """
 
 
 def stack(parts: Sequence[Any]) -> Any:
     """
-    :param parts: What there was at each step: arrays, tensors or dicts of them
+    :param parts: One array, tensor or dict of them per step
     :return: One of the same kind, with a first axis of ``n_steps``
     """
     first = parts[0]
@@ -158,7 +204,15 @@ def stack(parts: Sequence[Any]) -> Any:
 def add_to_buffer(
     rollout_buffer: RolloutBuffer, obs: VecEnvObs, action: Action, rewards: np.ndarray, episode_starts: np.ndarray
 ) -> None:
-    """See :meth:`Engine.add`: as SB3's collector does it, for any class of rollout buffers."""
+    """
+    Add a step to a rollout buffer of any class, as SB3's collector does.
+
+    :param rollout_buffer: The buffer
+    :param obs: The observations, each ``(n_envs, ...)``
+    :param action: The policy's result for them
+    :param rewards: ``(n_envs,)``
+    :param episode_starts: Whether episodes start with the observations, ``(n_envs,)``
+    """
     _, actions, _, values, log_probs = action.as_tensors()
     if isinstance(rollout_buffer.action_space, spaces.Discrete):
         actions = actions.reshape(-1, 1)
@@ -168,6 +222,6 @@ def add_to_buffer(
 def overrides_get(rollout_buffer_class: type[RolloutBuffer]) -> bool:
     """
     :param rollout_buffer_class: A class of rollout buffers
-    :return: Whether its samples come from a ``get()`` that is not SB3's
+    :return: Whether it has its own ``get()``
     """
     return rollout_buffer_class.get not in (RolloutBuffer.get, DictRolloutBuffer.get)

@@ -1,10 +1,10 @@
-"""The torch engine: A2C's own arithmetic on a clone of the policy. Whatever another engine computes, it must equal this."""
+"""The torch engine: A2C's own arithmetic on a clone of the policy. All other engines must compute the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from functools import wraps
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -19,22 +19,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from sb3_a3c.engines.hyperparameters import Hyperparameters
-from sb3_a3c.engines.protocol import Action, Losses, add_to_buffer, overrides_get
+from sb3_a3c.engines.protocol import Action, Losses, State, add_to_buffer, overrides_get
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.copies import clone_policy
 from sb3_a3c.policies.hooks import GradientRules
 
 
 class TorchEngine:
-    """
-    Computes any ActorCriticPolicy with torch, see :class:`~sb3_a3c.engines.protocol.Engine`.
+    """Computes any ActorCriticPolicy with torch. See :class:`~sb3_a3c.engines.protocol.Engine` for the parameters."""
 
-    :param policy: The policy to compute; it is cloned
-    :param layout: Where each of its parameters lies in a vector
-    :param action_space: The actions that the environments take
-    :param turn: What the engines of one run hold while they compute
-    :param seed: Seed of the engine's own random generators; None: it draws from torch's and NumPy's, as A2C does
-    """
+    compiled: ClassVar[bool] = False
+    #: An ActorCriticPolicy of SB3 has none.
+    state: State | None = None
 
     def __init__(
         self,
@@ -53,7 +49,7 @@ class TorchEngine:
         self._action_space = action_space
         self._turn = turn
         self._permutation: Callable[[int], np.ndarray] = np.random.permutation
-        #: One of several workers copies observations: memory of its own is laid out the same way in every backend.
+        #: One of several workers copies observations, so that their memory layout is the same in every backend.
         self._copies_obs = seed is not None
         if seed is not None:
             numpy_seed, torch_seed = seed.spawn(2)
@@ -66,7 +62,18 @@ class TorchEngine:
         self._hyperparameters: Hyperparameters
         self._rollout_buffer: RolloutBuffer
         self._obs: VecEnvObs
+        self._episode_starts: np.ndarray
         self._actions: list[Action]
+
+    @staticmethod
+    def misfit(policy: ActorCriticPolicy, rollout_buffer_class: type[RolloutBuffer] | None = None) -> str | None:
+        """See :meth:`Engine.misfit`."""
+        return None
+
+    @staticmethod
+    def drawback(policy: ActorCriticPolicy) -> str | None:
+        """See :meth:`Engine.drawback`."""
+        return None
 
     def follow(self, hyperparameters: Hyperparameters) -> None:
         """See :meth:`Engine.follow`."""
@@ -87,7 +94,7 @@ class TorchEngine:
             with self._turn:
                 self._policy.reset_noise(rollout_buffer.n_envs)
 
-    def act(self, obs: VecEnvObs, n_steps: int) -> np.ndarray:
+    def act(self, obs: VecEnvObs, episode_starts: np.ndarray, n_steps: int) -> np.ndarray:
         """See :meth:`Engine.act`."""
         sde_sample_freq = self._hyperparameters.sde_sample_freq
         with self._turn, th.no_grad():
@@ -102,7 +109,7 @@ class TorchEngine:
                 clipped_actions = self._policy.unscale_action(actions)
             else:
                 clipped_actions = np.clip(actions, self._action_space.low, self._action_space.high)
-        self._obs = obs
+        self._obs, self._episode_starts = obs, episode_starts
         self._actions.append(Action(obs_tensor, actions, clipped_actions, values, log_probs))
         return clipped_actions
 
@@ -110,22 +117,24 @@ class TorchEngine:
         """See :meth:`Engine.actions`."""
         return Action.stacked(self._actions)
 
-    def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
+    def add(self, rewards: np.ndarray) -> None:
         """See :meth:`Engine.add`."""
-        add_to_buffer(self._rollout_buffer, self._obs, self._actions[-1], rewards, episode_starts)
+        add_to_buffer(self._rollout_buffer, self._obs, self._actions[-1], rewards, self._episode_starts)
 
-    def compute_returns(self, last_obs: VecEnvObs, dones: np.ndarray) -> th.Tensor:
+    def predict_terminal_values(self, obs: Sequence[VecEnvObs], env_indices: Sequence[int]) -> list[th.Tensor]:
+        """See :meth:`Engine.predict_terminal_values`. One by one, as in A2C: the last bits can depend on the batch size."""
+        with self._turn, th.no_grad():
+            tensors = [self._policy.obs_to_tensor(one)[0] for one in obs]  # type: ignore[arg-type]
+            return [self._policy.predict_values(tensor)[0] for tensor in tensors]
+
+    def predict_values(self, obs: VecEnvObs, episode_starts: np.ndarray) -> th.Tensor:
+        """See :meth:`Engine.predict_values`."""
+        with self._turn, th.no_grad():
+            return self._policy.predict_values(self._to_tensor(obs))  # type: ignore[arg-type]
+
+    def compute_returns(self, rollout_buffer: RolloutBuffer, last_values: th.Tensor | np.ndarray, dones: np.ndarray) -> None:
         """See :meth:`Engine.compute_returns`."""
-        with self._turn, th.no_grad():
-            last_values = self._policy.predict_values(self._to_tensor(last_obs))  # type: ignore[arg-type]
-        self._rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
-        return last_values
-
-    def predict_terminal_value(self, obs: VecEnvObs) -> th.Tensor:
-        """See :meth:`Engine.predict_terminal_value`."""
-        with self._turn, th.no_grad():
-            obs_tensor, _ = self._policy.obs_to_tensor(obs)  # type: ignore[arg-type]
-            return self._policy.predict_values(obs_tensor)[0]
+        rollout_buffer.compute_returns_and_advantage(last_values=th.as_tensor(last_values), dones=dones)
 
     def gradient(self, rollout_buffer: RolloutBuffer, out: Vector) -> Losses:
         """See :meth:`Engine.gradient`."""
@@ -134,7 +143,7 @@ class TorchEngine:
             return self._gradient(rollout_buffer, out)
 
     def _gradient(self, rollout_buffer: RolloutBuffer, out: th.Tensor) -> Losses:
-        """The loss is written as in SB3's ``A2C.train``, which it must equal to the bit."""
+        """The same operations as in SB3's ``A2C.train``, so that the results are equal to the last bit."""
         hyperparameters = self._hyperparameters
         self._policy.set_training_mode(True)
         rollout_data = self._samples(rollout_buffer)
@@ -155,7 +164,7 @@ class TorchEngine:
         loss.backward()
         norm = th.nn.utils.clip_grad_norm_(self._policy.parameters(), hyperparameters.max_grad_norm)
         self._layout.flatten([th.zeros_like(p) if p.grad is None else p.grad for p in self._params], out)
-        # The norm of a finite gradient can overflow, so that only the gradient itself tells.
+        # The norm of a finite gradient can overflow. Then only the gradient itself tells.
         finite = bool(norm.isfinite()) or bool(out.isfinite().all())
         without_gradient = tuple([index for index, param in enumerate(self._params) if param.grad is None])
         return Losses(policy_loss.item(), value_loss.item(), entropy_loss.item(), finite, without_gradient)
@@ -164,13 +173,13 @@ class TorchEngine:
         tensors = obs_as_tensor(obs, self._policy.device)  # type: ignore[arg-type]
         if not self._copies_obs:
             return tensors
-        # The last bits of a product depend on strides and on alignment, and an array that was pickled has others.
+        # The last bits of a product depend on strides and alignment, which pickling changes.
         if isinstance(tensors, dict):
             return {key: tensor.clone(memory_format=th.contiguous_format) for key, tensor in tensors.items()}
         return tensors.clone(memory_format=th.contiguous_format)
 
     def _samples(self, rollout_buffer: RolloutBuffer) -> RolloutBufferSamples:
-        """``rollout_buffer.get()`` with a generator of our own, and on a copy: the buffer itself goes to the callbacks."""
+        """``rollout_buffer.get()`` with this engine's generator, on a copy, since callbacks see the buffer itself."""
         flat = copy(rollout_buffer)
         if overrides_get(type(flat)):
             batches = list(flat.get(batch_size=None))
@@ -196,7 +205,7 @@ def _batch_size(obs_tensor: th.Tensor | dict[str, th.Tensor]) -> int:
 
 
 class _DrawFrom(TorchFunctionMode):
-    """Within it, torch draws from a generator of our own. Such a mode holds for one thread alone."""
+    """Within this context, torch draws from another generator. It affects the current thread only."""
 
     _random_functions = frozenset({th.normal, th.bernoulli, th.multinomial, th.Tensor.normal_})
 
@@ -213,8 +222,8 @@ class _DrawFrom(TorchFunctionMode):
 
 def _draw_actions_from(generator: th.Generator, policy: ActorCriticPolicy) -> None:
     """
-    Let a policy's action distribution draw from a generator of its own, for torch's is shared by all threads.
-    torch's distributions take no generator, and a mode around the whole policy would cost more than the policy.
+    Let a policy's action distribution draw from a generator of its own, since torch's is shared by all threads. torch's
+    distributions take no generator, and a mode around the whole policy would cost more time than the policy.
     """
 
     def drawing_from_generator(draw: Callable) -> Callable:

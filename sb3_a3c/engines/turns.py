@@ -1,9 +1,9 @@
 """
-Whose turn it is to compute with torch.
+Turns: threads compute with torch one after another.
 
-torch releases the GIL in each of its operations. Threads that compute on small tensors at the same time therefore hand it
-to and fro every few microseconds, and all together get half as far as one alone; so one computes, while the others
-step their environments. Operations on large tensors are worth handing it over: there is a turn a core.
+torch releases the GIL in each operation. Threads that compute on small tensors at the same time therefore pass it back and
+forth every few microseconds, and all together make half the progress of a single thread. So one thread computes while the
+others step their environments. Operations on large tensors take long enough, so there is one turn per core for them.
 """
 
 import sys
@@ -12,17 +12,17 @@ from contextlib import AbstractContextManager, nullcontext
 
 from sb3_a3c.system.cores import usable_cores
 
-#: Parameters from which on operations count as long. On two cores, with 8 workers of MLPs of 2 x 256, 2 x 512 and 2 x 1024
-#: units, a single turn makes 1.1, 0.9 and 0.8 times the steps/s that two turns make.
+#: Number of parameters from which on a policy is large. On two cores, with 8 workers and MLPs of 2 x 256, 2 x 512 and
+#: 2 x 1024 units, a single turn makes 1.1, 0.9 and 0.8 times the steps/s of two turns.
 LARGE = 400_000
 
 
 def make_turn(n_parameters: int) -> AbstractContextManager:
     """
-    :param n_parameters: How many parameters the policy has
-    :return: What an engine holds while it computes; to be shared by all engines of a run
+    :param n_parameters: Number of parameters of the policy
+    :return: A context manager that all engines of a run share and hold while they compute
     """
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return nullcontext()
-    # A lock rather than a semaphore of one, which is written in Python and would cost interpreter time at each step.
+    # A semaphore is written in Python, so a lock costs less time at each step.
     return threading.Lock() if n_parameters < LARGE else threading.Semaphore(usable_cores())

@@ -31,16 +31,16 @@ _PATIENCE = 120.0
 _ready: set[str] = set()
 
 
-def needed(engine: str, policy: ActorCriticPolicy, use_locking: bool, venv: VecEnv) -> list[str]:
+def needed(compiled: bool, policy: ActorCriticPolicy, use_locking: bool, venv: VecEnv) -> list[str]:
     """
-    :param engine: The name of the engine that computes the policy
+    :param compiled: Whether the engine calls kernels
     :param policy: The policy, with its optimizer
-    :param use_locking: Whether updates are atomic; if not, the optimizer steps in place
+    :param use_locking: Whether updates are atomic. If not, the optimizer steps in place
     :param venv: The environments
     :return: The keys of ``EXAMPLES`` that a run calls
     """
     names = []
-    if engine == "fused":
+    if compiled:
         names = ["gradient", "act", "predict_values", "returns", "copy"]
         if policy.use_sde:
             names.append("draw_noise")

@@ -65,7 +65,7 @@ class Arguments:
         """
         check_n_workers(self.n_workers)
         _check_one_of("backend", self.backend, BACKENDS)
-        _check_one_of("engine", self.engine, ENGINES)
+        _check_one_of("engine", self.engine, ["auto", *ENGINES])
         _check_one_of("rollout_order", self.rollout_order, get_args(RolloutOrder))
         for name in ("max_lead", "max_lead_bytes"):
             value = getattr(self, name)

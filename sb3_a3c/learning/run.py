@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.backends import BACKENDS, Backend, MaxLead, SeenWorker, make_backend
-from sb3_a3c.engines import choose_engine
+from sb3_a3c.engines import ENGINES, Engine, choose_engine
 from sb3_a3c.envs.closing import close_environments
 from sb3_a3c.envs.gate import Gate
 from sb3_a3c.envs.normalization import journal_statistics, moments_of, running_statistics, set_moments
@@ -59,7 +59,7 @@ def run(
     recorder = None if record is None else record.begin(len(slices), min(arguments.max_lead, n_rollouts * len(slices)))
     elsewhere = len(slices) > 1 and BACKENDS[arguments.backend].elsewhere and not isinstance(next_run, ReplayNextRun)
     changes = ModelChanges(model, envs[0] is not venv, elsewhere)
-    specs, parameters = _make_specs(model, arguments, engine, changes, slices, envs, n_rollouts, needs, recorder)
+    specs, parameters = _make_specs(model, arguments, ENGINES[engine], changes, slices, envs, n_rollouts, needs, recorder)
     terms = (
         None if next_run is None else terms_of(model, arguments.vf_lr_schedule, len(specs), n_rollouts, engine, specs[0].seed)
     )
@@ -70,7 +70,7 @@ def run(
     stack = CleanupStack()
     with stack, stack:
         stack.callback(lambda: _close_replaced(venv, backend.workers))
-        stack.callback(lambda: _take_back(model, backend.workers, parameters))
+        stack.callback(lambda: _take_back(model, specs, backend.workers, parameters))
         if record is not None and terms is not None:
             stack.callback(lambda: record.end(terms, backend))
         stack.callback(partial(model.policy.set_training_mode, True))
@@ -109,7 +109,7 @@ def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv
 def _make_specs(
     model: OnPolicyAlgorithm,
     arguments: Arguments,
-    engine: str,
+    engine: type[Engine],
     changes: ModelChanges,
     slices: Sequence[np.ndarray],
     envs: Sequence[VecEnv],
@@ -123,8 +123,9 @@ def _make_specs(
     sliced = envs[0] is not model.env
     statistics = running_statistics(model.env) if sliced else []
     parameters = SharedParameters(
-        model.policy, layout, statistics, model.num_timesteps, arguments.use_locking, compiled=engine == "fused"
+        model.policy, layout, statistics, model.num_timesteps, arguments.use_locking, compiled=engine.compiled
     )
+    state = getattr(model, "_last_states", None)
     specs = [
         WorkerSpec(
             index=index,
@@ -142,6 +143,7 @@ def _make_specs(
             statistics=journal_statistics(env) if sliced else [],
             needs=needs,
             recorder=recorder,
+            state=None if state is None else _entries(state, env_indices),
         )
         for index, (env_indices, env, seed, hyperparameters) in enumerate(
             zip(slices, envs, _seeds(model, len(slices)), changes.hyperparameters(len(slices)), strict=True)
@@ -194,21 +196,32 @@ def _seeds(model: OnPolicyAlgorithm, n_workers: int) -> Sequence[np.random.SeedS
     return np.random.SeedSequence(entropy, spawn_key=(model._n_updates,)).spawn(n_workers)
 
 
-def _take_back(model: OnPolicyAlgorithm, workers: Sequence[SeenWorker], parameters: SharedParameters) -> None:
+def _take_back(
+    model: OnPolicyAlgorithm, specs: Sequence[WorkerSpec], workers: Sequence[SeenWorker], parameters: SharedParameters
+) -> None:
     """Bring the user's VecEnv and the model up to date with the slices."""
     assert model.env is not None
     slices = [worker.env for worker in workers]
     # A callback may have stopped a single worker before it pushed its normalization statistics.
-    is_ahead = len(slices) == 1 and not workers[0].failed
+    is_ahead = len(slices) == 1 and not workers[0].failed and not specs[0].has_factory
     moments = [moments_of(rms) for rms in running_statistics(slices[0])] if is_ahead else parameters.moments
     for rms, rms_moments in zip(running_statistics(model.env), moments, strict=False):
         set_moments(rms, rms_moments)
+    if specs[0].has_factory:
+        for env in slices:
+            if isinstance(env, VecEnv):  # made in this process
+                env.close()
+        model._last_obs = None  # the observations are not of the user's VecEnv
+        return
     if slices[0] is not model.env:
         write_state(model.env, [read_state(env) for env in slices])
         merge_counters(model.env, slices)
         take_envs_back(model.env, slices)
     model._last_obs = concat([worker.last_obs for worker in workers])
     model._last_episode_starts = concat([worker.last_episode_starts for worker in workers])
+    states = [worker.state for worker in workers]
+    if all(state is not None for state in states):
+        model._last_states = concat(states)  # type: ignore[attr-defined]
     if any(worker.failed for worker in workers):
         model._last_obs = None  # the next learn() resets the environments
 

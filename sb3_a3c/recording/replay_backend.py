@@ -53,7 +53,7 @@ class ReplayBackend:
     def __enter__(self) -> Self:
         for worker, seed in zip(self.workers, self._seeds, strict=True):
             if self._moved and is_reset_by_pickling(worker.env):
-                worker.begin_anew(env_seed(seed))
+                worker.reset_envs(env_seed(seed))
         return self
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:

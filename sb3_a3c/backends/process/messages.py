@@ -14,6 +14,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.backends.process.failures import Failure
+from sb3_a3c.engines import State
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Rollout
 
@@ -110,6 +111,7 @@ class Farewell:
     shares: bool
     last_obs: VecEnvObs
     last_episode_starts: np.ndarray
+    state: State | None
     failed: bool
 
 

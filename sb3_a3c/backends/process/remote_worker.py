@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_a3c.backends.process.child import Life
 from sb3_a3c.backends.process.guard import GUARD
@@ -40,9 +41,10 @@ class RemoteWorker:
         spec = assignment.spec
         self.index = spec.index
         self.env_indices = spec.env_indices
-        self.env = spec.env
+        self.env: Any = spec.env  # a factory stays here
         self.last_obs = spec.last_obs
         self.last_episode_starts = spec.last_episode_starts
+        self.state = spec.state
         self.failed = False
         #: Environments that those which came back have taken the place of. Those that share
         #: a pipe with them, say, are not among these: it would be closed.
@@ -189,6 +191,7 @@ class RemoteWorker:
                 reason = f"{type(error).__name__}: {error}"
         if farewell.env is not None or reason:  # else it has done nothing, and what is here is as it was
             self.last_obs, self.last_episode_starts = farewell.last_obs, farewell.last_episode_starts
+            self.state = farewell.state
         if reason:
             self.lose(f"it can't be brought back from another process ({reason})")
         self.life.parted = self._said_farewell = True  # the last, for this may be interrupted
@@ -250,7 +253,7 @@ class RemoteWorker:
 
     def close(self) -> None:
         """Have back what it had, when its process is no more: pipes in which nobody reads any more, and files."""
-        if self.n_lives > 0 and not self._said_farewell:
+        if self.n_lives > 0 and not self._said_farewell and isinstance(self.env, VecEnv):
             with suppress(EOFError, OSError):
                 discard_answers(self.env, _PATIENCE)
         reclaim_files(self._parcel)

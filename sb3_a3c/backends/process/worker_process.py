@@ -28,6 +28,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_a3c.backends.process.channel import Channel
 from sb3_a3c.backends.process.failures import Failure
@@ -128,7 +129,7 @@ def live(
     except BaseException as error:
         error.add_note(f"raised while the process of {current_process().name} was starting")
         channel.send(encode(Failure.of(error)))
-        if assignment is not None:
+        if assignment is not None and isinstance(assignment.spec.env, VecEnv):
             close_environments(environments_in(assignment.spec.env))
         return
     resident.live()
@@ -163,12 +164,13 @@ class _Resident:
         self._sources: list[Any] = [channel] if main_end is None else [channel, main_end]
         self._handles = handles
         self._quota = assignment.quota
+        self._has_factory = spec.has_factory
         self._worker = spec.make(assignment.parameters, nullcontext())  # nobody else computes in this process
         self._worker.note_at_first_use = _NOTE
         if number > 0:
             discard_answers(self._worker.env, None)
         if number > 0 or is_reset_by_pickling(self._worker.env):
-            self._worker.begin_anew(env_seed(spec.seed))
+            self._worker.reset_envs(env_seed(spec.seed))
         self._has_answered = False
         self._writing = threading.Lock()
         self._permits = threading.Semaphore(0)
@@ -240,6 +242,11 @@ class _Resident:
     def _part(self) -> None:
         """Send the environments back, and close what is here, unless that would close something that they share."""
         worker, lost = self._worker, ""
+        if self._has_factory:
+            self._send(Farewell(None, "", False, worker.last_obs, worker.last_episode_starts, worker.state, worker.failed))
+            with worker.env_lock:
+                worker.env.close()
+            return
         env: bytes | None = None
         handles: list[Any] = []
         try:
@@ -253,7 +260,7 @@ class _Resident:
         if untouched:
             env, lost = None, ""
         shares = not all(isinstance(handle, ResultsWriter) for handle in handles)
-        self._send(Farewell(env, lost, shares, worker.last_obs, worker.last_episode_starts, worker.failed))
+        self._send(Farewell(env, lost, shares, worker.last_obs, worker.last_episode_starts, worker.state, worker.failed))
         with worker.env_lock:
             failures = [] if shares else close_environments(environments)
         if failures and not untouched:

@@ -1,0 +1,196 @@
+"""The environments of one worker: steps them with the engine's actions, and records what callbacks need of the steps."""
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+from sb3_a3c.engines import Engine, stack
+from sb3_a3c.engines.hyperparameters import Hyperparameters
+from sb3_a3c.envs.normalization import JournaledMeanStd, stack_moments
+from sb3_a3c.envs.state import LayerState, changes_only_with_episodes, read_state, stack_states
+from sb3_a3c.worker.callback_needs import CallbackNeeds
+from sb3_a3c.worker.errors import WorkerStopped, check_rewards, non_finite_observation
+from sb3_a3c.worker.rollout import Ending, States, Steps
+
+
+class Records(NamedTuple):
+    """What is known of a rollout beyond its buffer, see :class:`~sb3_a3c.worker.rollout.Rollout`."""
+
+    states: States | None
+    steps: Steps | None
+    endings: list[Ending]
+
+
+class Collector:
+    """
+    See :class:`~sb3_a3c.worker.worker.Worker` for the parameters.
+    """
+
+    def __init__(
+        self,
+        env: VecEnv,
+        env_indices: np.ndarray,
+        engine: Engine,
+        last_obs: VecEnvObs,
+        last_episode_starts: np.ndarray,
+        statistics: Sequence[JournaledMeanStd],
+        needs: CallbackNeeds,
+    ) -> None:
+        self.env = env
+        #: Held during each step, so that callbacks can use the environments between two steps.
+        self.env_lock = threading.RLock()
+        self.last_obs = last_obs
+        self.last_episode_starts = last_episode_starts
+        #: Whether an episode has ended.
+        self.has_reset = False
+        self._env_indices = env_indices
+        self._engine = engine
+        self._statistics = statistics
+        self._needs = needs
+        self._stopping = False
+        self._first_obs: VecEnvObs | None = last_obs
+
+    def reset(self, seed: int | None) -> None:
+        """
+        Reset the environments.
+
+        :param seed: Seed of the first environment, None: no seed
+        """
+        self.env.seed(seed)
+        self.last_obs = self._first_obs = self.env.reset()
+        self.last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
+
+    @property
+    def has_stepped(self) -> bool:
+        """Whether a step has been made."""
+        return self.last_obs is not self._first_obs
+
+    def stop(self) -> None:
+        """End a rollout after the current step of the environments. May be called from any thread."""
+        self._stopping = True
+
+    def collect(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> Records:
+        """
+        Fill a rollout buffer, with the same steps in the same order as SB3's ``collect_rollouts``.
+
+        :param rollout_buffer: The buffer
+        :param hyperparameters: Hyperparameters of the rollout
+        :return: Records of the rollout
+        :raises WorkerStopped: if :meth:`stop` has been called
+        :raises NonFiniteError: if an observation or a reward is not finite
+        """
+        env, engine, env_lock = self.env, self._engine, self.env_lock
+        states = _StateRecord(env, self._statistics) if self._needs >= CallbackNeeds.MODEL else None
+        steps = _StepRecord() if self._needs >= CallbackNeeds.STEPS else None
+        endings: list[Ending] = []
+        rollout_buffer.reset()  # makes new arrays, since callbacks keep those of the last rollout
+        engine.start_rollout(rollout_buffer, hyperparameters)
+        for n_steps in range(rollout_buffer.buffer_size):
+            if self._stopping:
+                raise WorkerStopped
+            try:
+                clipped_actions = engine.act(self.last_obs, self.last_episode_starts, n_steps)
+            except ValueError as error:
+                self.check_observation(error)
+                raise
+            with env_lock:
+                new_obs, rewards, dones, infos = env.step(clipped_actions)
+            check_rewards(rewards, env, self._env_indices)
+            if states is not None:
+                states.add(new_obs, dones)
+            if steps is not None:
+                steps.add(rewards, infos)
+            ended = True in dones.tolist()
+            if ended or _has_episode(infos):
+                endings.append(Ending(n_steps, infos, dones))
+            if ended:
+                self.has_reset = True
+                bootstraps = self._bootstrap_truncated(rewards, dones, infos, hyperparameters.gamma)
+                if steps is not None:
+                    steps.bootstraps[n_steps] = bootstraps
+            engine.add(rewards)
+            self.last_obs = new_obs
+            self.last_episode_starts = dones
+        return Records(None if states is None else states.stacked(), None if steps is None else steps.stacked(engine), endings)
+
+    def check_observation(self, error: Exception | None) -> None:
+        """
+        Raise an error if the last observation is not finite.
+
+        :param error: An error that it may have caused
+        :raises NonFiniteError: if the observation is not finite
+        """
+        cause = non_finite_observation(self.last_obs, self.env, self._env_indices)
+        if cause is not None:
+            raise cause from error
+
+    def _bootstrap_truncated(
+        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict], gamma: float
+    ) -> dict[int, th.Tensor | float]:
+        """``r <- r + gamma V(s_T)`` for episodes that were truncated in state ``s_T`` and did not end."""
+        truncated = [
+            i
+            for i, done in enumerate(dones)
+            if done and infos[i].get("terminal_observation") is not None and infos[i].get("TimeLimit.truncated", False)
+        ]
+        if not truncated:
+            return {}
+        values = self._engine.predict_terminal_values([infos[i]["terminal_observation"] for i in truncated], truncated)
+        bootstraps = {i: gamma * value for i, value in zip(truncated, values, strict=True)}
+        for i, value in bootstraps.items():
+            rewards[i] += value
+        return bootstraps
+
+
+class _StateRecord:
+    """The states after each step."""
+
+    def __init__(self, env: VecEnv, statistics: Sequence[JournaledMeanStd]) -> None:
+        self._env = env
+        self._statistics = statistics
+        self._changes_only_with_episodes = changes_only_with_episodes(env)
+        self._new_obs: list[VecEnvObs] = []
+        self._dones: list[np.ndarray] = []
+        self._env_states: list[list[LayerState]] = []
+        self._moments: list[list[tuple[np.ndarray, np.ndarray, float]]] = []
+
+    def add(self, new_obs: VecEnvObs, dones: np.ndarray) -> None:
+        self._new_obs.append(new_obs)
+        self._dones.append(dones)
+        unchanged = self._changes_only_with_episodes and self._env_states and True not in dones.tolist()
+        self._env_states.append(self._env_states[-1] if unchanged else read_state(self._env))
+        self._moments.append([(rms.mean, rms.var, rms.count) for rms in self._statistics])
+
+    def stacked(self) -> States:
+        moments = [stack_moments(of_one) for of_one in zip(*self._moments, strict=True)]
+        return States(stack(self._new_obs), stack(self._dones), stack_states(self._env_states), moments)
+
+
+class _StepRecord:
+    """The steps themselves."""
+
+    def __init__(self) -> None:
+        self._rewards: list[np.ndarray] = []
+        self._infos: list[list[dict]] = []
+        self.bootstraps: dict[int, dict[int, th.Tensor | float]] = {}
+
+    def add(self, rewards: np.ndarray, infos: list[dict]) -> None:
+        self._rewards.append(rewards.copy())  # before any bootstrapping
+        self._infos.append(infos)
+
+    def stacked(self, engine: Engine) -> Steps:
+        return Steps(engine.actions(), stack(self._rewards), self.bootstraps, self._infos)
+
+
+def _has_episode(infos: Sequence[dict]) -> bool:
+    """Whether an environment reports an episode. It may do so at any step, and several times per episode."""
+    for info in infos:  # a generator would take three times as long
+        if "episode" in info:
+            return True
+    return False
