@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_a3c
 from sb3_a3c.backends import Backend
@@ -45,7 +46,7 @@ class Station(NamedTuple):
 
 IN_THE_WORKER = [
     Station(r"pull: $\theta' \leftarrow \theta$", Worker.collect, (Parameters.pull,)),
-    Station("collect n_steps steps of its environments", Collector.collect, (Engine.act, Engine.add)),
+    Station("collect n_steps steps of its environments", Collector.collect, (Engine.act, VecEnv.step)),
     Station("compute returns and advantages", Worker.compute_gradient, (Engine.compute_returns,)),
     Station("compute the gradient, clipped", Worker.compute_gradient, (Engine.gradient,)),
     Station(r"push: $\theta \leftarrow$ optimizer($\theta$, gradient)", Worker.push, (Parameters.push,)),
