@@ -30,25 +30,25 @@ def train(timesteps: int, out: Path) -> Path:
 def resume(path: Path, timesteps: int, out: Path) -> Path:
     env = VecNormalize.load(str(statistics_of(path)), make_vec_env(ENV_ID, n_envs=N_ENVS, seed=1))
     model = A3C.load(path, env=env)
-    model.learn(timesteps, reset_num_timesteps=False)  # so many steps more
+    model.learn(timesteps, reset_num_timesteps=False)  # in addition to the steps so far
     return save(model, out)
 
 
 def evaluate(path: Path) -> str:
     env = VecNormalize.load(str(statistics_of(path)), make_vec_env(ENV_ID, seed=2))
-    env.training = False  # the statistics stay as they are
-    mean, std = evaluate_policy(A3C.load(path), env, n_eval_episodes=20)  # in the environment's own rewards
+    env.training = False  # statistics don't change
+    mean, std = evaluate_policy(A3C.load(path), env, n_eval_episodes=20)  # the Monitor counts unscaled rewards
     return f"mean reward {mean:.1f} +/- {std:.1f}"
 
 
 def save(model: A3C, out: Path) -> Path:
-    """Statistics first: where there is a model, there are its statistics."""
+    """The statistics are saved first, so that no model is without them."""
     path = out / f"model_{model.num_timesteps}_steps.zip"
     env = model.get_vec_normalize_env()
     assert env is not None
     out.mkdir(parents=True, exist_ok=True)
     write_whole(env.save, statistics_of(path))
-    model.save(path)  # as a whole, too
+    model.save(path)  # A3C.save() also replaces an old file only when the new one is complete
     return path
 
 
@@ -57,7 +57,7 @@ def statistics_of(path: Path) -> Path:
 
 
 def write_whole(write: Callable[[str], None], path: Path) -> None:
-    """A program that dies while it writes leaves a partial file beside the good one, never in its place."""
+    """A program that dies while it writes leaves a partial file next to the old one, which stays complete."""
     partial = path.with_name(f"{path.name}.partial")
     write(str(partial))
     os.replace(partial, path)

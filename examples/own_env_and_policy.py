@@ -20,7 +20,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from sb3_a3c import A3C
 
-MAX_STEPS, N_EPISODES = 100, 20  # of an episode, of an evaluation
+MAX_STEPS, N_EPISODES = 100, 20  # per episode, per evaluation
 
 
 class ReachGoal(gym.Env[np.ndarray, np.ndarray]):

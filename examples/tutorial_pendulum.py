@@ -55,12 +55,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     ),
 }
 N_WORKERS = {"tutorial": usable_cores(), "ours": 2}
-#: Environments of each worker.
+#: Environments per worker.
 N_ENVS = {"tutorial": 1, "ours": 2}
 
 
 def scale_rewards(env: gym.Env) -> gym.Env:
-    """Around the Monitor, so that the returns it tells are the environment's own."""
+    """Wrapped around the Monitor, which therefore reports the environment's own returns."""
     return TransformReward(env, lambda reward: (reward + 8) / 8)  # type: ignore[operator]
 
 
@@ -77,7 +77,7 @@ class WriteGraph(BaseCallback):
 
 
 class Outputs(th.nn.Module):
-    """From an observation to the mean and the standard deviation of the action, and the value: what the graph shows."""
+    """The graph's content: from an observation to the mean and standard deviation of the action, and the value."""
 
     def __init__(self, policy: Any) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def train(seed: int, settings: str, n_workers: int, n_episodes: int, out: Path) 
         **SETTINGS[settings],
     )
     moving_average = MovingAverageCallback(smoothing=0.9, verbose=1)  # prints one line per episode
-    n_rounds = -(-n_episodes // n_envs)  # of an episode in each environment
+    n_rounds = -(-n_episodes // n_envs)  # episodes per environment
     model.learn(n_rounds * n_envs * MAX_EPISODE_STEPS, callback=[moving_average, WriteGraph()], tb_log_name=f"seed_{seed}")
     model.save(out / f"seed_{seed}.zip")
     return model, moving_average.averages
