@@ -54,10 +54,10 @@ HYPERPARAMETERS = Hyperparameters(
 
 class Stopwatch:
     """
-    Times calls, and knows the fastest round of several.
+    Times calls in several rounds and returns the fastest.
 
-    :param n_rounds: How many rounds
-    :param seconds: How long a round lasts, about
+    :param n_rounds: Number of rounds
+    :param seconds: About how long a round lasts
     """
 
     def __init__(self, n_rounds: int, seconds: float) -> None:

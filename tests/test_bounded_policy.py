@@ -1,6 +1,5 @@
-"""BoundedMlpPolicy equals its formulas, on every engine and backend, and is a policy as any other."""
+"""BoundedMlpPolicy equals its formulas, on every engine and backend, and is a policy like any other."""
 
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,14 @@ from test_fused import (
     BOX,
     NET_ARCHS,
     OBS_SPACES,
+    SHAPES,
     OwnExtractor,
     act,
     assert_same_gradient,
     evaluate_actions,
     make,
     make_buffer,
+    pairwise,
     sample,
 )
 from torch import nn
@@ -40,7 +41,7 @@ ACTION_SPACES: dict[str, spaces.Box] = {
     "asymmetric, two axes": spaces.Box(LOW, HIGH),
     "huge": spaces.Box(-3e38, 3e38, (2,)),
 }
-#: Those whose noise is more than the rounding of their means.
+#: Spaces in which the noise is larger than the rounding of the means.
 WITHIN_REACH = {name: space for name, space in ACTION_SPACES.items() if name != "huge"}
 ENGINES = {"torch": TorchEngine, "fused": FusedEngine}
 
@@ -48,7 +49,7 @@ ENGINES = {"torch": TorchEngine, "fused": FusedEngine}
 def make_policy(
     obs_space: spaces.Space = BOX, action_space: spaces.Space = ACTION_SPACES["asymmetric, two axes"], **kwargs: Any
 ) -> BoundedMlpPolicy:
-    """With biases, which are 0 in a new one."""
+    """With biases, which are 0 in a new policy."""
     th.manual_seed(1)
     policy = BoundedMlpPolicy(obs_space, action_space, lambda _: 7e-4, **kwargs)
     with th.no_grad():
@@ -61,7 +62,7 @@ def make_policy(
 
 
 def by_hand(policy: BoundedMlpPolicy, obs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means, standard deviations and values, in double precision, from the weights by name."""
+    """Means, standard deviations and values in double precision, computed from the weights."""
     state = {name: param.numpy().astype(np.float64) for name, param in policy.state_dict().items()}
 
     def dense(x: np.ndarray, name: str) -> np.ndarray:
@@ -91,7 +92,7 @@ def test_it_is_what_its_formulas_say(action_space: spaces.Box) -> None:
         "value_net.bias": (1,),
     }
     obs = np.random.default_rng(0).uniform(-1, 1, size=(50, 3)).astype(np.float32)
-    obs[-1] *= 1000  # both ends of the bounds, standard deviations from the least on
+    obs[-1] *= 1000  # means at both bounds, and the smallest standard deviations
     means, stds, values = by_hand(policy, obs)
     with th.no_grad():
         distribution = policy.get_distribution(th.as_tensor(obs)).distribution
@@ -147,7 +148,7 @@ def test_weights_are_drawn_as_in_the_tutorial_or_as_asked_for() -> None:
             assert not param.any(), name
     for net in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net):
         weights = net[0].weight.detach()
-        # A mean and a standard deviation of so many numbers are further off once in a million times.
+        # A mean or a standard deviation exceeds these bounds once in a million times.
         assert abs(float(weights.mean())) < 0.1 * 4.9 / weights.numel() ** 0.5
         assert abs(float(weights.std()) - 0.1) < 0.1 * 4.9 / (2 * weights.numel()) ** 0.5
     own = BoundedMlpPolicy(BOX, BOX, lambda _: 1e-3, [7, 6], nn.Tanh, lambda weight: nn.init.constant_(weight, 0.5))
@@ -165,12 +166,12 @@ def test_weights_are_drawn_as_in_the_tutorial_or_as_asked_for() -> None:
     ],
     ids=str,
 )
-def test_actions_without_bounds_are_told_at_once(action_space: spaces.Space) -> None:
+def test_actions_without_bounds_are_an_error_at_once(action_space: spaces.Space) -> None:
     with pytest.raises(ValueError, match=r"action_space must be a Box with finite bounds for BoundedMlpPolicy .*, but it is"):
         BoundedMlpPolicy(BOX, action_space, lambda _: 1e-3)
 
 
-def test_discrete_actions_and_gsde_are_told_by_the_algorithm() -> None:
+def test_discrete_actions_and_gsde_are_errors_of_the_algorithm() -> None:
     with pytest.raises(ValueError, match=r"Box with finite bounds .*MlpPolicy supports others.*, but it is Discrete\(2\)"):
         A3C("BoundedMlpPolicy", "CartPole-v1")
     with pytest.raises(ValueError, match="use_sde must be False with BoundedMlpPolicy"):
@@ -182,7 +183,7 @@ def test_discrete_actions_and_gsde_are_told_by_the_algorithm() -> None:
 
 @pytest.mark.parametrize("engine_class", ENGINES.values(), ids=ENGINES)
 def test_clipped_actions_are_what_is_stored_and_valued(engine_class: Any) -> None:
-    """Or else the environment's alone are clipped, as everywhere in SB3."""
+    """With ``clip_actions=False`` only the environments' actions are clipped, as everywhere in SB3."""
     obs = np.tile(np.array([[0.3, -0.8, 0.5]], np.float32), (500, 1))
     stored = {}
     for clip_actions in (False, True):
@@ -201,33 +202,29 @@ def test_clipped_actions_are_what_is_stored_and_valued(engine_class: Any) -> Non
 # Engines
 
 
-@pytest.mark.parametrize("clip_actions", [False, True])
-@pytest.mark.parametrize("activation_fn", ACTIVATIONS.values(), ids=ACTIVATIONS)
-@pytest.mark.parametrize("net_arch", [None, *NET_ARCHS], ids=str)
+@pairwise(net_arch=[None, *NET_ARCHS], activation_fn=ACTIVATIONS, clip_actions=[False, True])
 def test_gradient_of_networks(net_arch: Any, activation_fn: Any, clip_actions: bool) -> None:
     policy = make_policy(net_arch=net_arch, activation_fn=activation_fn, clip_actions=clip_actions)
     assert_same_gradient(policy, make_buffer(policy, n_steps=8))
 
 
-@pytest.mark.parametrize("action_space", WITHIN_REACH.values(), ids=WITHIN_REACH)
-@pytest.mark.parametrize("obs_space", OBS_SPACES.values(), ids=OBS_SPACES)
-def test_gradient_of_spaces_and_shapes(obs_space: spaces.Space, action_space: spaces.Box) -> None:
+@pairwise(obs_space=OBS_SPACES, action_space=WITHIN_REACH, shape=SHAPES)
+def test_gradient_of_spaces_and_shapes(obs_space: spaces.Space, action_space: spaces.Box, shape: tuple[int, int]) -> None:
     policy = make_policy(obs_space, action_space, net_arch=[32, 9])
-    for n_steps, n_envs in [(1, 1), (2, 1), (3, 3), (5, 4), (20, 2)]:
-        assert_same_gradient(policy, make_buffer(policy, n_steps, n_envs))
+    assert_same_gradient(policy, make_buffer(policy, *shape))
 
 
-def test_gradient_of_coefficients() -> None:
+@pairwise(ent_coef=[0, 0.3], vf_coef=[0.0, 1.0], max_grad_norm=[0.05, float("inf")], normalize_advantage=[False, True])
+def test_gradient_of_coefficients(ent_coef: float, vf_coef: float, max_grad_norm: float, normalize_advantage: bool) -> None:
+    coefficients = dict(
+        ent_coef=ent_coef, vf_coef=vf_coef, max_grad_norm=max_grad_norm, normalize_advantage=normalize_advantage
+    )
     policy = make_policy()
-    buffer = make_buffer(policy, 6, 2)
-    for ent_coef, vf_coef, max_grad_norm, normalize in product([0, 0.3], [0.0, 1.0], [0.05, float("inf")], [False, True]):
-        assert_same_gradient(
-            policy, buffer, ent_coef=ent_coef, vf_coef=vf_coef, max_grad_norm=max_grad_norm, normalize_advantage=normalize
-        )
+    assert_same_gradient(policy, make_buffer(policy, 6, 2), **coefficients)
 
 
 @pytest.mark.parametrize("shift", [-30.0, -5.0, 5.0, 30.0])
-def test_gradient_where_means_and_standard_deviations_come_to_their_ends(shift: float) -> None:
+def test_gradient_at_extreme_means_and_standard_deviations(shift: float) -> None:
     policy = make_policy()
     with th.no_grad():
         policy.action_net.bias += shift * th.tensor([0.1] * 4 + [1.0] * 4)
@@ -256,13 +253,13 @@ def test_actions_are_drawn_with_the_networks_mean_and_standard_deviation() -> No
     obs = np.tile(np.array([[0.3, -0.8, 0.5]], np.float32), (n_draws, 1))
     means, stds, _ = by_hand(policy, obs[:1])
     noise = (sample(make(FusedEngine, policy, n_envs=n_draws), obs, 0).actions.reshape(n_draws, -1) - means) / stds
-    # 4.9 standard deviations of a normal distribution are passed once in a million times.
+    # A normal variable exceeds 4.9 standard deviations once in a million times.
     assert (np.abs(noise.mean(axis=0)) * n_draws**0.5 < 4.9).all()
     assert (np.abs((noise**2).mean(axis=0) - 1) * (n_draws / 2) ** 0.5 < 4.9).all()
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_a_gradient_that_is_not_finite_is_told(number: float) -> None:
+def test_a_gradient_that_is_not_finite_is_reported(number: float) -> None:
     policy = make_policy()
     engine, buffer = make(FusedEngine, policy), make_buffer(policy)
     out = th.empty_like(engine.vector)
@@ -326,7 +323,7 @@ def test_actor_and_critic_have_learning_rates_of_their_own(engine: str) -> None:
 
 @pytest.mark.parametrize(("algorithm", "kwargs"), [(A2C, {}), (PPO, dict(batch_size=8, n_epochs=1))])
 def test_algorithms_of_sb3_learn_with_it(algorithm: Any, kwargs: dict[str, Any]) -> None:
-    """And with A2C to the last bit as A3C does, which test_identity.py shows."""
+    """test_identity.py shows that A2C and A3C learn the same with it, to the last bit."""
     model = algorithm(BoundedMlpPolicy, "Pendulum-v1", n_steps=8, device="cpu", seed=0, **kwargs)
     before = model.policy.action_net.weight.detach().clone()
     model.learn(64)

@@ -1,4 +1,4 @@
-"""Exploration that differs by worker: each acts and learns with a policy whose standard deviation is scaled."""
+"""Exploration that differs by worker: each acts and learns with its own scale of the standard deviation."""
 
 from collections import defaultdict
 from typing import Any
@@ -20,7 +20,7 @@ SCALES = [0.25, 0.5, 1.0, 2.0]
 
 
 class Still(Env):
-    """Always observes the same."""
+    """Its observation never changes."""
 
     observation_space = spaces.Box(-1, 1, (2,))
     action_space = spaces.Box(-100, 100, (1,))
@@ -34,7 +34,7 @@ class Still(Env):
 
 
 class Actions(BaseCallback):
-    """Notes what each environment's actions were, and how probable."""
+    """Records each environment's actions and their log probabilities."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def still_model(**kwargs: Any) -> A3C:
 @pytest.mark.parametrize("engine", ["torch", "fused"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_each_worker_has_its_own_std(backend: str, engine: str) -> None:
-    """Of 2,048 actions the standard deviation has an error of 1.6 %; allowed are four of those."""
+    """The standard deviation of 2,048 actions has a standard error of 1.6 %. Four times that is allowed."""
     model, actions = still_model(std_scale=SCALES, backend=backend, engine=engine), Actions()
     model.learn(4 * 2048, actions)
     for env, scale in enumerate(SCALES):
@@ -65,13 +65,13 @@ def test_each_worker_has_its_own_std(backend: str, engine: str) -> None:
         mean = model.policy.get_distribution(th.full((1, 2), 0.5)).distribution.mean.item()
         expected = th.distributions.Normal(mean, scale).log_prob(th.tensor(actions.of_env[env]))
         np.testing.assert_allclose(actions.log_probs[env], expected, rtol=1e-4, atol=1e-4)
-    assert model.policy.log_std.item() == 0.0  # what is shared is not scaled
+    assert model.policy.log_std.item() == 0.0  # the shared parameters are not scaled
 
 
 @pytest.mark.parametrize("use_sde", [False, True])
 @pytest.mark.parametrize("engine", ["torch", "fused"])
 def test_it_learns_as_with_another_log_std(engine: str, use_sde: bool) -> None:
-    """One scale for all is the policy with that log_std: after 40 updates the same to rounding, 1e-4."""
+    """A single scale equals a policy with another log_std: after 40 updates the parameters differ by 1e-4 at most."""
 
     def learn(log_std_init: float, **kwargs: Any) -> A3C:
         env = make_vec_env("Pendulum-v1", n_envs=2, seed=0)

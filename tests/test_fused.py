@@ -1,4 +1,4 @@
-"""The fused engine is the torch engine to float32 rounding, draws what it should, and is taken where it fits."""
+"""The fused engine equals the torch engine up to float32 rounding, samples correctly, and is chosen for policies that fit."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from allpairspy import AllPairs
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
@@ -81,8 +82,22 @@ ACTIVATIONS: dict[str, Any] = {
 }
 
 
+def pairwise(**parameters: dict[str, Any] | list[Any]) -> pytest.MarkDecorator:
+    """Parametrize a test with few cases in which every two values of two parameters occur together."""
+    named = {
+        name: values if isinstance(values, dict) else {str(value): value for value in values}
+        for name, values in parameters.items()
+    }
+    cases = [dict(zip(named, case, strict=True)) for case in AllPairs([list(values) for values in named.values()])]
+    return pytest.mark.parametrize(
+        list(named),
+        [[named[name][key] for name, key in case.items()] for case in cases],
+        ids=[", ".join(case.values()) for case in cases],
+    )
+
+
 def make_policy(obs_space: spaces.Space = BOX, action_space: spaces.Space = BOX, **kwargs: Any) -> ActorCriticPolicy:
-    """A policy with some noise in its parameters, for all actions are as good as equal in a new one."""
+    """A policy with noise in its parameters, since a new policy treats all actions almost equally."""
     th.manual_seed(1)
     policy = ActorCriticPolicy(obs_space, action_space, lambda _: 7e-4, ortho_init=False, **kwargs)
     with th.no_grad():
@@ -94,7 +109,7 @@ def make_policy(obs_space: spaces.Space = BOX, action_space: spaces.Space = BOX,
 def make(
     engine_class: Callable[..., Any], policy: ActorCriticPolicy, seed: int | None = 0, n_envs: int = 1, **kwargs: Any
 ) -> Any:
-    """An engine that has begun a rollout."""
+    """An engine at the start of a rollout."""
     sequence = None if seed is None else np.random.SeedSequence(seed)
     engine = engine_class(policy, Layout(policy), policy.action_space, nullcontext(), sequence)
     engine.start_rollout(empty_buffer(policy, 50, n_envs), hyperparameters(**kwargs))
@@ -113,7 +128,7 @@ def act(engine: Any, obs: np.ndarray, n_steps: int = 0) -> np.ndarray:
 
 
 def sample(engine: Any, obs: np.ndarray, n_steps: int) -> Action:
-    """What a step of an engine makes; the environments are given a part of it."""
+    """All results of a step of an engine."""
     clipped_actions = act(engine, obs, n_steps)
     action = Action(*(column[-1] for column in engine.actions()))
     np.testing.assert_array_equal(clipped_actions, action.clipped_actions)
@@ -133,13 +148,13 @@ def hyperparameters(
 
 
 def evaluate_actions(policy: ActorCriticPolicy, obs: np.ndarray, actions: np.ndarray) -> Any:
-    """As A2C calls it, of actions as they come from a buffer: flat, and float32."""
+    """As A2C calls it, with actions from a buffer: flat and float32."""
     flat = actions if actions.ndim == 1 else actions.reshape(len(actions), -1).astype(np.float32)
     return policy.evaluate_actions(th.as_tensor(obs), th.as_tensor(flat))
 
 
 def make_buffer(policy: ActorCriticPolicy, n_steps: int = 5, n_envs: int = 1, seed: int = 0) -> RolloutBuffer:
-    """A rollout of random observations and actions, with what the policy says of them."""
+    """A rollout of random observations and actions, with the policy's values and log probabilities."""
     obs_space, action_space = policy.observation_space, policy.action_space
     buffer = empty_buffer(policy, n_steps, n_envs)
     rng = np.random.default_rng(seed)
@@ -160,7 +175,7 @@ def make_buffer(policy: ActorCriticPolicy, n_steps: int = 5, n_envs: int = 1, se
 
 
 def assert_same_gradient(policy: ActorCriticPolicy, buffer: RolloutBuffer, **kwargs: Any) -> None:
-    """To 5e-5 of the gradient's norm, and each element to 2e-5 of it and 1e-4 of its own."""
+    """Up to 5e-5 of the gradient's norm; each element up to 2e-5 of the norm plus 1e-4 of its own value."""
     gradients, losses = [], []
     for engine_class in (TorchEngine, FusedEngine):
         engine = make(engine_class, policy, n_envs=buffer.n_envs, **kwargs)
@@ -204,36 +219,37 @@ def test_frozen_parameters_and_hooks(max_grad_norm: float) -> None:
     assert losses[1].without_gradient == losses[3].without_gradient != ()
 
 
-@pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
-@pytest.mark.parametrize("activation_fn", ACTIVATIONS.values(), ids=ACTIVATIONS)
-@pytest.mark.parametrize("net_arch", NET_ARCHS, ids=str)
+@pairwise(net_arch=NET_ARCHS, activation_fn=ACTIVATIONS, action_space=ACTION_SPACES)
 def test_gradient_of_networks(net_arch: Any, activation_fn: Any, action_space: spaces.Space) -> None:
     policy = make_policy(BOX, action_space, net_arch=net_arch, activation_fn=activation_fn)
     assert_same_gradient(policy, make_buffer(policy, n_steps=8))
 
 
-@pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
-@pytest.mark.parametrize("obs_space", OBS_SPACES.values(), ids=OBS_SPACES)
-def test_gradient_of_spaces_and_shapes(obs_space: spaces.Space, action_space: spaces.Space) -> None:
+#: Steps and environments of a rollout.
+SHAPES = [(1, 1), (2, 1), (3, 3), (5, 4), (20, 2)]
+
+
+@pairwise(obs_space=OBS_SPACES, action_space=ACTION_SPACES, shape=SHAPES)
+def test_gradient_of_spaces_and_shapes(obs_space: spaces.Space, action_space: spaces.Space, shape: tuple[int, int]) -> None:
     policy = make_policy(obs_space, action_space, net_arch=[32, 9])
-    for n_steps, n_envs in [(1, 1), (2, 1), (3, 3), (5, 4), (20, 2)]:
-        assert_same_gradient(policy, make_buffer(policy, n_steps, n_envs))
+    assert_same_gradient(policy, make_buffer(policy, *shape))
 
 
-@pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
-@pytest.mark.parametrize("normalize_advantage", [False, True])
-def test_gradient_of_coefficients(normalize_advantage: bool, action_space: spaces.Space) -> None:
+@pairwise(
+    action_space=ACTION_SPACES,
+    ent_coef=[0, 0.3],
+    vf_coef=[0.0, 0.5, 2],
+    max_grad_norm=[0.05, 10],
+    normalize_advantage=[False, True],
+)
+def test_gradient_of_coefficients(
+    action_space: spaces.Space, ent_coef: float, vf_coef: float, max_grad_norm: float, normalize_advantage: bool
+) -> None:
+    coefficients = dict(
+        ent_coef=ent_coef, vf_coef=vf_coef, max_grad_norm=max_grad_norm, normalize_advantage=normalize_advantage
+    )
     policy = make_policy(BOX, action_space)
-    buffer = make_buffer(policy, 6, 2)
-    for ent_coef, vf_coef, max_grad_norm in product([0, 0.3], [0.0, 0.5, 2], [0.05, 10]):
-        assert_same_gradient(
-            policy,
-            buffer,
-            ent_coef=ent_coef,
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,
-            normalize_advantage=normalize_advantage,
-        )
+    assert_same_gradient(policy, make_buffer(policy, 6, 2), **coefficients)
 
 
 def test_gradient_with_a_layout_of_two_parts_and_a_critic_with_features_of_its_own() -> None:
@@ -257,17 +273,15 @@ SDE_POLICIES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("n_actions", [1, 3])
-@pytest.mark.parametrize("kwargs", SDE_POLICIES, ids=str)
-def test_gradient_of_gsde(kwargs: dict[str, Any], n_actions: int) -> None:
+@pairwise(kwargs=SDE_POLICIES, n_actions=[1, 3], shape=[(1, 1), (6, 3)])
+def test_gradient_of_gsde(kwargs: dict[str, Any], n_actions: int, shape: tuple[int, int]) -> None:
     policy = make_policy(BOX, spaces.Box(-1, 1, (n_actions,)), use_sde=True, log_std_init=-1, **kwargs)
-    for n_steps, n_envs in [(1, 1), (6, 3)]:
-        assert_same_gradient(policy, make_buffer(policy, n_steps, n_envs), ent_coef=0.3)
+    assert_same_gradient(policy, make_buffer(policy, *shape), ent_coef=0.3)
 
 
 @pytest.mark.parametrize("optimizer_class", [th.optim.RMSprop, th.optim.Adam])
 def test_parameters_after_many_updates(optimizer_class: type[th.optim.Optimizer]) -> None:
-    """The same 100 rollouts to both engines: each goes its own way, and they arrive at the same place."""
+    """Both engines learn from the same 100 rollouts and end with the same parameters."""
     policy = make_policy(BOX, spaces.Discrete(4), optimizer_class=optimizer_class, optimizer_kwargs=dict(eps=1e-5))
     layout = Layout(policy)
     buffers = [make_buffer(policy, 5, 2, seed) for seed in range(100)]
@@ -286,11 +300,9 @@ def test_parameters_after_many_updates(optimizer_class: type[th.optim.Optimizer]
     assert moved > 0.5 and float((ends[1] - ends[0]).norm()) < 1e-3 * moved
 
 
-@pytest.mark.parametrize("n_envs", [1, 3, 8])
-@pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
-@pytest.mark.parametrize("obs_space", OBS_SPACES.values(), ids=OBS_SPACES)
+@pairwise(obs_space=OBS_SPACES, action_space=ACTION_SPACES, n_envs=[1, 3, 8])
 def test_act_is_the_torch_engines(obs_space: spaces.Space, action_space: spaces.Space, n_envs: int) -> None:
-    """But for the noise: arrays of the same kinds, and values and log probabilities as torch has them for these actions."""
+    """Except for the noise: the same types of arrays, and torch's values and log probabilities of these actions."""
     policy = make_policy(obs_space, action_space)
     expected, actual = make(TorchEngine, policy, n_envs=n_envs), make(FusedEngine, policy, n_envs=n_envs)
     obs_space.seed(0)
@@ -314,14 +326,12 @@ def test_act_is_the_torch_engines(obs_space: spaces.Space, action_space: spaces.
 
 
 class OwnBuffer(RolloutBuffer):
-    """A user's own, of whose habits nobody knows: it gets what SB3's collector would give it."""
+    """A user's buffer, which gets what SB3's collector would add."""
 
 
-@pytest.mark.parametrize("gae_lambda", [1.0, 0.9])
-@pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
-@pytest.mark.parametrize("obs_space", OBS_SPACES.values(), ids=OBS_SPACES)
+@pairwise(obs_space=OBS_SPACES, action_space=ACTION_SPACES, gae_lambda=[1.0, 0.9])
 def test_a_rollout_is_written_as_sb3_writes_it(obs_space: spaces.Space, action_space: spaces.Space, gae_lambda: float) -> None:
-    """Returns and advantages too, to the last bit."""
+    """Including returns and advantages, to the last bit."""
     n_steps, n_envs = 6, 3
     policy = make_policy(obs_space, action_space)
     engines = [make(FusedEngine, policy) for _ in range(2)]
@@ -356,17 +366,19 @@ def spoilt(array: np.ndarray, number: float) -> None:
     array.reshape(-1)[-1] = number
 
 
-@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("activation_fn", ACTIVATIONS.values(), ids=ACTIVATIONS)
-@pytest.mark.parametrize("where", ["observations", "advantages", "returns", "every parameter"])
-def test_a_gradient_that_is_not_finite_is_told(where: str, activation_fn: Any, number: float) -> None:
+@pairwise(
+    activation_fn=ACTIVATIONS,
+    where=["observations", "advantages", "returns", "every parameter"],
+    number=[np.nan, np.inf, -np.inf],
+)
+def test_a_gradient_that_is_not_finite_is_reported(where: str, activation_fn: Any, number: float) -> None:
     for action_space in (ACTION_SPACES["box"], ACTION_SPACES["discrete"], ACTION_SPACES["multi-binary"]):
         policy = make_policy(BOX, action_space, net_arch=[6, 17], activation_fn=activation_fn)
         engine, buffer = make(FusedEngine, policy), make_buffer(policy)
         out = th.empty_like(engine.vector)
         assert engine.gradient(buffer, out).finite and out.isfinite().all()
         if where != "every parameter":
-            # With bounded activations and clipped gradients an infinite observation may be of no consequence.
+            # With bounded activations and clipped gradients, an infinite observation may have no effect.
             spoilt(getattr(buffer, where), number)
             assert engine.gradient(buffer, out).finite == bool(out.isfinite().all())
             reference = make(TorchEngine, policy)
@@ -395,7 +407,7 @@ def test_a_norm_that_overflows_is_clipped_as_torch_does() -> None:
         assert not out.any()
 
 
-def test_what_the_policy_cannot_act_on_is_an_error() -> None:
+def test_observations_that_cannot_be_acted_on_are_an_error() -> None:
     engine = make(FusedEngine, make_policy(spaces.Discrete(3), spaces.Discrete(2)), n_envs=2)
     with pytest.raises(ValueError, match=r"the observation \[3.\] is not in the space Discrete\(3\)"):
         act(engine, np.array([0, 3]))
@@ -407,11 +419,11 @@ def test_what_the_policy_cannot_act_on_is_an_error() -> None:
             act(engine, np.array([[0, 0, 0], [0, np.nan, 0]], dtype=np.float32))
 
 
-# What is drawn. Each statistic has a chance of one in a million to be past its bound by accident; the seeds are fixed.
+# Sampling. Each statistic exceeds its bound by chance once in a million times. The seeds are fixed.
 
 #: Quantiles of the chi-square distribution by its degrees of freedom.
 CHI_SQUARE = {1: 23.93, 2: 27.63, 3: 30.66, 4: 33.38}
-#: Of Kolmogorov's distribution.
+#: Quantile of Kolmogorov's distribution.
 KOLMOGOROV = 2.694
 
 
@@ -455,15 +467,15 @@ def test_normal_actions_are_normal_and_independent() -> None:
         ranks = np.arange(n_draws + 1) / n_draws
         distance = max(np.abs(cumulative - ranks[:-1]).max(), np.abs(cumulative - ranks[1:]).max())
         assert sqrt(n_draws) * distance < KOLMOGOROV
-    # 4.9 standard deviations of a normal distribution are passed once in a million times.
+    # A normal variable exceeds 4.9 standard deviations once in a million times.
     pairs = [noise.T[0] * noise.T[1], *(column[1:] * column[:-1] for column in noise.T)]
     assert all(abs(products.mean()) * sqrt(n_draws) < 4.9 for products in pairs)
 
 
 @pytest.mark.parametrize("n_envs", [1, 4])
 @pytest.mark.parametrize("kwargs", SDE_POLICIES, ids=str)
-def test_noise_of_gsde_is_a_matrix_of_each_environments_own(kwargs: dict[str, Any], n_envs: int) -> None:
-    """For as long as torch keeps it: the noise is linear in what the last layer reads, and drawn anew in time."""
+def test_each_environment_has_its_own_noise_matrix_of_gsde(kwargs: dict[str, Any], n_envs: int) -> None:
+    """The noise is linear in the last layer's inputs, and its matrix is drawn again when torch would do so."""
     policy = make_policy(BOX, spaces.Box(-1, 1, (2,)), use_sde=True, log_std_init=-1, **kwargs)
     engine = make(FusedEngine, policy, n_envs=n_envs, sde_sample_freq=20)
     rng = np.random.default_rng(0)
@@ -492,7 +504,7 @@ def test_matrices_of_gsde_are_normal() -> None:
     assert all(abs((noise[:, i] * noise[:, j]).mean()) * sqrt(len(noise)) < 4.9 for i in range(10) for j in range(i))
 
 
-def test_a_category_of_no_probability_is_never_drawn() -> None:
+def test_a_category_with_probability_0_is_never_drawn() -> None:
     policy = make_policy(BOX, spaces.Discrete(3))
     with th.no_grad():
         policy.action_net.bias.copy_(th.tensor([-200.0, 0.0, -200.0]))
@@ -516,7 +528,7 @@ def test_noise_repeats_with_a_seed_and_differs_without() -> None:
     np.testing.assert_array_equal(noise_of(None), first)
 
 
-def test_noise_goes_on_from_a_state() -> None:
+def test_noise_continues_from_a_state() -> None:
     first, second = (make(FusedEngine, make_policy(), seed, n_envs=4) for seed in (1, 2))
     obs = np.zeros((4, 3), dtype=np.float32)
     act(first, obs)
@@ -526,7 +538,7 @@ def test_noise_goes_on_from_a_state() -> None:
 
 
 def test_the_random_generator_is_xoshiro256_plus_plus() -> None:
-    """Written down a second time, in whole numbers."""
+    """Compared with a second implementation in Python's integers."""
     mask = 2**64 - 1
     state = np.random.SeedSequence(0).generate_state(4, np.uint64)
     s = [int(number) for number in state]
@@ -544,7 +556,7 @@ def test_the_random_generator_is_xoshiro256_plus_plus() -> None:
     assert engine.rng_state.tolist() == s
 
 
-# Where it fits
+# Which policies fit
 
 
 class OwnPolicy(ActorCriticPolicy):
@@ -623,7 +635,7 @@ def test_what_fits() -> None:
     assert choose_engine("torch", make_policy()).name == "torch"
 
 
-def test_a_policy_that_does_not_fit_is_told_at_once() -> None:
+def test_a_policy_that_does_not_fit_is_an_error_at_once() -> None:
     with pytest.raises(ValueError, match=r"engine must be .* but it is 'fused': gSDE with use_expln"):
         A3C("MlpPolicy", "Pendulum-v1", engine="fused", use_sde=True, policy_kwargs=dict(use_expln=True))
 
@@ -650,7 +662,7 @@ def test_the_user_is_told_which_engine_it_is(kwargs: dict[str, Any], line: str, 
 
 
 def test_tanh_is_accurate() -> None:
-    """To two units in the last place, and 1 where that is nearest."""
+    """Up to two units in the last place, and 1 where that is nearest."""
     policy = make_policy(spaces.Box(-np.inf, np.inf, (1,)), BOX, net_arch=dict(pi=[], vf=[1]))
     with th.no_grad():
         for param in (*policy.mlp_extractor.value_net[0].parameters(), *policy.value_net.parameters()):
@@ -721,8 +733,8 @@ def test_kernels_are_compiled_once() -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
         prepared, used = fresh.submit(compilations).result()
     assert prepared == used
-    twice = {"rmsprop_step", "rmsprop_tf_step", "adam_step"}  # in place and elsewhere
-    twice |= {"step_obs", "count_journal"}  # of two precisions
+    twice = {"rmsprop_step", "rmsprop_tf_step", "adam_step"}  # in place, and to other arrays
+    twice |= {"step_obs", "count_journal"}  # in two precisions
     assert used == {name: 2 if name in twice else 1 for name in used}
     assert {"act", "predict_values", "gradient", "step_obs", "step_rewards"} <= used.keys()
 
@@ -737,7 +749,7 @@ def compilations() -> tuple[dict[str, int], dict[str, int]]:
         policy = make_policy(obs_space, action_space, net_arch=[3])
         engine, buffer = make(FusedEngine, policy, n_envs=2, ent_coef=0, normalize_advantage=True), make_buffer(policy, 4, 2)
         act(engine, buffer.observations[0].reshape(2, *obs_space.shape))
-        buffer.observations.flags.writeable = False  # a callback's doing, say
+        buffer.observations.flags.writeable = False  # as a callback may do
         engine.gradient(buffer, th.empty_like(engine.vector))
     for venv in (make_vec_env("Pendulum-v1", 2), DummyVecEnv([FloatEnv]), SubprocVecEnv([FloatEnv])):
         whole_numbers: dict[str, Any] = dict(optimizer_class=th.optim.RMSprop, optimizer_kwargs=dict(alpha=0, eps=1))
@@ -748,7 +760,7 @@ def compilations() -> tuple[dict[str, int], dict[str, int]]:
 
 
 class FloatEnv(gym.Env):
-    """Observations and rewards in another precision than most, and observations that lie in memory in another way."""
+    """Observations and rewards in float64, and observations with a stride."""
 
     observation_space = spaces.Box(-1, 1, (2,), np.float64)
     action_space = spaces.Discrete(2)
@@ -775,8 +787,7 @@ IDENTITIES: dict[str, Callable[[], gym.Env]] = {
 }
 
 
-@pytest.mark.parametrize("backend", ["serial", "thread"])
-@pytest.mark.parametrize("identity", IDENTITIES)
+@pytest.mark.parametrize(("identity", "backend"), [*zip(IDENTITIES, ["serial", "thread"] * 2, strict=True)])
 def test_it_learns(identity: str, backend: str) -> None:
     env = DummyVecEnv([lambda: Monitor(IDENTITIES[identity]()) for _ in range(4)])  # type: ignore[list-item, return-value]
     kwargs = dict(n_steps=5, learning_rate=2e-3, gamma=0.4, ent_coef=0.01, seed=0)
@@ -784,7 +795,7 @@ def test_it_learns(identity: str, backend: str) -> None:
     before, _ = evaluate_policy(model, env, n_eval_episodes=4)
     model.learn(12_000)
     after, _ = evaluate_policy(model, env, n_eval_episodes=4)
-    assert after > 90 > before  # of 100 a episode
+    assert after > 90 > before  # of 100 per episode
 
 
 @pytest.mark.parametrize("n_workers", [1, 3])
