@@ -1,4 +1,4 @@
-"""A process that is killed at any point of a push leaves the shared parameters as they were before it, or as after it."""
+"""A process that is killed at any point of a push leaves the shared parameters as before the push, or as after it."""
 
 import itertools
 import os
@@ -23,13 +23,13 @@ from sb3_a3c.parameters import flat_optimizer
 from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.parameters.shared import SharedParameters
 
-#: Optimizers, and whether compiled code steps them. Statistics, and numbers, come in each amount.
+#: Optimizers, and whether compiled code steps them: with one or two statistics, and with numbers other than a count.
 KINDS = [(th.optim.RMSprop, True), (RMSpropTFLike, False), (th.optim.Adam, True), (th.optim.NAdam, False)]
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Torch's other threads are not forked along."""
+    """A forked process does not have torch's other threads."""
     n_threads = th.get_num_threads()
     th.set_num_threads(1)
     yield
@@ -37,7 +37,7 @@ def one_thread() -> Iterator[None]:
 
 
 def make_parameters(optimizer_class: type[th.optim.Optimizer], compiled: bool, **kwargs: Any) -> SharedParameters:
-    """Shared by processes, with two learning rates, a buffer and normalization statistics."""
+    """Parameters in shared memory, with two learning rates, a buffer and normalization statistics."""
     th.manual_seed(0)
     policy = ActorCriticPolicy(
         spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), lambda _: 1e-3, net_arch=[64, 64], optimizer_class=optimizer_class
@@ -50,7 +50,7 @@ def make_parameters(optimizer_class: type[th.optim.Optimizer], compiled: bool, *
 
 
 def push(parameters: SharedParameters) -> None:
-    """A push that depends on the version alone, so that a version is always the same."""
+    """A push that depends only on the version, so that equal versions are equal parameters."""
     version = parameters.n_updates
     gradient = th.linspace(-1, 1, parameters.layout.size).roll(version)
     rms = JournaledMeanStd(RunningMeanStd(shape=(3,)))
@@ -59,7 +59,7 @@ def push(parameters: SharedParameters) -> None:
 
 
 def state(parameters: SharedParameters) -> list[th.Tensor]:
-    """All that a push changes."""
+    """Everything that a push changes."""
     place = parameters._place()
     memories = [*place.state.memories(), *place.statistics, place.counts]
     return [tensor.clone() for tensor in (*(memory.tensor for memory in memories), *place.buffers)]
@@ -71,7 +71,7 @@ def assert_equal(actual: list[th.Tensor], expected: list[th.Tensor]) -> None:
 
 
 def in_a_child(work: Callable[[], None]) -> int:
-    """Do something in a forked process; returns the signal that has ended it, or 0."""
+    """Do something in a forked process. Returns the signal that ended it, or 0."""
     child = os.fork()
     if child == 0:
         try:
@@ -86,7 +86,7 @@ def kill_me() -> None:
 
 
 def kill_at_line(n_lines: int) -> None:
-    """Kill this process before so many more lines of ours have been run, in whatever function."""
+    """Kill this process after it has run this many lines of the package."""
     left = itertools.count(n_lines, -1)
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:
@@ -119,7 +119,7 @@ def test_before_each_line_of_a_push(optimizer_class: type[th.optim.Optimizer], c
         n_before, n_after = n_before + (killed and not done), n_after + (killed and done)
         assert_equal(state(parameters), state(twin) if done else old)
         if not done:
-            push(parameters)  # what was left of the other is of no consequence, and nor is its lock
+            push(parameters)  # neither what the killed push has written nor its lock matters
         assert_equal(state(parameters), state(twin))
         if not killed:
             break
@@ -129,7 +129,7 @@ def test_before_each_line_of_a_push(optimizer_class: type[th.optim.Optimizer], c
 @pytest.mark.parametrize("part", [0, 1])
 @pytest.mark.parametrize(("optimizer_class", "compiled"), KINDS)
 def test_in_the_middle_of_the_vector(optimizer_class: type[th.optim.Optimizer], compiled: bool, part: int) -> None:
-    """The middle of the actor's part, and of the critic's."""
+    """In the middle of the actor's parameters, and of the critic's."""
     parameters, twin = (make_parameters(optimizer_class, compiled) for _ in range(2))
     calls = itertools.count()
 
@@ -180,14 +180,14 @@ def test_at_any_time() -> None:
     parameters, twin = (make_parameters(th.optim.RMSprop, True) for _ in range(2))
     rng = random.Random(0)
 
-    def push_for_ever() -> None:
+    def push_forever() -> None:
         while True:
             push(parameters)
 
     for _ in range(100):
         child = os.fork()
         if child == 0:
-            push_for_ever()
+            push_forever()
         n_updates = parameters.n_updates
         while parameters.n_updates == n_updates:
             time.sleep(1e-4)
@@ -201,7 +201,7 @@ def test_at_any_time() -> None:
 
 
 def test_while_a_callback_sets_parameters() -> None:
-    """What a user's Ctrl-C may interrupt is whole too."""
+    """A user's Ctrl-C may interrupt this."""
     parameters = make_parameters(th.optim.RMSprop, False)
     push(parameters)
     old, count = state(parameters), parameters.moments[0][-1]
@@ -226,7 +226,7 @@ def test_while_a_callback_sets_parameters() -> None:
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_hogwild_counts_all_the_same(compiled: bool) -> None:
-    """It steps in one place, without a lock, so half of an update may stay; what it counts is whole."""
+    """Hogwild steps in one place without a lock, so half of an update may stay. Its counters are exact."""
     parameters = make_parameters(th.optim.RMSprop, compiled, use_locking=False)
     push(parameters)
 

@@ -20,7 +20,7 @@ N_ENVS = 4
 
 
 class Recorder(gym.Env):
-    """An environment that notes each observation that it gives."""
+    """An environment that remembers each observation that it returns."""
 
     action_space = spaces.Discrete(2)
 
@@ -32,7 +32,7 @@ class Recorder(gym.Env):
         self.age = 0
 
     def _observe(self) -> Any:
-        # Whole numbers: SB3 averages the environments of a slice in float32, and of these up to four exactly.
+        # Whole numbers: SB3 averages the environments of a slice in float32, which is exact for four of these.
         self.given.append(np.rint(self.np_random.normal([3.0, -1.0], [5.0, 20.0])).astype(np.float32))
         return {"a": self.given[-1], "b": -self.given[-1]} if self.as_dict else self.given[-1]
 
@@ -45,7 +45,7 @@ class Recorder(gym.Env):
         self.age += 1
         obs = self._observe()
         if self.age == 11:
-            self.given.pop()  # VecNormalize counts the observation that a new episode begins with, not the last one
+            self.given.pop()  # VecNormalize counts the first observation of the next episode, not the last one of this episode
         return obs, float(self.np_random.normal(5.0)), self.age == 11, False, {}
 
 
@@ -59,8 +59,8 @@ def given(env: VecNormalize) -> np.ndarray:
 
 def assert_counted(rms: RunningMeanStd, observations: np.ndarray) -> None:
     """
-    SB3 begins with a ten thousandth of an observation of mean 0 and variance 1, which is counted here too; the rest is the
-    rounding of some thousand float64 additions.
+    SB3 begins with a ten thousandth of an observation of mean 0 and variance 1, which is counted here too. The tolerance is
+    for the rounding of some thousand float64 additions.
     """
     weight = 1e-4 / (len(observations) + 1e-4)
     mean = observations.mean(axis=0, dtype=np.float64) * (1 - weight)
@@ -132,7 +132,7 @@ def test_every_observation_is_counted_once(backend: str, n_workers: int, engine:
     assert len(given(env)) == N_ENVS + 600 and env.ret_rms.count == pytest.approx(600 + 1e-4, abs=1e-8)
     model.learn(200, reset_num_timesteps=False)
     assert_counted(env.obs_rms, given(env))
-    assert (env.obs_rms, env.ret_rms) == objects  # the very same objects, and no worker's
+    assert (env.obs_rms, env.ret_rms) == objects  # the same objects, not a worker's
     assert type(env.obs_rms) is type(env.ret_rms) is RunningMeanStd
     loaded = pickle.loads(pickle.dumps(env))
     np.testing.assert_array_equal(loaded.obs_rms.mean, env.obs_rms.mean)
@@ -173,7 +173,7 @@ def test_callbacks_see_whole_statistics_and_what_the_environment_gave(backend: s
             assert raw.shape == (N_ENVS, 2) and rewards.shape == (N_ENVS,) and env.returns.shape == (N_ENVS,)
             assert abs(rewards.mean() - 5.0) < 4.0
             new_obs = self.locals["new_obs"]
-            # Each worker normalizes with its own statistics, so the shown ones fit one worker's environments to the bit.
+            # Each worker normalizes with its own statistics. Those that are shown are one worker's.
             fits = np.isclose(env.normalize_obs(raw), new_obs, rtol=1e-5, atol=1e-6).all(axis=1)
             assert fits.any()
             self.counts.append(env.obs_rms.count)

@@ -25,7 +25,7 @@ from sb3_a3c.parameters.shared import SharedParameters
 
 @pytest.fixture
 def tiny_switch_interval() -> Iterator[None]:
-    """Threads take turns as often as can be, so that races show."""
+    """Let threads take turns as often as possible, so that races show."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -59,7 +59,7 @@ def assert_counted(moments: np.ndarray, observed: np.ndarray) -> None:
 
 
 def push_from_threads(parameters: SharedParameters, gradient: th.Tensor, n_threads: int, n_pushes: int) -> None:
-    """Each thread pushes the same gradient so often, at learning rate 1, and counts observations."""
+    """Each thread pushes the same gradient several times, at learning rate 1, and counts observations."""
     start = threading.Barrier(n_threads)
 
     def work(thread: int) -> None:
@@ -78,7 +78,7 @@ def push_from_threads(parameters: SharedParameters, gradient: th.Tensor, n_threa
 
 
 def test_no_update_is_lost_with_locks(tiny_switch_interval: None) -> None:
-    """Plain SGD adds up: after 16 x 500 pushes of -1/8192, each parameter has moved by exactly so much."""
+    """Plain SGD adds up: after 16 x 500 pushes of -1/8192, each parameter has moved by exactly their sum."""
     policy = make_policy(th.optim.SGD)
     layout = Layout(policy)
     parameters = SharedParameters(policy, layout, [RunningMeanStd(shape=(1,))])
@@ -104,7 +104,7 @@ def push_from_a_process(content: bytes, handles: list, process: int) -> None:
 
 @pytest.mark.parametrize("start_method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_no_update_is_lost_between_processes(start_method: str) -> None:
-    """RMSprop with neither memory nor eps steps by the learning rate alone, whatever the gradient: so it adds up."""
+    """RMSprop without memory and eps makes steps of the learning rate, whatever the gradient, so they add up."""
     policy = make_policy(th.optim.RMSprop, alpha=0.0, eps=0.0)
     layout = Layout(policy)
     parameters = SharedParameters(policy, layout, [RunningMeanStd(shape=(1,))])
@@ -154,7 +154,7 @@ def test_pushes_are_counted(use_locking: bool, tiny_switch_interval: None) -> No
 
 
 def test_a_pull_sees_the_vector_between_two_updates(tiny_switch_interval: None) -> None:
-    """One thread pushes steps that keep all parameters equal; what others pull has to be all of one value."""
+    """One thread pushes steps that keep all parameters equal. In what others pull, they must be equal too."""
     policy = make_policy(th.optim.SGD)
     layout = Layout(policy)
     parameters = SharedParameters(policy, layout)

@@ -254,7 +254,7 @@ def bare_step(optimizer: th.optim.Optimizer) -> None:
     """
     Step without what torch wraps around it: profiling, hooks and a switch of gradients take as long as the step.
 
-    :param optimizer: An optimizer of tensors that need no gradient of their own
+    :param optimizer: An optimizer. Its tensors must not require gradients
     """
     torch_class: Any = type(optimizer)
     _bare_step_of(torch_class)(optimizer)

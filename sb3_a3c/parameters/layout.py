@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-#: Each parameter starts at a multiple of this many elements (64 bytes of float32), as a tensor of its own would: the last
+#: Each parameter starts at a multiple of this many elements (64 bytes of float32), as a separate tensor would: the last
 #: bits of a matrix product depend on it.
 _ALIGNMENT = 16
 
@@ -24,7 +24,7 @@ class Layout:
     stay zeros. Frozen parameters are in the vector too, because a callback may change or unfreeze them.
 
     :param policy: The policy whose parameters are laid out
-    :param separate_critic: Whether the critic's own parameters have a learning rate of their own
+    :param separate_critic: Whether the critic's parameters have a separate learning rate
     :raises ValueError: if the parameters differ in type or device, or the critic has none of its own
     """
 

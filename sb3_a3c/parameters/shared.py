@@ -12,7 +12,7 @@ see half of an update, parts of two simultaneous updates may be lost, and half o
 if its step is interrupted. An optimizer that keeps numbers other than a count of steps (NAdam) is always stepped with the
 lock. Counters and normalization statistics are exact in all cases.
 
-None of this relies on the GIL. No caller holds a lock of its own while it pulls or pushes.
+None of this relies on the GIL. Callers hold no other lock while they pull or push.
 """
 
 from collections.abc import Sequence
