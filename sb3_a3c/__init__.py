@@ -1,6 +1,7 @@
 """A3C (asynchronous advantage actor-critic, Mnih et al. 2016) as an algorithm of Stable-Baselines3."""
 
 from sb3_a3c.a3c import A3C
+from sb3_a3c.backends import register_backend
 from sb3_a3c.envs.declarations import register_vec_env
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.recording.recording import Recording, record, replay
@@ -19,6 +20,7 @@ __all__ = [
     "Recording",
     "WorkerDied",
     "record",
+    "register_backend",
     "register_callback",
     "register_vec_env",
     "replay",

@@ -15,7 +15,7 @@ import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_healing import Watching, assert_counted_once, make_env, make_model, processes
 
-from sb3_a3c.backends.process.channel import Channel, Line
+from sb3_a3c.backends.process.channel import Channel
 from sb3_a3c.backends.quota import Quota
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.system.file_lock import FileLock
@@ -33,7 +33,7 @@ def learn(n_envs: int, act: Callable[[int], None] | None, env: DummyVecEnv | Non
     """A run in which worker 1, and no other, is replaced once."""
     model = make_model(make_env(n_envs) if env is None else env, backend_kwargs=TIMEOUT, **kwargs)
     watching = Watching(10, act or (lambda n_calls: None))
-    with pytest.warns(UserWarning, match=r"worker 1, .* was killed, for it had not .* for worker_timeout=3 s") as told:
+    with pytest.warns(UserWarning, match=r"worker 1, .* was killed, because it had not .* for worker_timeout=3 s") as told:
         model.learn(40 * n_envs, callback=watching, log_interval=None)
     assert len([one for one in told if "is replaced" in str(one.message)]) == 1
     assert model.logger.name_to_value["async/restarts"] == 1
@@ -53,7 +53,7 @@ def test_while_it_waits_for_permits(rollout_order: str) -> None:
     model = make_model(make_env(3), backend_kwargs=TIMEOUT, rollout_order=rollout_order)
     watching = Watching(5, act)
     if rollout_order == "env":
-        with pytest.warns(UserWarning, match="worker 1, .* was killed, for it had not finished a rollout"):
+        with pytest.warns(UserWarning, match="worker 1, .* was killed, because it had not finished a rollout"):
             model.learn(120, callback=watching, log_interval=None)
         assert model.logger.name_to_value["async/restarts"] == 1
     else:  # the others make its rollouts
@@ -95,7 +95,7 @@ def test_while_it_holds_a_lock(holder: type, method: str, tmp_path: Path, monkey
 def test_while_it_holds_a_lock_and_nobody_may_kill_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without ``worker_timeout`` there is a warning that names it and not those that wait for it, and Ctrl-C works."""
     monkeypatch.setattr("sb3_a3c.backends.process.watchdog._REPORT_AFTER", 1.0)
-    monkeypatch.setattr("sb3_a3c.backends.process.watchdog._LOOK_EVERY", 0.2)
+    monkeypatch.setattr("sb3_a3c.backends.process.watchdog._CHECK_EVERY", 0.2)
     (tmp_path / "flag").touch()
     freeze, hold = freeze_once(tmp_path / "flag"), SharedParameters._hold
     monkeypatch.setattr(SharedParameters, "_hold", lambda self, place: [freeze(), hold(self, place)])
@@ -150,28 +150,39 @@ def test_while_it_sends_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_messages_in_pieces() -> None:
-    ours, theirs = socket.socketpair()
-    channel, line = Channel(theirs), Line(ours)
-    assert line.receive() is None
+    """Messages larger than the socket's buffer arrive whole. One that is cut in two does not."""
+    one, other = socket.socketpair()
+    main, worker = Channel(one, None), Channel(other, None)
     contents = [b"", b"short", os.urandom(3_000_000), b"last"]
-    thread = threading.Thread(target=lambda: [channel.send(channel.receive()) for _ in contents])
+    thread = threading.Thread(target=lambda: [worker.send(worker.receive()) for _ in contents])
     thread.start()
+    echoed = []
     for content in contents:
-        line.put(content)
-    echoed: list[bytes] = []
-    while len(echoed) < len(contents):
-        line.flush()
-        if (message := line.receive()) is not None:
-            echoed.append(bytes(message))
+        main.send(content)
+        echoed.append(bytes(main.receive()))
     thread.join()
     assert echoed == contents
-    theirs.sendall(b"\0\0")  # a message that is cut in two
-    channel.close()
+    other.sendall(b"\0\0")
+    other.close()
     with pytest.raises(EOFError):
-        line.receive()
-    line.put(b"x")
-    assert line.flush()  # dropped
-    ours.close()
+        main.receive()
+    with pytest.raises(OSError, match="Broken pipe"):
+        main.send(b"x")
+    one.close()
+
+
+def test_the_end_of_a_process_is_noticed_though_another_holds_its_socket() -> None:
+    """In the middle of a message, too. A process that an environment has forked may have the socket."""
+    one, other = socket.socketpair()
+    ended, end = os.pipe()  # as a pidfd, it can be read once the process has ended
+    channel = Channel(one, ended)
+    other.sendall((100).to_bytes(8, "big") + b"half of it")
+    threading.Timer(0.1, os.close, [end]).start()
+    with pytest.raises(EOFError):
+        channel.receive()
+    os.close(ended)
+    one.close()
+    other.close()
 
 
 def test_who_holds_a_lock() -> None:

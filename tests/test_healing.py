@@ -209,7 +209,7 @@ class Suicidal(Counting):
 def test_there_is_an_end_to_it(at_step: int) -> None:
     """Whether or not the processes finish rollouts before they die."""
     model = make_model(DummyVecEnv([Counting, lambda: Suicidal(at_step)]), max_restarts=2)
-    with pytest.raises(WorkerDied, match=r"There have been max_restarts=2 restarts in this run") as caught:
+    with pytest.raises(WorkerDied, match=r"It was not restarted again: max_restarts=2 is reached") as caught:
         model.learn(10_000_000)
     deaths = re.findall(r"^\d+\.\d s: the process of worker 1, .* ended by itself \(exit code 7\)$", str(caught.value), re.M)
     assert len(deaths) == 3
@@ -363,7 +363,7 @@ def test_a_worker_that_does_not_answer_is_replaced(holds_the_gil: bool, tmp_path
     )
     watching = Watching()
     where = r"does not answer" if holds_the_gil else r"in the middle of:(.|\n)*time\.sleep\(1000\)"
-    message = rf"worker 1, .* was killed, for it had not finished a rollout for worker_timeout=1 s\. (.|\n)*{where}"
+    message = rf"worker 1, .* was killed, because it had not finished a rollout for worker_timeout=1 s\. (.|\n)*{where}"
     with pytest.warns(UserWarning, match=message):
         model.learn(200, callback=watching)
     assert_counted_once(model, watching, 200)
@@ -381,7 +381,7 @@ class Pausing(Counting):
 @pytest.mark.filterwarnings("ignore:worker ., which steps environment ., has not:UserWarning")
 def test_a_worker_that_does_not_answer_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sb3_a3c.backends.process.watchdog._REPORT_AFTER", 0.5)
-    monkeypatch.setattr("sb3_a3c.backends.process.watchdog._LOOK_EVERY", 0.1)
+    monkeypatch.setattr("sb3_a3c.backends.process.watchdog._CHECK_EVERY", 0.1)
 
     model = make_model(DummyVecEnv([Counting, Pausing]))
     with pytest.warns(
@@ -407,7 +407,7 @@ def test_a_call_that_never_returns_is_ended(tmp_path: Path) -> None:
     model = make_model(DummyVecEnv([Endless] * 2), max_restarts=1000, backend_kwargs=dict(worker_timeout=0.5))
     watching = Watching(20, ask)
     with pytest.warns(
-        UserWarning, match="was killed, for it had not (answered a call|finished a rollout) for worker_timeout=0.5"
+        UserWarning, match="was killed, because it had not (answered a call|finished a rollout) for worker_timeout=0.5"
     ):
         model.learn(200, callback=watching)
     assert_counted_once(model, watching, 200)

@@ -29,7 +29,7 @@ from test_faults import Faulty, make_env
 
 from sb3_a3c import A3C, WorkerDied
 from sb3_a3c.backends.process.failures import Failure
-from sb3_a3c.backends.process.worker_process import explained
+from sb3_a3c.backends.process.runner import explained
 from sb3_a3c.system.file_lock import FileLock
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -315,7 +315,7 @@ class Secretive(Faulty):
 def test_infos_that_cannot_be_sent() -> None:
     model = make_model(DummyVecEnv([Faulty, Secretive]))
     assert model.learn(100).num_timesteps == 100  # nobody reads them
-    with pytest.raises(TypeError, match=r"infos, or what else callbacks see of a step, can't be sent to .*: a secret"):
+    with pytest.raises(TypeError, match=r"infos, or something else that callbacks see of a step, can't be sent .*: a secret"):
         model.learn(100, callback=lambda *_: True)
 
 

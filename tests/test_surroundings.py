@@ -109,7 +109,7 @@ def test_a_fork_server_that_never_lives_is_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [pytest.param("killed", marks=pytest.mark.slow), "interrupted"])
 def test_a_frozen_fork_server(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a timeout another one takes its place; without one Ctrl-C ends the wait for it."""
-    monkeypatch.setattr("sb3_a3c.backends.process.backend._START_WITHIN", 0.5)
+    monkeypatch.setattr("sb3_a3c.backends.process.starter._START_WITHIN", 0.5)
     monkeypatch.setattr("sb3_a3c.backends.process.backend._PATIENCE", 0.5)
     model = make_model(make_env(2), backend_kwargs=dict(worker_timeout=5.0 if how == "killed" else None))
     os.kill(forkserver._forkserver._forkserver_pid, signal.SIGSTOP)  # type: ignore[attr-defined]

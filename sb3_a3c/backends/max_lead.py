@@ -13,7 +13,7 @@ from sb3_a3c.worker.rollout import Rollout, States, Steps
 @dataclass(frozen=True)
 class MaxLead:
     """
-    What a worker may be ahead of what the main thread has done with. One rollout is always allowed.
+    How far one worker may be ahead. One rollout is always allowed.
 
     :param n_rollouts: In rollouts
     :param n_bytes: In bytes of rollouts
@@ -25,7 +25,7 @@ class MaxLead:
     def of(self, rollout: Rollout) -> int:
         """
         :param rollout: The first rollout of a worker
-        :return: How many rollouts like this one the worker may be ahead, in addition to one
+        :return: How many rollouts like this one the worker may be ahead, in addition to the one that is always allowed
         """
         return min(self.n_rollouts, max(0, self.n_bytes // n_bytes(rollout) - 1))
 
@@ -33,7 +33,7 @@ class MaxLead:
 def n_bytes(rollout: Rollout) -> int:
     """
     :param rollout: A rollout as the main thread receives it
-    :return: How much memory it takes, about
+    :return: The approximate memory that it takes
     """
     return _n_bytes(rollout, set())
 

@@ -1,4 +1,4 @@
-"""Who may begin how many rollouts, so that a run's length is a count and not a race."""
+"""Who may begin how many rollouts, so that the length of a run is a count and not a race."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -15,25 +15,25 @@ RolloutOrder = Literal["env", "arrival"]
 
 class Quota:
     """
-    The rollouts of one run, divided among the workers: in order "env" each has its own; in order "arrival" those with
-    equally many environments share, so that the fast ones do more, and the sum of steps stays the same.
+    The rollouts of one run, divided among the workers. In order "env" each worker has its own. In order "arrival" workers with
+    the same number of environments share theirs, so the fast ones make more, and the number of steps stays the same.
 
-    :param specs: What the workers are made of
+    :param specs: One specification per worker
     :param n_rollouts: How many rollouts of all environments the run has
     :param rollout_order: "env" or "arrival"
     """
 
     def __init__(self, specs: Sequence[WorkerSpec], n_rollouts: int, rollout_order: RolloutOrder) -> None:
         self._keys = [len(spec.env_indices) if rollout_order == "arrival" else spec.index for spec in specs]
-        #: Whose rollouts count as one.
-        self._mates = [[mate for mate, other in enumerate(self._keys) if other == key] for key in self._keys]
+        #: For each worker, those that share a quota with it, itself included.
+        self._sharers = [[index for index, other in enumerate(self._keys) if other == key] for key in self._keys]
         self._n_rollouts = n_rollouts
         self._taken = Memory(th.zeros(len(specs), dtype=th.int64))
         self._lock: Lock = ThreadLock()
 
     def share_memory(self) -> FileLock:
         """
-        Move it to memory that worker processes see too. To be called before there are any.
+        Move the counts to memory that worker processes can see. To be called before these start.
 
         :return: The lock that they take
         """
@@ -44,19 +44,19 @@ class Quota:
     def key(self, worker: int) -> int:
         """
         :param worker: Index of a worker
-        :return: Whose rollouts stand in for its own: an equal key's
+        :return: The same for all workers that share a quota
         """
         return self._keys[worker]
 
     def take(self, worker: int) -> bool:
         """
-        :param worker: Index of a worker that would begin a rollout
-        :return: Whether it may, and if so, it has been counted
+        :param worker: Index of a worker that is about to begin a rollout
+        :return: Whether it may. If so, the rollout has been counted
         """
         with self._lock:
             if self.is_exhausted(worker):
                 return False
-            self._taken.array[worker] += 1  # one store, so whoever is killed has taken one or has not
+            self._taken.array[worker] += 1  # one store: a process that is killed has either taken one or not
             return True
 
     def is_exhausted(self, worker: int) -> bool:
@@ -64,22 +64,22 @@ class Quota:
         :param worker: Index of a worker
         :return: Whether all rollouts that it may begin have been begun, by it or by others
         """
-        mates = self._mates[worker]
-        return sum(self._taken.array[mates].tolist()) >= self._n_rollouts * len(mates)
+        sharers = self._sharers[worker]
+        return sum(self._taken.array[sharers].tolist()) >= self._n_rollouts * len(sharers)
 
     def taken(self, worker: int) -> int:
         """
         :param worker: Index of a worker
-        :return: Rollouts that it has begun
+        :return: How many rollouts it has begun
         """
         return int(self._taken.array[worker])
 
     def give_back(self, worker: int, n_rollouts: int) -> None:
         """
-        Let those that a worker had begun, and that never came, be begun again.
+        Allow rollouts that a worker began, and that never arrived, to be begun again.
 
         :param worker: Index of a worker that has no process now
-        :param n_rollouts: Rollouts that have come from it
+        :param n_rollouts: How many of its rollouts have arrived
         """
         with self._lock:
             self._taken.array[worker] = n_rollouts

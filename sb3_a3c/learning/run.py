@@ -11,7 +11,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from sb3_a3c.backends import BACKENDS, Backend, MaxLead, SeenWorker, make_backend
+from sb3_a3c.backends import BACKENDS, Backend, MaxLead, RunSpec, SeenWorker, make_backend
 from sb3_a3c.engines import ENGINES, Engine, choose_engine
 from sb3_a3c.envs.closing import close_environments
 from sb3_a3c.envs.gate import Gate
@@ -57,8 +57,8 @@ def run(
     engine, why = choose_engine(arguments.engine, model.policy, model.rollout_buffer_class)
     record = next_run if isinstance(next_run, RecordNextRun) else None
     recorder = None if record is None else record.begin(len(slices), min(arguments.max_lead, n_rollouts * len(slices)))
-    elsewhere = len(slices) > 1 and BACKENDS[arguments.backend].elsewhere and not isinstance(next_run, ReplayNextRun)
-    changes = ModelChanges(model, envs[0] is not venv, elsewhere)
+    is_remote = len(slices) > 1 and BACKENDS[arguments.backend].is_remote and not isinstance(next_run, ReplayNextRun)
+    changes = ModelChanges(model, envs[0] is not venv, is_remote)
     specs, parameters = _make_specs(model, arguments, ENGINES[engine], changes, slices, envs, n_rollouts, needs, recorder)
     terms = (
         None if next_run is None else terms_of(model, arguments.vf_lr_schedule, len(specs), n_rollouts, engine, specs[0].seed)
@@ -90,7 +90,7 @@ def run(
             if looked_at:
                 changes.tell(backend.workers)
                 reporter.absorb()
-            reporter.count(backend.learn(reporter.written))
+            reporter.count(backend.learn(rollouts, reporter.written))
             if backend.n_restarts:
                 model.logger.record("async/restarts", backend.n_restarts)
 
@@ -165,9 +165,9 @@ def _make_backend(
         recording.check_fits(terms)
         if len(specs) > 1:  # one worker repeats by itself
             return ReplayBackend(specs, parameters, recording)
-    options = arguments.backend_kwargs or {}
     max_lead = MaxLead(arguments.max_lead, arguments.max_lead_bytes // len(specs))
-    return make_backend(arguments.backend, specs, parameters, n_rollouts, arguments.rollout_order, max_lead, **options)
+    run_spec = RunSpec(specs, parameters, n_rollouts, arguments.rollout_order, max_lead)
+    return make_backend(arguments.backend, run_spec, arguments.backend_kwargs)
 
 
 def _make_rollout_buffer(model: OnPolicyAlgorithm, n_envs: int) -> RolloutBuffer:

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
+from sb3_a3c.backends import Backend
 from sb3_a3c.recording.terms import Terms
 from sb3_a3c.system.files import atomic_write
 from sb3_a3c.worker.recorder import Recorder
@@ -33,25 +34,6 @@ class RecordedModel(Protocol):
     use_locking: bool
     seed: int | None
     _next_run: Any
-
-
-class RecordedWorker(Protocol):
-    """The attributes of a worker that are read at the end of a run."""
-
-    index: int
-    failed: bool
-
-
-class RecordedBackend(Protocol):
-    """The attributes of a backend that are read at the end of a run."""
-
-    elsewhere: ClassVar[bool]
-
-    @property
-    def n_restarts(self) -> int: ...
-
-    @property
-    def workers(self) -> Sequence[RecordedWorker]: ...
 
 
 class Recording:
@@ -172,7 +154,7 @@ class RecordNextRun:
         self._recorder.read()
         self._shown.extend(workers)
 
-    def end(self, terms: Terms, backend: RecordedBackend) -> None:
+    def end(self, terms: Terms, backend: Backend) -> None:
         """
         Fill the recording.
 
@@ -181,7 +163,7 @@ class RecordNextRun:
         """
         recording, recorder = self.recording, self._recorder
         assert recorder is not None
-        recording.terms, recording.n_restarts, recording.moved = terms, backend.n_restarts, backend.elsewhere
+        recording.terms, recording.n_restarts, recording.moved = terms, backend.n_restarts, backend.is_remote
         if backend.n_restarts == 0:
             recorder.read()
             workers, pulls = recorder.updates()

@@ -1,24 +1,20 @@
 """A backend that runs workers in the caller's thread, in a recorded order."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
-from typing import ClassVar, Self
+from typing import Self
 
-from stable_baselines3.common.buffers import RolloutBuffer
-
-from sb3_a3c.backends.process.messages import lighten
-from sb3_a3c.backends.protocol import Option
-from sb3_a3c.envs.gate import between_steps
+from sb3_a3c.backends import Backend
 from sb3_a3c.envs.slices import is_reset_by_pickling
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.recording.recording import Recording
 from sb3_a3c.system.torch_threads import OneTorchThread
-from sb3_a3c.worker.rollout import Rollout
+from sb3_a3c.worker.rollout import Rollout, lighten
 from sb3_a3c.worker.spec import WorkerSpec, env_seed, make_workers
 
 
-class ReplayBackend:
+class ReplayBackend(Backend):
     """
     See :class:`~sb3_a3c.backends.protocol.Backend`. If a worker fails, its error is raised after all updates of the recorded
     run, as it may have been in that run.
@@ -28,17 +24,9 @@ class ReplayBackend:
     :param recording: The recorded order
     """
 
-    elsewhere: ClassVar[bool] = False
-    waits = False
-    options: ClassVar[dict[str, Option]] = {}
-    n_restarts = 0
+    is_repeatable = True
 
-    def __init__(
-        self,
-        specs: Sequence[WorkerSpec],
-        parameters: SharedParameters,
-        recording: Recording,
-    ) -> None:
+    def __init__(self, specs: Sequence[WorkerSpec], parameters: SharedParameters, recording: Recording) -> None:
         self.workers = make_workers(specs, parameters)
         self._one_torch_thread = OneTorchThread(len(specs))
         self._seeds = [spec.seed for spec in specs]
@@ -48,7 +36,6 @@ class ReplayBackend:
         self._shown = iter(recording.shown.tolist())
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
         self._error: BaseException | None = None
-        self._collected: list[Rollout] = []
 
     def __enter__(self) -> Self:
         for worker, seed in zip(self.workers, self._seeds, strict=True):
@@ -74,16 +61,7 @@ class ReplayBackend:
             if not collected:
                 self._take_all_turns()
                 raise ValueError("callback must stop a replay where the recorded run was stopped, but it goes on")
-        self._collected = collected
         return collected
-
-    def learn(self, written: RolloutBuffer | None) -> list[Rollout]:
-        """See :meth:`Backend.learn`. The workers have learned from them already."""
-        return self._collected
-
-    def reach(self, method: Callable) -> Callable:
-        """See :meth:`Backend.reach`."""
-        return between_steps(method, [worker.env_lock for worker in self.workers])
 
     def _take_all_turns(self) -> None:
         """Take all remaining turns, and then raise the error of a worker, if there was one."""

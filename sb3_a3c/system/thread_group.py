@@ -1,11 +1,11 @@
 """
-Threads that an exception in the main thread can't lose.
+Threads that can be joined although an exception can come at any line of the main thread.
 
 ``KeyboardInterrupt`` can come between any two instructions of the main thread, those of the standard library included. In
-``Thread.start()`` it leaves a thread that can be neither joined nor forgotten. In ``Thread.join()`` it makes a thread that
-still runs count as ended (Python 3.11). In a semaphore, an event or a condition it leaves their lock taken, and other threads
-wait for that lock forever. So threads are started in a thread of their own, where no signal comes, and the main thread waits
-with functions that are written in C.
+``Thread.start()`` it leaves a thread that can't be joined. In ``Thread.join()`` it makes a thread that still runs count as
+ended (Python 3.11). In a semaphore, an event or a condition it leaves their lock taken, and other threads wait for it forever.
+So threads are started in a thread of their own, which is never interrupted, and the main thread waits only in functions that
+are written in C.
 """
 
 import threading
@@ -19,7 +19,7 @@ class ThreadGroup:
     """
     Threads that are started and joined together.
 
-    :param targets: What each of them does, by its name
+    :param targets: For each name of a thread, the function that it runs
     """
 
     def __init__(self, targets: Mapping[str, Callable[[], None]]) -> None:
@@ -31,16 +31,16 @@ class ThreadGroup:
         self._all_started = False
         self._ended: list[str] = []
         self._error: BaseException | None = None
-        #: Wakes up the main thread. What has changed is above, so it does not matter if an interrupt drops one of these.
+        #: Wakes up the main thread. The attributes above say what has changed, so an interrupt may drop one of these.
         self._changes: SimpleQueue[None] = SimpleQueue()
 
     def start(self) -> None:
         """
-        Start all of them. If that is interrupted, they are started all the same.
+        Start all of them, even if the call is interrupted.
 
-        :raises RuntimeError: if the system has no more threads
+        :raises RuntimeError: if the system can start no more threads
         """
-        # A single call of functions written in C: an interrupt comes before or after it, and the list knows which.
+        # A single call of functions written in C: an interrupt comes before or after it, and the list tells which.
         self._starters.extend(map(start_new_thread, [self._start], [()]))
         while not self._all_started:
             self._changes.get()
@@ -48,11 +48,11 @@ class ThreadGroup:
 
     def join(self, timeout: float | None = None) -> list[str]:
         """
-        Wait until all of them have ended. If that is interrupted, it can be repeated.
+        Wait until all of them have ended. May be called again, if it was interrupted.
 
-        :param timeout: Seconds to wait, None: as long as it takes
+        :param timeout: Seconds to wait. None: no limit
         :return: The names of those that have not ended
-        :raises BaseException: what one of them has ended with
+        :raises BaseException: The exception that one of them ended with
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._starters and not (self._all_started and len(self._ended) == len(self._started)):
@@ -62,12 +62,12 @@ class ThreadGroup:
                 return [name for name in self._started if name not in self._ended]
         for thread in self._threads:
             if thread.name in self._started:
-                thread.join()  # it is past its target
+                thread.join()  # its function has returned
         self._raise_error()
         return []
 
     def _start(self) -> None:
-        """In a thread that is known to nobody. (``threading.current_thread()`` would register it, and keep it.)"""
+        """In a thread that ``threading`` does not know. (``threading.current_thread()`` would register it, and keep it.)"""
         try:
             for thread in self._threads:
                 thread.start()
@@ -91,4 +91,4 @@ class ThreadGroup:
             if error is not None:
                 raise error
         finally:
-            del error  # it knows this frame
+            del error  # it refers to this frame

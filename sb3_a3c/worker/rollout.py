@@ -1,6 +1,7 @@
 """What a worker hands to the main thread: one rollout of n steps, with everything that callbacks and logger need."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from sb3_a3c.parameters.layout import Vector
 #: Arrays of a rollout buffer that are filled step by step, and those that are computed after the last step.
 ARRAYS_OF_STEPS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
 ARRAYS_IN_THE_END = ("advantages", "returns")
+_SHOWN_ARRAYS = (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END)
+#: What the explained variance is computed from, and what ``_update_info_buffer`` reads.
+_LOGGED_ARRAYS, _LOGGED_INFOS = ("values", "returns"), ("episode", "is_success")
 
 #: The losses of a rollout whose gradient has not been computed.
 NOT_LEARNED = Losses(math.nan, math.nan, math.nan, True)
@@ -106,6 +110,38 @@ class Rollout:
     lock_seconds: float
     idle_seconds: float
     gradient: Vector | None = None
+
+
+def lighten(rollout: Rollout) -> Rollout:
+    """
+    Leave out what neither callbacks nor the logger will read, so that the rollout is small and quickly pickled.
+
+    :param rollout: A rollout as its worker made it
+    :return: A rollout with less in it
+    """
+    if rollout.steps is not None:
+        return _replace(rollout, rollout_buffer=_with_arrays(rollout.rollout_buffer, _SHOWN_ARRAYS))
+    endings = [
+        ending._replace(infos=[{key: info[key] for key in _LOGGED_INFOS if key in info} for info in ending.infos])
+        for ending in rollout.endings
+    ]
+    buffer = _with_arrays(rollout.rollout_buffer, _LOGGED_ARRAYS)
+    return _replace(rollout, rollout_buffer=buffer, endings=endings, last_values=np.empty(0))
+
+
+def _with_arrays(buffer: RolloutBuffer, names: Sequence[str]) -> RolloutBuffer:
+    """A buffer with these arrays alone. The main thread knows its spaces and the rest."""
+    light = object.__new__(RolloutBuffer)
+    light.__dict__.update({name: getattr(buffer, name) for name in names})
+    return light
+
+
+def _replace(rollout: Rollout, **changed: Any) -> Rollout:
+    """Like ``dataclasses.replace``, which takes ten times as long."""
+    light = object.__new__(Rollout)
+    light.__dict__.update(vars(rollout))
+    light.__dict__.update(changed)
+    return light
 
 
 def concat(parts: list[Any], axis: int = 0) -> Any:

@@ -1,4 +1,4 @@
-"""An exception's way from one process to another, with its own type where that can be."""
+"""Exceptions as messages between processes. They keep their type if it can be pickled."""
 
 import pickle
 import traceback
@@ -9,7 +9,7 @@ import cloudpickle
 
 
 class WorkerTraceback(Exception):
-    """Shown as the cause of an exception that comes from another process: the traceback that it had there."""
+    """The cause of an exception that comes from another process: shows the traceback that it had there."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -24,8 +24,8 @@ class Failure:
     """
     An exception as a message.
 
-    :param content: The exception, pickled; None if it can't be
-    :param text: Its type and what it says
+    :param content: The exception, pickled; None if it can't be pickled
+    :param text: Its type and its message
     :param notes: Its notes
     :param trace: Its traceback
     """
@@ -50,7 +50,7 @@ class Failure:
 
     def error(self) -> BaseException:
         """
-        :return: The exception: of its own type, or else a RuntimeError that says what it said
+        :return: The exception: of its own type if it could be pickled, else a RuntimeError with its message
         """
         error = None if self.content is None else _unpickled(self.content)
         if error is None:
@@ -62,14 +62,14 @@ class Failure:
 
 
 def _pickled(error: BaseException) -> bytes | None:
-    """An exception whose constructor takes other arguments than it passes on is not rebuilt by calling it."""
+    """An exception whose constructor does not accept ``args`` can't be built again by calling its class."""
     for content in (error, (_without_calling, (type(error), error.args, vars(error)))):
         try:
             pickled = cloudpickle.dumps(content)
         except Exception:
             continue
         again = _unpickled(pickled)
-        if type(again) is type(error) and _says_the_same(again, error):
+        if type(again) is type(error) and _has_same_message(again, error):
             return pickled
     return None
 
@@ -88,7 +88,7 @@ def _without_calling(error_class: type[BaseException], args: tuple, state: dict[
     return error
 
 
-def _says_the_same(one: BaseException, other: BaseException) -> bool:
+def _has_same_message(one: BaseException, other: BaseException) -> bool:
     try:
         return str(one) == str(other)
     except Exception:

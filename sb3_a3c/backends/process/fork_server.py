@@ -1,10 +1,9 @@
 """
-The server that worker processes are forked from: started before it is needed, and again if it has ended.
+The fork server, from which worker processes are forked: started before it is needed, and again if it has ended.
 
-multiprocessing keeps one server per program, and starts another when it finds that the server has ended. What it does not
-find out: that the server has ended, if the program ignores SIGCHLD or waits for all child processes itself; that the
-server is another process's, if this process was forked; that the server is just ending, because it was killed. Checked
-against Python 3.11.
+multiprocessing keeps one server per program, and starts another when it finds that the server has ended. It does not find
+that out if the program ignores SIGCHLD or waits for all child processes itself, if this process was forked, so that the
+server belongs to another process, or while the server is ending because it was killed. Checked against Python 3.11.
 """
 
 import multiprocessing
@@ -22,20 +21,20 @@ try:
 except ImportError:  # Windows has none
     forkserver = None  # type: ignore[assignment]
 
-#: Loaded once, by the server that the workers are forked from, so that they share its pages.
+#: Modules that the server loads, so that the processes forked from it share their memory.
 _PRELOAD = ("sb3_a3c.backends.process.preloaded",)
-#: Seconds within which a server that was killed has ended. Chosen arbitrarily.
+#: Seconds to wait for the end of a server that was killed. Chosen arbitrarily.
 _ENDS_WITHIN = 2.0
 
 
 def prepare() -> None:
-    """Start the server if none runs; it loads modules for some seconds."""
+    """Start the server if none runs. It loads modules for some seconds."""
     if is_importing_the_script():
         return
-    # It loads what the user wants it to, too; of no consequence if it already runs.
+    # The user's modules are kept. This has no effect if the server already runs.
     wanted = getattr(_server(), "_preload_modules", [])
     multiprocessing.get_context("forkserver").set_forkserver_preload([*dict.fromkeys([*wanted, *_PRELOAD])])
-    with suppress(OSError):  # it is tried again when there is a worker to start
+    with suppress(OSError):  # it is tried again when a worker is started
         ensure_running()
 
 
@@ -43,7 +42,7 @@ def ensure_running() -> None:
     """
     Start the server if none runs.
 
-    :raises OSError: if there can be no further process now
+    :raises OSError: if no further process can be started now
     """
     with importing_the_same():
         try:
@@ -54,7 +53,7 @@ def ensure_running() -> None:
 
 
 def recover() -> None:
-    """Start another server if the one that did not start a process is ending, which may take a moment."""
+    """The server has not started a process. If it is ending, which may take a moment, start another."""
     pid, deadline = _server()._forkserver_pid, time.monotonic() + _ENDS_WITHIN
     while _server()._forkserver_pid == pid and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -63,7 +62,7 @@ def recover() -> None:
 
 
 def kill() -> None:
-    """Kill a server that does not answer. A start that waits for it fails then."""
+    """Kill a server that does not answer, so that a start that waits for it fails."""
     if _server() is not None and _server()._forkserver_pid is not None:
         with suppress(ProcessLookupError):
             os.kill(_server()._forkserver_pid, signal.SIGKILL)

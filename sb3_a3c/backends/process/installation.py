@@ -1,4 +1,4 @@
-"""What a worker's process must have in common with the main process: the package, and the cache of compiled kernels."""
+"""What a worker's process must share with the main process: the copy of the package, and the cache of compiled kernels."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from sb3_a3c.kernels.cache import cache_folder, use_cache
 from sb3_a3c.system.import_path import same_path
 
-#: Environment variable that tells the fork server what to set back.
+#: Environment variable that tells the fork server which variables to set back.
 _SET_BACK = "SB3_A3C_SET_BACK"
 _changing_variables = threading.Lock()
 
@@ -20,7 +20,7 @@ class Installation(NamedTuple):
     """
     :param file: Where the package was imported from
     :param version: Its version
-    :param kernels: The folder of compiled kernels, None: numba chooses one
+    :param kernels: The folder of compiled kernels. None: numba chooses one
     """
 
     file: str
@@ -30,17 +30,16 @@ class Installation(NamedTuple):
     @classmethod
     def here(cls) -> Self:
         """
-        :return: This process's
+        :return: The installation that this process uses
         """
         package = sys.modules["sb3_a3c"]
         return cls(str(package.__file__), package.__version__, cache_folder())
 
     def adopt(self) -> None:
         """
-        Load compiled kernels from where the main process keeps them.
+        Use the main process's installation, which this is, in a worker's process: load compiled kernels from its folder.
 
-        :raises RuntimeError: if this process has imported another copy of the package than the main process, whose
-            installation this is
+        :raises RuntimeError: if this process has imported another copy of the package
         """
         ours = Installation.here()
         if (os.path.realpath(ours.file), ours.version) != (os.path.realpath(self.file), self.version):
@@ -55,7 +54,7 @@ class Installation(NamedTuple):
 
 @contextmanager
 def importing_the_same() -> Iterator[None]:
-    """Have a fork server that is started meanwhile import what this process does, whatever is in the current folder."""
+    """A fork server started within the block imports the same packages as this process, whatever is in the current folder."""
     with _changing_variables:
         variables = same_path()
         before = {name: os.environ.get(name) for name in variables}
@@ -67,7 +66,7 @@ def importing_the_same() -> Iterator[None]:
 
 
 def set_back() -> None:
-    """Set the environment variables back, here or in the fork server, so that environments' own processes have the user's."""
+    """Set the environment variables back, here or in the fork server, so that processes of environments have the user's."""
     for name, value in json.loads(os.environ.pop(_SET_BACK, "{}")).items():
         if value is None:
             os.environ.pop(name, None)

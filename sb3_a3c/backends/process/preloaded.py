@@ -1,8 +1,8 @@
-"""What the fork server loads, once, so that the workers which are forked from it have it, and share its pages."""
+"""Imported by the fork server, so that the processes forked from it have what they need, and share its memory."""
 
 import stable_baselines3  # noqa: F401
 
-import sb3_a3c.backends.process.worker_process  # noqa: F401
+import sb3_a3c.backends.process.worker_main  # noqa: F401
 from sb3_a3c.backends.process.installation import set_back
 from sb3_a3c.kernels.compilation import load_kernels
 

@@ -1,9 +1,10 @@
-"""How often workers that have died are replaced in a run, and how soon."""
+"""Which workers have died in a run, how often they are replaced, and when."""
 
 import time
 
-#: Seconds before a worker is replaced whose last processes, one after another, have not finished a rollout: at first at
-#: once, then this, then twice as long each time. Out of the air: what is wrong (memory is short, say) may pass.
+#: A worker that dies is replaced at once. If its next process dies before it has finished a rollout, the worker is replaced
+#: after the first delay, then after twice as long each time, in seconds. Chosen arbitrarily: the cause (short memory, say) may
+#: go away.
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 
 
@@ -11,42 +12,55 @@ class Restarts:
     """
     The restarts of one run.
 
-    :param max_restarts: How many there may be, of all workers together
+    :param max_restarts: How many are allowed, of all workers together
     """
 
     def __init__(self, max_restarts: int) -> None:
         self.max_restarts = max_restarts
         self.n_restarts = 0
+        #: When workers that have died are to be replaced.
+        self.due: dict[int, float] = {}
         self._history: list[str] = []
-        self._barren: dict[int, int] = {}
-        self._began_at = time.monotonic()
+        self._consecutive_failures: dict[int, int] = {}
+        self._started_at = time.monotonic()
 
-    def bore_fruit(self, worker: int) -> None:
+    def reset_delay(self, worker: int) -> None:
         """
         :param worker: Index of a worker that has finished a rollout
         """
-        self._barren[worker] = 0
+        self._consecutive_failures[worker] = 0
 
-    def admit(self, worker: int, cause: str) -> float | None:
+    def schedule(self, worker: int, cause: str) -> float | None:
         """
-        Count a restart, if there may be another.
+        Count a restart, if another is allowed.
 
         :param worker: Index of a worker that has died
-        :param cause: Of what
-        :return: Seconds to wait before it is replaced; None: it is not to be
+        :param cause: Why it has died
+        :return: Seconds until it is replaced. None: it is not
         """
-        self._history.append(f"{time.monotonic() - self._began_at:.1f} s: {cause}")
+        self._history.append(f"{time.monotonic() - self._started_at:.1f} s: {cause}")
         if self.n_restarts >= self.max_restarts:
             return None
         self.n_restarts += 1
-        barren = self._barren[worker] = self._barren.get(worker, 0) + 1
-        return 0.0 if barren == 1 else min(_FIRST_DELAY * 2.0 ** (barren - 2), _LONGEST_DELAY)
+        failures = self._consecutive_failures[worker] = self._consecutive_failures.get(worker, 0) + 1
+        delay = 0.0 if failures == 1 else min(_FIRST_DELAY * 2.0 ** (failures - 2), _LONGEST_DELAY)
+        self.due[worker] = time.monotonic() + delay
+        return delay
+
+    def take_due(self) -> list[int]:
+        """
+        :return: Indices of the workers that are to be replaced now. They are not due any more
+        """
+        workers = [worker for worker, due in self.due.items() if due <= time.monotonic()]
+        for worker in workers:
+            del self.due[worker]
+        return workers
 
     def history(self) -> str:
         """
-        :return: What has happened, for the user; nothing if nothing was to be replaced
+        :return: All deaths, for the user. Nothing if no restarts are allowed
         """
         if self.max_restarts == 0:
             return ""
         deaths = "\n".join(self._history)
-        return f"\nThere have been max_restarts={self.max_restarts} restarts in this run, so there is no other:\n{deaths}"
+        return f". It was not restarted again: max_restarts={self.max_restarts} is reached:\n{deaths}"

@@ -1,346 +1,162 @@
 """
-The life of a worker in a process of its own.
+One process of a worker, from its start to its end, as the main process sees it.
 
-The main thread steps the worker; another one obeys what the main process says: permits, stop; a third calls methods of the
-environments, one after another.
-What is guaranteed: if the main process is gone, this one ends at once, even in the middle of a step (``lifeline``); it
-ignores Ctrl-C, which is the main process's to handle; it sends a farewell and then closes its environments, unless it is
-killed. What is assumed: that
-environments may be entered by two threads, one at a time (``env_lock``), and nothing of the GIL.
+What is guaranteed: the messages of a process arrive in their order and whole, and after all of them :class:`Exited`; a message
+that was cut in two by the end of its process does not arrive. A thread per process reads them and another writes, where Ctrl-C
+can't cut one in two. A process that is frozen in the middle of a message, or does not read, blocks only its own two threads,
+until it is killed. The main thread never waits for a process: it puts messages into a queue, and takes them from another.
 """
 
+import io
 import os
 import signal
 import socket
-import sys
-import threading
-import time
-import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
-from multiprocessing import current_process
-from multiprocessing.connection import Connection, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import wait
 from queue import SimpleQueue
 from typing import Any
-
-import numpy as np
-import torch as th
-from stable_baselines3.common.monitor import ResultsWriter
-from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_a3c.backends.process.channel import Channel
 from sb3_a3c.backends.process.failures import Failure
 from sb3_a3c.backends.process.installation import Installation
-from sb3_a3c.backends.process.lifeline import tie, watch
-from sb3_a3c.backends.process.messages import (
-    Answer,
-    EnvCall,
-    Farewell,
-    Learn,
-    Notice,
-    Permits,
-    Ready,
-    Rollouts,
-    Stop,
-    Unclosed,
-    Whereabouts,
-    WhereAreYou,
-    decode,
-    encode,
-    lighten,
-)
-from sb3_a3c.backends.process.parcel import Parcel, pack_return, unpack
-from sb3_a3c.backends.quota import Quota
-from sb3_a3c.envs.closing import close_environments
-from sb3_a3c.envs.pipes import discard_answers
-from sb3_a3c.envs.slices import environments_in, is_reset_by_pickling
-from sb3_a3c.parameters.shared import SharedParameters
-from sb3_a3c.policies.hooks import take_notices
-from sb3_a3c.worker.errors import WorkerStopped
-from sb3_a3c.worker.rollout import Rollout
-from sb3_a3c.worker.spec import WorkerSpec, env_seed
+from sb3_a3c.backends.process.messages import decode, encode
+from sb3_a3c.backends.process.parcel import Parcel
+from sb3_a3c.backends.process.parent_death import open_pidfd
+from sb3_a3c.backends.process.worker_main import run_worker
+from sb3_a3c.system.thread_group import ThreadGroup
 
-#: Seconds for which rollouts are gathered into one message: out of the air, between what a message costs (some 50 us)
-#: and what a user notices.
-_GATHER = 0.02
-#: Seconds that are left to a step under way when the main process is gone, where the system does not end this one. Out of
-#: the air.
-_GRACE = 1.0
-#: A note to what fails where a worker does something with an environment for the first time.
-_NOTE = (
-    "This was the first use of an environment in a worker's process, which has a copy of it: backend='process' pickles "
-    "environments. If the copy is not whole (it lacks a connection or a simulator, for instance), use a SubprocVecEnv, which "
-    "makes each environment in the process that steps it: SubprocVecEnv([make_env, ...]), or "
-    "make_vec_env(..., vec_env_cls=SubprocVecEnv)."
-)
+#: Seconds for the fork server to tell the exit code of a process. Chosen arbitrarily.
+_EXIT_CODE_WITHIN = 2.0
+
+#: The index of a worker, and a message of it.
+Inbox = SimpleQueue[tuple[int, Any]]
 
 
 @dataclass(frozen=True)
-class Assignment:
+class Exited:
+    """Put into the inbox by the main process itself: the process has exited, and all that it had sent has been read."""
+
+
+class WorkerProcess:
     """
-    What a worker process is started with.
+    It is started at once.
 
-    :param spec: What its worker is made of
-    :param parameters: The shared parameters
-    :param quota: Who may begin how many rollouts
+    :param context: Of multiprocessing, with the start method
+    :param worker: Index of the worker
+    :param parcel: What it is started with
+    :param number: Which process of its worker this is, from 0
+    :param others: Processes of other workers
+    :param inbox: Where its messages go
+    :raises OSError: if no further process can be started now
+    :raises EOFError: if the fork server ended during the start
     """
 
-    spec: WorkerSpec
-    parameters: SharedParameters
-    quota: Quota
-
-
-def live(
-    connection: socket.socket,
-    lifeline: Connection,
-    main_process: int,
-    parcel: Parcel,
-    number: int,
-    not_ours: Sequence[Connection | socket.socket],
-    installation: Installation,
-) -> None:
-    """
-    What the process does.
-
-    :param connection: To the main process
-    :param lifeline: A pipe that the main process holds the other end of
-    :param main_process: The main process's id
-    :param parcel: An :class:`Assignment`
-    :param number: Which life of its worker this is, from 0
-    :param not_ours: Connections that a fork has copied from the main process. Were they left open, nobody would notice
-        that the main process is gone
-    :param installation: The main process's
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for other in not_ours:
-        other.close()
-    main_end = watch(main_process)
-    tie(lifeline)
-    os.register_at_fork(after_in_child=connection.close)  # else an environment's own process would seem to be this one
-    th.set_num_threads(1)  # many workers leave nothing to divide
-    channel = Channel(connection)
-    assignment: Assignment | None = None
-    try:
-        installation.adopt()
-        assignment = _unpack(parcel)
-        resident = _Resident(channel, main_end, assignment, parcel.handles, number)
-    except BaseException as error:
-        error.add_note(f"raised while the process of {current_process().name} was starting")
-        channel.send(encode(Failure.of(error)))
-        if assignment is not None and isinstance(assignment.spec.env, VecEnv):
-            close_environments(environments_in(assignment.spec.env))
-        return
-    resident.live()
-
-
-def _seed_of(seed: np.random.SeedSequence | None, number: int) -> np.random.SeedSequence | None:
-    """Another for each life, so that none repeats the noise of the one before."""
-    if seed is None or number == 0:
-        return seed
-    assert isinstance(seed.entropy, int)
-    return np.random.SeedSequence([seed.entropy, number], spawn_key=seed.spawn_key)
-
-
-def _unpack(parcel: Parcel) -> Assignment:
-    np.seterr(**parcel.numpy_errors)  # environments may compute while they are unpickled
-    try:
-        return unpack(parcel.content, parcel.handles)
-    except Exception as error:
-        error.add_note(f"raised while the environments, or something else that the worker needs, were unpickled. {_NOTE}")
-        raise
-
-
-class _Resident:
     def __init__(
-        self, channel: Channel, main_end: int | None, assignment: Assignment, handles: list[Any], number: int
+        self, context: Any, worker: int, parcel: Parcel, number: int, others: Sequence["WorkerProcess"], inbox: Inbox
     ) -> None:
-        spec = replace(assignment.spec, seed=_seed_of(assignment.spec.seed, number))
-        if spec.seed is not None:
-            # Processes that are forked from one server begin alike, and an environment may draw from NumPy itself.
-            set_random_seed(int(spec.seed.generate_state(1)[0]))
-        self._channel = channel
-        self._sources: list[Any] = [channel] if main_end is None else [channel, main_end]
-        self._handles = handles
-        self._quota = assignment.quota
-        self._has_factory = spec.has_factory
-        self._worker = spec.make(assignment.parameters, nullcontext())  # nobody else computes in this process
-        self._worker.note_at_first_use = _NOTE
-        if number > 0:
-            discard_answers(self._worker.env, None)
-        if number > 0 or is_reset_by_pickling(self._worker.env):
-            self._worker.reset_envs(env_seed(spec.seed))
-        self._has_answered = False
-        self._writing = threading.Lock()
-        self._permits = threading.Semaphore(0)
-        self._calls: SimpleQueue[EnvCall] = SimpleQueue()
-        self._stopping = threading.Event()
-        self._gone = threading.Event()
-        self._gathered: list[Rollout] = []
-        self._sent_at = time.monotonic()
-
-    def live(self) -> None:
-        self._send(Ready())
-        threading.Thread(target=self._obey, daemon=True).start()
-        threading.Thread(target=self._answer, daemon=True).start()
-        failure = None
+        #: Whether it has said that it is ready; before that it does nothing.
+        self.ready = False
+        #: Whether it is meant to exit: it has sent its final state, or was killed because the run ends.
+        self.may_exit = False
+        #: Whether it has exited. (:class:`Exited` says so, too, but an interrupt may drop that message.)
+        self.exited = False
+        #: Whether :meth:`close` has been called.
+        self.closed = False
+        #: Its exit code, None: not known.
+        self.exit_code: int | None = None
+        self._worker = worker
+        self._inbox = inbox
+        self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
+        self._connection, theirs = socket.socketpair()
+        their_pipe, self._pipe = context.Pipe(duplex=False)
+        self._pidfd: io.FileIO | None = None  # which may be closed twice, unlike a number
+        self._has_server = context.get_start_method() == "forkserver"
+        forks = context.get_start_method() == "fork"
+        not_theirs = [end for other in (*others, self) for end in (other._connection, other._pipe)] if forks else []
+        name = f"A3C worker {worker}"
+        arguments = theirs, their_pipe, os.getpid(), parcel, number, not_theirs, Installation.here()
+        self._process = context.Process(target=run_worker, args=arguments, name=name, daemon=True)
         try:
-            self._learn()
-            self._send_gathered()
-        except WorkerStopped:
+            self._process.start()
+            self.pid: int = self._process.pid
+            # The process's own sentinel would be a pipe to the fork server, which may end before it.
+            pidfd = open_pidfd(self.pid)
+            self._pidfd = None if pidfd is None else io.FileIO(pidfd)
+            self._sentinel: int = self._process.sentinel if pidfd is None else pidfd
+            self._channel = Channel(self._connection, self._sentinel)
+            self._threads = ThreadGroup({f"{name}, reader": self._read, f"{name}, writer": self._write})
+            self._threads.start()
+        except BaseException:
+            self._close_connections()  # which also ends a process that was started all the same
+            raise
+        finally:
+            theirs.close()
+            their_pipe.close()
+
+    def send(self, message: Any) -> None:
+        """
+        Send a message, and do not wait until it is sent.
+
+        :param message: The message. If the process has exited, it is dropped
+        """
+        self._outbox.put(encode(message))
+
+    def kill(self) -> None:
+        """End it at once. :class:`Exited` follows."""
+        if self._pidfd is not None:
+            with suppress(ProcessLookupError, ValueError):  # it has exited, or was closed
+                signal.pidfd_send_signal(self._pidfd.fileno(), signal.SIGKILL)
+        else:
+            self._process.kill()
+
+    def close(self) -> None:
+        """Release what it holds, after it has exited. May be called again, if it was interrupted."""
+        self._threads.join()
+        with suppress(ValueError):  # it is closed already
+            self.exit_code = self._process.exitcode
+            if self.exit_code is None:
+                # SIGCHLD is ignored, or another part of the program has waited for it, so nobody knows the exit code.
+                # multiprocessing would take it for one that runs, and would kill whichever process gets its number.
+                self._process._popen.returncode = 255
+        self._close_connections()
+        self._process.close()
+        self.closed = True
+
+    def _read(self) -> None:
+        """Put all that it sends into the inbox, in a thread of its own."""
+        try:
+            while True:
+                self._inbox.put((self._worker, _decoded(self._channel.receive())))
+        except (EOFError, OSError):
             pass
-        except BaseException as error:  # SystemExit too: it is the caller's, not this process's
-            failure = Failure.of(explained(error))
-        if failure is not None:
-            with suppress(TypeError):  # one error is enough
-                self._send_gathered()
-            self._send(failure)
-        self._stopping.wait()  # until then callbacks may still call the environments
-        self._part()
-        self._gone.set()
+        except Exception as error:  # memory is short
+            self._inbox.put((self._worker, Failure.of(error)))
+        wait([self._sentinel])
+        with suppress(OSError):  # wakes up the other thread, if another process holds the socket and does not read
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._outbox.put(None)
+        # A frozen fork server tells no exit code. Without a fork server, this can't take long.
+        self._process.join(_EXIT_CODE_WITHIN if self._has_server else None)
+        self.exited = True
+        self._inbox.put((self._worker, Exited()))
 
-    def _learn(self) -> None:
-        while True:
-            started = time.monotonic()
-            if not self._permits.acquire(blocking=False):
-                self._send_gathered()  # the main process waits for them, and we for it
-                self._permits.acquire()
-            idle_seconds = time.monotonic() - started
-            if self._stopping.is_set() or not self._quota.take(self._worker.index):
-                return
-            rollout = self._worker.step(idle_seconds)
-            self._gathered.append(lighten(rollout))
-            for text in take_notices():
-                self._send(Notice(text))
-            if time.monotonic() - self._sent_at > _GATHER:
-                self._send_gathered()
-
-    def _send_gathered(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        if gathered:
-            try:
-                content = encode(Rollouts(gathered))
-            except Exception as error:
-                raise TypeError(
-                    f"infos, or what else callbacks see of a step, can't be sent to the main process: {error}"
-                ) from error
-            self._write(content)
-        self._sent_at = time.monotonic()
-
-    def _send(self, message: Any) -> None:
-        self._write(encode(message))
-
-    def _write(self, content: bytes) -> None:
-        with self._writing:
-            try:
+    def _write(self) -> None:
+        """Send all that is in the outbox, in a thread of its own."""
+        while (content := self._outbox.get()) is not None:
+            with suppress(OSError):  # nobody reads any more
                 self._channel.send(content)
-            except OSError:  # the main process is gone, which the other thread finds too
-                self._gone.set()
-                os._exit(1)
 
-    def _part(self) -> None:
-        """Send the environments back, and close what is here, unless that would close something that they share."""
-        worker, lost = self._worker, ""
-        if self._has_factory:
-            self._send(Farewell(None, "", False, worker.last_obs, worker.last_episode_starts, worker.state, worker.failed))
-            with worker.env_lock:
-                worker.env.close()
-            return
-        env: bytes | None = None
-        handles: list[Any] = []
-        try:
-            with worker.env_lock:  # a call that nobody waits for any more may be in the middle of them
-                env = pack_return(worker.env, self._handles, handles)
-        except Exception as error:
-            lost = f"{type(error).__name__}: {error}"
-        environments = environments_in(worker.env)
-        # Of copies that have made no step, the originals are as they were. And if a copy has failed, it may not be whole.
-        untouched = bool(environments) and not worker.has_stepped and (worker.failed or not self._has_answered)
-        if untouched:
-            env, lost = None, ""
-        shares = not all(isinstance(handle, ResultsWriter) for handle in handles)
-        self._send(Farewell(env, lost, shares, worker.last_obs, worker.last_episode_starts, worker.state, worker.failed))
-        with worker.env_lock:
-            failures = [] if shares else close_environments(environments)
-        if failures and not untouched:
-            self._send(Unclosed(failures))
-
-    def _obey(self) -> None:
-        """In a thread of its own."""
-        while True:
-            try:
-                if self._channel not in wait(self._sources):
-                    raise EOFError
-                content = self._channel.receive()
-            except (EOFError, OSError):
-                self._end_with_the_main_process()
-                return
-            try:
-                message = decode(content)
-            except Exception as error:
-                message = Failure.of(error)
-            self._do(message)
-
-    def _do(self, message: Any) -> None:
-        match message:
-            case Failure():  # whoever has sent it must not wait for an answer
-                self._send(message)
-            case Permits(n_rollouts):
-                self._permits.release(n_rollouts)
-            case Learn(hyperparameters):
-                self._worker.hyperparameters = hyperparameters
-            case EnvCall():  # it waits for the environments, and this thread has to go on reading
-                self._calls.put(message)
-            case WhereAreYou():
-                self._send(Whereabouts(_stack()))
-            case Stop():
-                self._stop()
-
-    def _stop(self) -> None:
-        self._stopping.set()
-        self._worker.stop()
-        self._permits.release()  # if the worker waits for one, it finds that it is to stop
-
-    def _end_with_the_main_process(self) -> None:
-        self._stop()
-        if not self._gone.wait(_GRACE):
-            os._exit(1)
-
-    def _answer(self) -> None:
-        """In a thread of its own: calls in the order in which they were made, also one that nobody waits for any more."""
-        while True:
-            call = self._calls.get()
-            try:
-                with self._worker.env_lock:
-                    self._has_answered = True
-                    value = getattr(self._worker.env.unwrapped, call.method)(*call.args, **call.kwargs)
-                    content = encode(Answer(call.number, value))
-            except BaseException as error:
-                content = encode(Answer(call.number, None, Failure.of(error)))
-            self._write(content)
+    def _close_connections(self) -> None:
+        self._connection.close()
+        self._pipe.close()
+        if self._pidfd is not None:
+            self._pidfd.close()
 
 
-def _stack() -> str:
-    """What the worker's thread is in the middle of, from :meth:`Worker.step` on."""
-    frames = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident])  # type: ignore[index]
-    ours = [depth for depth, frame in enumerate(frames) if frame.filename == __file__]
-    return "".join(traceback.format_list(frames[max(ours, default=-1) + 1 :]))
-
-
-def explained(error: BaseException) -> BaseException:
-    """
-    Say what is meant where torch does not: it refuses gradients in a fork, if it had threads for devices before.
-
-    :param error: What the worker raised
-    :return: The same; or of a fork after a backward pass, an error that names the cause and the cure
-    """
-    if not (isinstance(error, RuntimeError) and "combination with fork" in str(error)):
-        return error
-    explained = RuntimeError(
-        "backend_kwargs=dict(start_method='fork') can't be used once this program has made a backward pass with torch (it "
-        "has learned something before, for instance): torch does not compute gradients in a process that was forked then. "
-        "Use 'forkserver' or 'spawn'."
-    )
-    explained.__cause__ = error
-    return explained
+def _decoded(content: bytearray) -> Any:
+    try:
+        return decode(content)
+    except Exception as error:
+        return Failure.of(error)

@@ -1,0 +1,98 @@
+"""
+Starts processes in a thread of its own.
+
+What is guaranteed: an interrupt leaves no process that nobody knows, for only the main thread is interrupted. A fork server
+that has ended is replaced. One that is frozen is killed, if there is a timeout.
+"""
+
+from collections.abc import Callable, Sequence
+
+import sb3_a3c.backends.process.fork_server as fork_server
+from sb3_a3c.backends.process.remote_worker import RemoteWorker
+from sb3_a3c.system.thread_group import ThreadGroup
+from sb3_a3c.worker.errors import WorkerDied
+
+#: Seconds within which processes start at the latest, if there is a timeout. The fork server loads modules first.
+_START_WITHIN = 60.0
+#: How often a worker's first process is started if the fork server ends meanwhile.
+_ATTEMPTS = 3
+
+
+class Starter:
+    """
+    :param workers: The workers
+    :param start_method: Of multiprocessing
+    :param worker_timeout: Seconds that a rollout may take, None: any number. A start may take longer
+    """
+
+    def __init__(self, workers: Sequence[RemoteWorker], start_method: str, worker_timeout: float | None) -> None:
+        self._workers = workers
+        self._has_server = start_method == "forkserver"
+        self._timeout = None if worker_timeout is None else max(worker_timeout, _START_WITHIN)
+        self._stopping = False
+        self._starting: ThreadGroup | None = None
+
+    def start_all(self) -> None:
+        """
+        Start the first process of each worker.
+
+        :raises OSError: if no further process can be started
+        :raises WorkerDied: if the fork server ends again and again
+        """
+        self._without_interrupts(self._start_all)
+
+    def restart(self, worker: RemoteWorker) -> None:
+        """
+        :param worker: A worker that has died
+        :raises OSError: if no further process can be started now
+        :raises EOFError: if the fork server ended during the start
+        """
+        self._without_interrupts(lambda: self._start(worker))
+
+    def stop(self, patience: float) -> None:
+        """
+        Start no other process, and wait for the start under way. May be called again, if it was interrupted.
+
+        :param patience: Seconds after which a fork server that does not start it is killed
+        :raises Exception: what the start has raised, if nobody has seen that yet
+        """
+        self._stopping = True
+        self._wait(patience)
+
+    def _without_interrupts(self, start: Callable[[], None]) -> None:
+        self._starting = ThreadGroup({"A3C workers' start": start})
+        self._starting.start()
+        self._wait(self._timeout)
+
+    def _wait(self, patience: float | None) -> None:
+        """Wait for the start. A fork server that has not started them in time is killed. The next one gets more time."""
+        while self._starting is not None and self._starting.join(patience):
+            fork_server.kill()
+            patience = 10 * (patience or 0.0)
+
+    def _start_all(self) -> None:
+        for worker in self._workers:
+            if not self._stopping:
+                self._start_first(worker)
+
+    def _start_first(self, worker: RemoteWorker) -> None:
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                self._start(worker)
+                return
+            except (OSError, EOFError) as error:
+                if not self._has_server or self._stopping:
+                    raise
+                if attempts_left == 0:
+                    raise WorkerDied(
+                        f"no process could be started for worker {worker.index} ({type(error).__name__}: {error}): the fork "
+                        f"server, from which worker processes are forked, ended {_ATTEMPTS} times meanwhile. See what it has "
+                        "printed; it may have been killed because memory is short. backend_kwargs=dict(start_method='spawn') "
+                        "needs no fork server"
+                    ) from error
+                fork_server.recover()
+
+    def _start(self, worker: RemoteWorker) -> None:
+        if self._has_server:
+            fork_server.ensure_running()
+        worker.start(self._workers)

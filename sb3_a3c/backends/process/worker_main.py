@@ -1,0 +1,77 @@
+"""The start of a worker's process: what its main function does before the worker is there."""
+
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from multiprocessing import current_process
+from multiprocessing.connection import Connection
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_a3c.backends.process.channel import Channel
+from sb3_a3c.backends.process.failures import Failure
+from sb3_a3c.backends.process.installation import Installation
+from sb3_a3c.backends.process.messages import (
+    encode,
+)
+from sb3_a3c.backends.process.parcel import Parcel, unpack
+from sb3_a3c.backends.process.parent_death import exit_with_parent, open_pidfd
+from sb3_a3c.backends.process.runner import FIRST_USE_NOTE, Assignment, Runner
+from sb3_a3c.envs.closing import close_environments
+from sb3_a3c.envs.slices import environments_in
+
+
+def run_worker(
+    connection: socket.socket,
+    pipe: Connection,
+    main_process: int,
+    parcel: Parcel,
+    number: int,
+    not_ours: Sequence[Connection | socket.socket],
+    installation: Installation,
+) -> None:
+    """
+    The target of the process.
+
+    :param connection: To the main process
+    :param pipe: A pipe of which the main process holds the other end
+    :param main_process: The main process's id
+    :param parcel: An :class:`Assignment`
+    :param number: Which process of its worker this is, from 0
+    :param not_ours: Connections that a fork has copied from the main process. If they stayed open, nobody would notice the
+        main process's end
+    :param installation: The main process's
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for other in not_ours:
+        other.close()
+    channel = Channel(connection, open_pidfd(main_process))
+    exit_with_parent(pipe)
+    os.register_at_fork(after_in_child=connection.close)  # else a process of an environment would seem to be this one
+    th.set_num_threads(1)  # several workers leave no cores for more
+    assignment: Assignment | None = None
+    try:
+        installation.adopt()
+        assignment = _unpack(parcel)
+        runner = Runner(channel, assignment, parcel.handles, number)
+    except BaseException as error:
+        error.add_note(f"raised while the process of {current_process().name} was starting")
+        channel.send(encode(Failure.of(error)))
+        if assignment is not None and isinstance(assignment.spec.env, VecEnv):
+            close_environments(environments_in(assignment.spec.env))
+        return
+    runner.run()
+
+
+def _unpack(parcel: Parcel) -> Assignment:
+    np.seterr(**parcel.numpy_errors)  # environments may compute while they are unpickled
+    try:
+        return unpack(parcel.content, parcel.handles)
+    except Exception as error:
+        error.add_note(
+            f"raised while the environments, or something else that the worker needs, were unpickled. {FIRST_USE_NOTE}"
+        )
+        raise
