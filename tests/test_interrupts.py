@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 import sb3_a3c
 from sb3_a3c import A3C
 from sb3_a3c.envs.gate import Gate
+from sb3_a3c.learning.reporter import Reporter
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.system.cleanup import CleanupStack
 from sb3_a3c.system.file_lock import FileLock
@@ -321,15 +322,21 @@ def test_the_vec_env_is_put_back_though_the_replay_fails(backend: str, method: s
     model = make_model(backend)
     state = State(model)
 
-    def fail(_: Any) -> None:
-        raise ValueError("no memory is left")
+    stopped: list[bool] = []
+    original = getattr(Reporter, method)
 
-    def patch(*_: Any) -> bool:
-        monkeypatch.setattr(f"sb3_a3c.learning.reporter.Reporter.{method}", fail)
+    def fail_after_stop(reporter: Reporter) -> None:
+        if stopped:
+            raise ValueError("no memory is left")
+        original(reporter)
+
+    def stop(*_: Any) -> bool:
+        stopped.append(True)
         return False
 
+    monkeypatch.setattr(Reporter, method, fail_after_stop)
     with pytest.raises(ValueError, match="no memory is left"):
-        model.learn(1000, callback=patch)
+        model.learn(1000, callback=stop)
     monkeypatch.undo()
     assert {problem.split(":")[0] for problem in state.problems()} <= ({"views"} if method == "close" else set())
     assert model.env.obs_rms.count > 9  # of the reset, and of a rollout of each worker, of which one step was shown
