@@ -546,7 +546,8 @@ def test_errors_on_their_way_between_processes(error: Exception, expected: type[
 
 def test_a_lock_is_free_when_its_holder_dies(tmp_path: Path) -> None:
     lock = FileLock()
-    assert lock.acquire() and lock.acquire(blocking=False)  # it tells processes apart, and not threads
+    taken = [lock.acquire(blocking=False), lock.acquire(blocking=False)]
+    assert taken == [True, True]  # it tells processes apart, and not threads
     child = os.fork()
     if child == 0:
         taken = lock.acquire(blocking=False)
@@ -560,15 +561,17 @@ def test_a_lock_is_free_when_its_holder_dies(tmp_path: Path) -> None:
         os.write(held, b"!")
         time.sleep(1000)
     os.read(ready, 1)
-    assert not lock.acquire(blocking=False)
+    is_free = lock.acquire(blocking=False)
+    assert not is_free
     threading.Timer(0.2, os.kill, [child, signal.SIGKILL]).start()
-    assert lock.acquire()  # when the child is dead, which sleeps for much longer
+    lock.acquire()  # returns when the child, which sleeps for much longer, is dead
     lock.release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     os.close(ready)
     os.close(held)
 
 
+@pytest.mark.slow
 def test_memory_of_a_worker(capsys: pytest.CaptureFixture) -> None:
     """Printed and not asserted: it is the machine's as much as ours."""
     model, sizes = make_model(make_env("")), []
