@@ -30,15 +30,17 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "sb3_a3c"
 
 
-def imports_of(path: Path) -> set[str]:
-    """Modules of ours that a module imports, those for types included."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
-    found = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-    found |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return {name.removeprefix("sb3_a3c.") for name in found if name.split(".")[0] == "sb3_a3c"}
-
-
-IMPORTS = {name_of(path): imports_of(path) for path in sorted(ROOT.rglob("*.py"))}
+TREES = {name_of(path): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+#: All modules that each module imports, those for types and those within functions included.
+ALL_IMPORTS = {
+    module: {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    | {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for module, nodes in ((module, list(ast.walk(tree))) for module, tree in TREES.items())
+}
+IMPORTS = {
+    module: {name.removeprefix("sb3_a3c.") for name in names if name.split(".")[0] == "sb3_a3c"}
+    for module, names in ALL_IMPORTS.items()
+}
 
 
 def test_each_package_imports_only_packages_below_it() -> None:
@@ -72,17 +74,18 @@ def test_heavy_libraries_are_imported_where_they_are_at_home() -> None:
         "tqdm": {"comparison.progress"},
         "yaml": {"comparison.report", "comparison.settings"},
     }
-    for path in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            for library, allowed in homes.items():
-                at_home = name_of(path) in allowed or name_of(path).split(".")[0] in allowed
-                assert at_home or library not in {name.split(".")[0] for name in names}, path
+    for module, names in ALL_IMPORTS.items():
+        for library in {name.split(".")[0] for name in names} & homes.keys():
+            assert homes[library] & {module, module.split(".")[0]}, f"{module} imports {library}"
 
 
 def test_every_file_says_its_job_first() -> None:
+    for module, tree in TREES.items():
+        doc = ast.get_docstring(tree)
+        assert doc and len(doc.splitlines()[0]) > 10, module
+        assert module.split(".")[-1] not in {"utils", "helpers", "common", "misc", "manager"}
+
+
+def test_no_file_is_long() -> None:
     for path in ROOT.rglob("*.py"):
-        doc = ast.get_docstring(ast.parse(path.read_text()))
-        assert doc and len(doc.splitlines()[0]) > 10, path
-        assert path.stem not in {"utils", "helpers", "common", "misc", "manager"}
+        assert len(path.read_text().splitlines()) <= 300, path
