@@ -12,13 +12,13 @@ train: $(VENV)/installed
 
 # Quick tests, slow tests, and both, in one process per core.
 test: $(VENV)/installed
-	$(PYTHON) -m pytest -n auto -m 'not slow and not exhaustive'
+	$(PYTHON) -m pytest -n auto -m 'not slow'
 
 test-slow: $(VENV)/installed
 	$(PYTHON) -m pytest -n auto -m slow
 
 test-all: $(VENV)/installed
-	$(PYTHON) -m pytest -n auto -m 'not exhaustive'
+	$(PYTHON) -m pytest -n auto
 
 conformance: $(VENV)/installed
 	$(PYTHON) tests/conformance/run.py

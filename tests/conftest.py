@@ -20,6 +20,15 @@ multiprocessing.set_forkserver_preload(["sb3_a3c.backends.process.preloaded"])
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests that are exhaustive, unless ``-m`` asks for them."""
+    if "exhaustive" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Compile all kernels, so that no test waits for it. With xdist, this is called before its processes start."""
     from sb3_a3c.kernels.compilation import compile_kernels  # here, because torch reads the variables when it is imported

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sb3_a3c
 
 #: Functions that change nothing.
@@ -41,6 +43,7 @@ print(value == learned(replay, schedule)[1])
 """
 
 
+@pytest.mark.slow
 def test_a_replay_ends_without_assertions() -> None:
     result = subprocess.run([sys.executable, "-O", "-c", REPLAYS], capture_output=True, text=True, timeout=600)
     assert (result.stdout, result.returncode) == ("True\n", 0), result.stderr

@@ -63,6 +63,7 @@ def test_benchmark(name: str, tmp_path: Path) -> None:
     assert folder_contents(ROOT / "docs" / "benchmarks") == docs
 
 
+@pytest.mark.slow
 def test_a_quick_run_writes_nothing_unless_it_is_told_where() -> None:
     docs = folder_contents(ROOT / "docs" / "benchmarks")
     run = subprocess.run(

@@ -294,7 +294,7 @@ def test_it_learns(clip_actions: bool) -> None:
     assert after > 90 > before  # of 100 an episode
 
 
-@pytest.mark.parametrize("backend", ["serial", "thread", "process"])
+@pytest.mark.parametrize("backend", ["serial", "thread", pytest.param("process", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_round_trip(engine: str, backend: str, tmp_path: Any) -> None:
     env = make_vec_env("Pendulum-v1", n_envs=2)

@@ -53,7 +53,14 @@ WAYS = [
 A2CS = pytest.param(dict(algorithm=A2C), id="A2C")
 
 
-@pytest.mark.parametrize("way", [*WAYS, A2CS])
+#: The quick ones of WAYS and A2CS.
+_QUICK = ("thread arrival", "process env", "A2C")
+
+
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(*way.values, id=way.id, marks=[] if way.id in _QUICK else [pytest.mark.slow]) for way in (*WAYS, A2CS)],
+)
 def test_moving_average(way: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "new" / "picture.png"
     seen: list[float] = []

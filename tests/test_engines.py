@@ -110,10 +110,7 @@ class Picky(TorchEngine):
 
 
 def test_engines_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(ENGINES):
-        monkeypatch.delitem(ENGINES, name)
-    for name, engine in (("picky", Picky), ("torch", TorchEngine)):
-        monkeypatch.setitem(ENGINES, name, engine)
+    monkeypatch.setattr("sb3_a3c.engines.ENGINES", {"picky": Picky, "torch": TorchEngine})
     box, discrete = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)
     make = lambda space, **kwargs: ActorCriticPolicy(box, space, lambda _: 1e-3, **kwargs)  # noqa: E731
     assert choose_engine("auto", make(discrete, net_arch=[])) == ("picky", "the policy fits it")

@@ -152,7 +152,7 @@ def test_a_close_that_fails_is_a_warning() -> None:
     with pytest.warns(UserWarning, match=r"Simulated.close\(\) failed \(OSError: the simulator does not answer\)") as warned:
         model.learn(20)
     texts = {str(warning.message).split(",")[0] for warning in warned}
-    assert texts == {"in a worker's process", "copies have come back from a worker's process"}
+    assert texts == {"in a worker's process", "environments were replaced by their copies from a worker's process"}
     venv.set_attr("trouble", "")
     closed(venv)
 

@@ -75,7 +75,7 @@ def freeze_once(flag: Path) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    ("holder", "method"), [(SharedParameters, "_hold"), (SharedParameters, "_place"), (Quota, "is_exhausted")]
+    ("holder", "method"), [(SharedParameters, "_set_current"), (SharedParameters, "_place"), (Quota, "is_exhausted")]
 )
 def test_while_it_holds_a_lock(holder: type, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a push, a pull, or as it begins a rollout. Everyone else waits for the lock, the main thread too."""
@@ -97,8 +97,8 @@ def test_while_it_holds_a_lock_and_nobody_may_kill_it(tmp_path: Path, monkeypatc
     monkeypatch.setattr("sb3_a3c.backends.process.watchdog._REPORT_AFTER", 1.0)
     monkeypatch.setattr("sb3_a3c.backends.process.watchdog._CHECK_EVERY", 0.2)
     (tmp_path / "flag").touch()
-    freeze, hold = freeze_once(tmp_path / "flag"), SharedParameters._hold
-    monkeypatch.setattr(SharedParameters, "_hold", lambda self, place: [freeze(), hold(self, place)])
+    freeze, hold = freeze_once(tmp_path / "flag"), SharedParameters._set_current
+    monkeypatch.setattr(SharedParameters, "_set_current", lambda self, place: [freeze(), hold(self, place)])
     model = make_model(make_env(3), start_method="fork")
     told: list[str] = []
 

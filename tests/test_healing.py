@@ -167,7 +167,9 @@ class Dying(Counting):
         return super().step(action)
 
 
-@pytest.mark.parametrize("start_method", START_METHODS)
+@pytest.mark.parametrize(
+    "start_method", [pytest.param(method, marks=[pytest.mark.slow] if method == "spawn" else []) for method in START_METHODS]
+)
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_killed_worker_is_replaced(start_method: str, watched: bool, tmp_path: Path) -> None:
     flag = tmp_path / "flag"

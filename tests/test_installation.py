@@ -104,7 +104,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("start_method", ["forkserver", "spawn", "fork"])
+@pytest.mark.parametrize(
+    "start_method", ["forkserver", *(pytest.param(method, marks=pytest.mark.slow) for method in ("spawn", "fork"))]
+)
 def test_workers_import_the_copy_of_the_main_process(start_method: str, tmp_path: Path) -> None:
     """As after ``pip install .`` in a clone's root: the current folder has another copy."""
     (tmp_path / "scripts").mkdir()

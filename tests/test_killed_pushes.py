@@ -99,7 +99,9 @@ def kill_at_line(n_lines: int) -> None:
     sys.settrace(trace)
 
 
-@pytest.mark.parametrize(("optimizer_class", "compiled"), KINDS)
+@pytest.mark.parametrize(
+    ("optimizer_class", "compiled"), [KINDS[0], *(pytest.param(*kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
+)
 def test_before_each_line_of_a_push(optimizer_class: type[th.optim.Optimizer], compiled: bool) -> None:
     parameters, twin = (make_parameters(optimizer_class, compiled) for _ in range(2))
     for each in (parameters, twin):

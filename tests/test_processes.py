@@ -52,7 +52,7 @@ def run_script(tmp_path: Path, text: str, **kwargs: Any) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
 
 
-@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("start_method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_processes_start_after_a_backward_pass(start_method: str) -> None:
     th.ones(1, requires_grad=True).sum().backward()
     model = make_model(make_vec_env("CartPole-v1", n_envs=2), backend_kwargs=dict(start_method=start_method)).learn(200)
@@ -90,7 +90,7 @@ def test_a_fork_before_any_backward_pass(tmp_path: Path) -> None:
     assert (out, err, process.returncode) == ("200\n", "", 0)
 
 
-@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("start_method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_a_script_without_a_guard_is_told(start_method: str, tmp_path: Path) -> None:
     process = run_script(tmp_path, SCRIPT + f"\n    learn(backend_kwargs=dict(start_method={start_method!r}))")
     _, err = process.communicate(timeout=600)
@@ -99,6 +99,7 @@ def test_a_script_without_a_guard_is_told(start_method: str, tmp_path: Path) -> 
     assert "ended by itself (exit code 1) before it was ready" in last and 'if __name__ == "__main__":' in last
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_that_learns_in_threads_first_is_told(tmp_path: Path) -> None:
     """Each new process learns again, in silence, before it gets to the line that would start another."""
     first = '\n    A3C("MlpPolicy", "CartPole-v1", n_workers=1).learn(20)'

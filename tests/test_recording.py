@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,22 @@ def lags(recording: Recording) -> np.ndarray:
     return np.arange(len(recording.pulls)) - recording.pulls.astype(int)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("env", ["Pendulum-v1", "CartPole-v1"])
-@pytest.mark.parametrize("n_workers", [1, 2, 8])
-@pytest.mark.parametrize("engine", ["torch", "fused"])
-@pytest.mark.parametrize("backend", BACKENDS)
+#: Each pair of a backend or an engine with any other value is in a quick case.
+QUICK_CASES = [
+    ("thread", "fused", 8, "CartPole-v1", True),
+    ("thread", "torch", 2, "Pendulum-v1", False),
+    ("thread", "fused", 1, "Pendulum-v1", False),
+    ("process", "torch", 1, "CartPole-v1", True),
+    ("process", "fused", 2, "Pendulum-v1", True),
+    ("process", "torch", 8, "CartPole-v1", False),
+]
+CASES = list(product(BACKENDS, ["torch", "fused"], [1, 2, 8], ["Pendulum-v1", "CartPole-v1"], [False, True]))
+
+
+@pytest.mark.parametrize(
+    ("backend", "engine", "n_workers", "env", "normalize"),
+    [pytest.param(*case, marks=[] if case in QUICK_CASES else [pytest.mark.slow]) for case in CASES],
+)
 def test_a_replay_is_the_recorded_run(backend: str, engine: str, n_workers: int, env: str, normalize: bool) -> None:
     def make(backend: str) -> A3C:
         return A3C("MlpPolicy", make_env(env, 8, normalize), n_workers=n_workers, backend=backend, engine=engine, seed=3)
@@ -97,8 +109,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("engine", ["torch", "fused"])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("backend", "engine"),
+    [
+        pytest.param(backend, engine, marks=[] if (backend, engine) == ("thread", "fused") else [pytest.mark.slow])
+        for backend, engine in product(BACKENDS, ["torch", "fused"])
+    ],
+)
 def test_variants(backend: str, engine: str, variant: str) -> None:
     def make(backend: str) -> A3C:
         return A3C("MlpPolicy", make_env(), backend=backend, engine=engine, seed=3, **VARIANTS[variant])

@@ -40,7 +40,9 @@ def kill_fork_server() -> None:
 
 @pytest.mark.filterwarnings(REPLACED)
 @pytest.mark.parametrize("on_child", [signal.SIG_IGN, reap], indirect=True, ids=["ignored", "reaped"])
-@pytest.mark.parametrize("start_method", START_METHODS)
+@pytest.mark.parametrize(
+    "start_method", [pytest.param(method, marks=[pytest.mark.slow] if method == "spawn" else []) for method in START_METHODS]
+)
 def test_who_waits_for_children(start_method: str, on_child: Any) -> None:
     """A worker that is killed is replaced, all are gone in the end, and multiprocessing knows that they are."""
     model = make_model(make_env(2, seconds=0.001), start_method)
@@ -52,7 +54,13 @@ def test_who_waits_for_children(start_method: str, on_child: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "on_child", [signal.SIG_DFL, signal.SIG_IGN, reap], indirect=True, ids=["default", "ignored", "reaped"]
+    "on_child",
+    [
+        pytest.param(signal.SIG_DFL, id="default"),
+        pytest.param(signal.SIG_IGN, id="ignored", marks=pytest.mark.slow),
+        pytest.param(reap, id="reaped", marks=pytest.mark.slow),
+    ],
+    indirect=True,
 )
 def test_the_fork_server_is_killed_between_two_runs(on_child: Any) -> None:
     """It may still be ending when the next run begins."""
