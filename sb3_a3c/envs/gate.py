@@ -36,7 +36,7 @@ class Claim:
         if self._base is not None and vars(self._base).setdefault(_CLAIMED, self._token) is not self._token:
             raise ValueError(
                 f"env must not be one that another learn() is using, but this {type(self._base).__name__} is: a learn() "
-                "that is called within learn(), or in another thread at the same time, needs environments of its own"
+                "that is called within learn(), or in another thread at the same time, needs other environments"
             )
 
     def __exit__(self, *exc_info: object) -> None:

@@ -29,7 +29,7 @@ def slice_vec_env(venv: VecEnv, slices: Sequence[np.ndarray]) -> list[VecEnv]:
     """
     :param venv: The VecEnv to slice
     :param slices: The environments of each slice, as indices from 0 to ``n_envs - 1``
-    :return: The slices. Each may be stepped in a thread of its own
+    :return: The slices. Each may be stepped in a separate thread
     :raises CannotSlice: if the VecEnv, or one inside it, is not declared
     """
     if type(venv) not in DECLARATIONS:
@@ -87,7 +87,7 @@ def take_envs_back(venv: VecEnv, slices: Sequence[VecEnv]) -> None:
 def environments_in(venv: VecEnv) -> list[gym.Env]:
     """
     :param venv: A slice, or a whole VecEnv
-    :return: Its environments, except those that are in processes of their own
+    :return: Its environments, except those of a SubprocVecEnv, which are in other processes
     """
     base = venv.unwrapped
     values = [vars(base).get(name) for name in declaration_of(base).handles]

@@ -2,7 +2,7 @@
 Keeps the machine code of the kernels on disk, so that it is compiled once per installation.
 
 numba stores a kernel beside the time stamp of its file. It does not notice that an inner function in another file has
-changed. So each build of the kernels has a folder of its own, whose name is a hash of all their sources, numba's version,
+changed. So each build of the kernels has a separate folder, whose name is a hash of all their sources, numba's version,
 the processor and Python's version. Code that other sources made is never loaded, whatever other processes write meanwhile.
 
 Importing the package touches no cache: it can be imported where no folder can be written to. A run that finds no folder

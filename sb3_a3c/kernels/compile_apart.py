@@ -1,5 +1,5 @@
 """
-Compiles the kernels that the command line names and stores them in numba's cache. Runs in a process of its own.
+Compiles the kernels that the command line names and stores them in numba's cache. Runs in a separate process.
 
     python compile_apart.py act predict_values
 

@@ -20,17 +20,17 @@ class ModelChanges:
 
     :param model: The model that learns
     :param sliced: Whether workers step slices of its VecEnv, not the VecEnv itself
-    :param elsewhere: Whether workers are in other processes
+    :param is_remote: Whether workers are in other processes
     """
 
-    def __init__(self, model: OnPolicyAlgorithm, sliced: bool, elsewhere: bool) -> None:
+    def __init__(self, model: OnPolicyAlgorithm, sliced: bool, is_remote: bool) -> None:
         assert model.env is not None
         self._model = model
-        self._rules = RulesOfPolicy(model.policy, elsewhere)
+        self._rules = RulesOfPolicy(model.policy, is_remote)
         self._attributes = AttributesOfEnv(model.env) if sliced else None
         #: The policy that workers copy.
         self.policy: ActorCriticPolicy = model.policy
-        if elsewhere:
+        if is_remote:
             self.policy = clone_policy(model.policy)
             prepare_module_hooks(self.policy)
 

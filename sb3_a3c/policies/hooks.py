@@ -93,12 +93,12 @@ class RulesOfPolicy:
     Reads the rules of the model's policy, which callbacks may change.
 
     :param policy: The model's policy
-    :param elsewhere: Whether workers are in other processes. Hooks that can't be sent are left out, with a warning
+    :param is_remote: Whether workers are in other processes. Hooks that can't be sent are left out, with a warning
     """
 
-    def __init__(self, policy: ActorCriticPolicy, elsewhere: bool) -> None:
+    def __init__(self, policy: ActorCriticPolicy, is_remote: bool) -> None:
         self._params = list(policy.named_parameters())
-        self._elsewhere = elsewhere
+        self._is_remote = is_remote
         self._sent: dict[int, Any] = {}
         self._rules = GradientRules()
 
@@ -115,7 +115,7 @@ class RulesOfPolicy:
     def _hooks(self, name: str, param: nn.Parameter) -> Iterator[ParameterHook]:
         for hooks, after in ((param._backward_hooks, False), (param._post_accumulate_grad_hooks, True)):  # type: ignore
             for function in hooks.values() if hooks else ():
-                if not self._elsewhere:
+                if not self._is_remote:
                     yield ParameterHook(name, function, after)
                     continue
                 if id(function) not in self._sent:

@@ -6,7 +6,7 @@ What is guaranteed:
 - An exception in a worker, and the end of its process, wake the main thread at once, whatever it waits for: all messages come
   in one queue, the end of a process included.
 - A worker that has died is replaced, as often as is allowed. Each of its rollouts arrives once: one that it had begun and not
-  sent is made again, by whoever is first, because the quota takes it back.
+  sent is made again, by the first worker that is free, because the quota takes it back.
 - After ``__exit__`` no worker's process is alive. No shared memory, file or semaphore is left: none of them has a name.
 - A worker waits only for the main process, and only when it is ``max_lead`` rollouts ahead.
 

@@ -1,12 +1,12 @@
 """
-What goes to a worker process when it is started, and the environments that come back from it.
+Serialization of what a worker process gets when it starts, and of the environments that it sends back.
 
-Nearly all of it is pickled, with cloudpickle, for environments and schedules are often defined in scripts. What can't be,
-because both processes are to have the very same thing, goes beside as a handle: memory that is shared, locks, the pipes
-of a SubprocVecEnv, the files that Monitor writes. On the way back a handle stands for what it was made of.
+Most of it is pickled with cloudpickle, because environments and schedules are often defined in scripts. Objects that both
+processes must share are passed as handles: shared memory, locks, the pipes of a SubprocVecEnv, the files that Monitor writes.
+On the way back, a handle is replaced by the object that it was made of.
 
-A parcel also takes along the sender's environment variables, because a fork server has those of its own start, and NumPy's
-error handling, which belongs to the thread that packs it.
+A parcel also holds the sender's environment variables, because a fork server has those of its own start, and NumPy's error
+handling, which belongs to the thread that packs the parcel.
 """
 
 import csv
@@ -33,10 +33,10 @@ from sb3_a3c.system.file_lock import FileLock
 @dataclass(frozen=True)
 class Parcel:
     """
-    To be an argument of a process.
+    An argument of a process.
 
-    :param content: What was packed, but for the handles
-    :param handles: What is handed over while the process starts
+    :param content: The pickled content, without the handles
+    :param handles: The objects that are passed while the process starts
     :param numpy_errors: NumPy's error handling, see ``np.geterr()``
     """
 
@@ -51,9 +51,9 @@ class Parcel:
 
 def pack(content: Any) -> Parcel:
     """
-    :param content: What a process is to get
+    :param content: The content for a process
     :return: The parcel
-    :raises Exception: if there is something in it that can be neither pickled nor handed over
+    :raises Exception: if a part of it can be neither pickled nor passed as a handle
     """
     handles: list[Any] = []
     return Parcel(_dump(content, handles, True, []), handles, dict(np.geterr()))
@@ -61,29 +61,29 @@ def pack(content: Any) -> Parcel:
 
 def pack_return(content: Any, handles: list[Any], used: list[Any]) -> bytes:
     """
-    :param content: What goes back to where a parcel came from
-    :param handles: Those of the parcel, as they arrived here
-    :param used: Where to note which of them the content has, also if it can't be packed
-    :return: What :func:`unpack` takes there, with the handles of that side
-    :raises Exception: if there is something in it that can't be pickled
+    :param content: The content to send back to the sender of a parcel
+    :param handles: The handles of the parcel in this process
+    :param used: A list that gets the handles in the content, also if the content can't be pickled
+    :return: The pickled content, for :func:`unpack` with the sender's handles
+    :raises Exception: if a part of it can't be pickled
     """
     return _dump(content, handles, False, used)
 
 
 def unpack(content: bytes, handles: list[Any]) -> Any:
     """
-    :param content: The content of a parcel, or what came back
-    :param handles: The parcel's, of this side
-    :return: What was packed
+    :param content: The content of a parcel, or the result of :func:`pack_return`
+    :param handles: The handles of the parcel in this process
+    :return: The unpickled content
     """
     return _Unpickler(io.BytesIO(content), handles).load()
 
 
 def reclaim_files(parcel: Parcel) -> None:
     """
-    Let files that were written to elsewhere go on here at their end.
+    Move the positions of files that another process has written to their ends.
 
-    :param parcel: A parcel, when the process that got it is no more
+    :param parcel: A parcel whose process has exited
     """
     for handle in parcel.handles:
         if isinstance(handle, ResultsWriter) and not handle.file_handler.closed:
@@ -105,7 +105,7 @@ class _Pickler(cloudpickle.Pickler):
         self._indices = {id(handle): index for index, handle in enumerate(handles)}
 
     def persistent_id(self, obj: Any) -> int | None:
-        """Which handle an object is, if it is one."""
+        """The index of an object's handle, if it has one."""
         if isinstance(obj, Connection | FileLock | ResultsWriter) or (isinstance(obj, th.Tensor) and obj.is_shared()):
             if self._growing and id(obj) not in self._indices:
                 self._indices[id(obj)] = len(self._handles)
@@ -116,7 +116,7 @@ class _Pickler(cloudpickle.Pickler):
         return None
 
     def reducer_override(self, obj: Any) -> Any:
-        """VecNormalize leaves out what is around it when it is pickled, and a SubprocVecEnv has processes, which stay."""
+        """Pickle what VecNormalize leaves out when it is pickled, and leave out the processes of a SubprocVecEnv."""
         if isinstance(obj, VecEnvWrapper):
             state = {name: value for name, value in vars(obj).items() if name != "class_attributes"}
             return object.__new__, (type(obj),), state, None, None, _set_state
@@ -133,13 +133,13 @@ class _Unpickler(pickle.Unpickler):
         self._handles = handles
 
     def persistent_load(self, index: int) -> Any:
-        """The handle that an object was replaced by."""
+        """The handle with an index."""
         return self._handles[index]
 
 
 @dataclass(frozen=True)
 class _File:
-    """One of Monitor's files, which is opened again over there. Each row is one write, which goes to its end."""
+    """One of Monitor's files, which the other process opens again. Each row is written at once, at the end of the file."""
 
     path: str
     fieldnames: list[str]
@@ -149,7 +149,7 @@ class _File:
         return cls(results_writer.file_handler.name, list(results_writer.logger.fieldnames))
 
     def open(self) -> ResultsWriter:
-        results_writer = object.__new__(ResultsWriter)  # its constructor would write another header
+        results_writer = object.__new__(ResultsWriter)  # the constructor would write another header
         results_writer.file_handler = open(self.path, "a", newline="\n")
         results_writer.logger = csv.DictWriter(results_writer.file_handler, self.fieldnames)
         return results_writer

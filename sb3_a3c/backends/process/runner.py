@@ -201,7 +201,7 @@ class Runner:
             self._send(Notice(f"in a worker's process, {failures[0]}"))
 
     def _read(self) -> None:
-        """Do what the main process says, in a thread of its own."""
+        """Do what the main process says, in a separate thread."""
         while True:
             try:
                 content = self._channel.receive()
@@ -237,7 +237,7 @@ class Runner:
         self._permits.release()  # wakes up a worker that waits for a permit
 
     def _call_envs(self) -> None:
-        """Make the calls in their order, interrupted ones too, in a thread of its own."""
+        """Make the calls in their order, interrupted ones too, in a separate thread."""
         while True:
             call = self._calls.get()
             try:

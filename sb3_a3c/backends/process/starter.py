@@ -1,5 +1,5 @@
 """
-Starts processes in a thread of its own.
+Starts processes in a separate thread.
 
 What is guaranteed: an interrupt leaves no process that nobody knows, for only the main thread is interrupted. A fork server
 that has ended is replaced. One that is frozen is killed, if there is a timeout.

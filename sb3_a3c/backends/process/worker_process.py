@@ -125,7 +125,7 @@ class WorkerProcess:
         self.closed = True
 
     def _read(self) -> None:
-        """Put all that it sends into the inbox, in a thread of its own."""
+        """Put all that it sends into the inbox, in a separate thread."""
         try:
             while True:
                 self._inbox.put((self._worker, _decoded(self._channel.receive())))
@@ -143,7 +143,7 @@ class WorkerProcess:
         self._inbox.put((self._worker, Exited()))
 
     def _write(self) -> None:
-        """Send all that is in the outbox, in a thread of its own."""
+        """Send all that is in the outbox, in a separate thread."""
         while (content := self._outbox.get()) is not None:
             with suppress(OSError):  # nobody reads any more
                 self._channel.send(content)
