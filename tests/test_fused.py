@@ -793,7 +793,7 @@ def test_it_learns(identity: str, backend: str) -> None:
     kwargs = dict(n_steps=5, learning_rate=2e-3, gamma=0.4, ent_coef=0.01, seed=0)
     model = A3C("MlpPolicy", env, engine="fused", backend=backend, **kwargs)  # type: ignore[arg-type]
     before, _ = evaluate_policy(model, env, n_eval_episodes=4)
-    model.learn(12_000)
+    model.learn(24_000)  # after 12,000, one of 20 runs had not converged
     after, _ = evaluate_policy(model, env, n_eval_episodes=4)
     assert after > 90 > before  # of 100 per episode
 
