@@ -1,4 +1,4 @@
-"""One run of ``learn()``: it sets up workers, their environments and the shared parameters, and replays their rollouts."""
+"""One run of ``learn()``: it sets up workers, their environments and the shared parameters, and reports their rollouts."""
 
 import warnings
 from collections.abc import Sequence
