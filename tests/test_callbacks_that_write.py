@@ -209,7 +209,9 @@ def vector(model: A2C | A3C) -> th.Tensor:
     return th.cat([param.detach().flatten() for param in model.policy.parameters()])
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param(name, marks=[pytest.mark.slow] if name == "adamw" else []) for name in OPTIMIZERS]
+)
 @pytest.mark.parametrize("name", WRITES)
 def test_one_worker_does_what_a2c_does(name: str, optimizer: str) -> None:
     write, at = WRITES[name]

@@ -84,7 +84,7 @@ def undefined_names(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=page.name, marks=[] if page.name in ("README.md", "callbacks.rst") else [pytest.mark.slow])
+        pytest.param(page, id=page.name, marks=[] if page.name == "README.md" else [pytest.mark.slow])
         for page in PAGES_THAT_RUN
     ],
 )

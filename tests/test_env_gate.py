@@ -94,8 +94,15 @@ def test_callbacks_reach_the_environments(backend: str, n_workers: int, vec_env_
     env.close()
 
 
-@pytest.mark.parametrize("call", ["reset", "step"])
-@pytest.mark.parametrize("vec_env_class", [DummyVecEnv, SubprocVecEnv])
+@pytest.mark.parametrize(
+    ("vec_env_class", "call"),
+    [
+        (DummyVecEnv, "reset"),
+        (SubprocVecEnv, "step"),
+        pytest.param(DummyVecEnv, "step", marks=pytest.mark.slow),
+        pytest.param(SubprocVecEnv, "reset", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_stepping_it_in_a_callback_is_refused(backend: str, vec_env_class: type[VecEnv], call: str) -> None:
     env = make_env(vec_env_class)

@@ -54,7 +54,7 @@ def still_model(**kwargs: Any) -> A3C:
     return A3C("MlpPolicy", DummyVecEnv([Still] * 4), learning_rate=0.0, n_steps=32, seed=0, **kwargs)
 
 
-@pytest.mark.parametrize("engine", ["torch", "fused"])
+@pytest.mark.parametrize("engine", [pytest.param("torch", marks=pytest.mark.slow), "fused"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_each_worker_has_its_own_std(backend: str, engine: str) -> None:
     """The standard deviation of 2,048 actions has a standard error of 1.6 %. Four times that is allowed."""

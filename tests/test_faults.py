@@ -150,8 +150,15 @@ def test_an_error_in_a_subprocess(backend: str, n_workers: int, tmp_path: Any, n
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # VecNormalize's, of infinite rewards
-@pytest.mark.parametrize("engine", ["torch", "fused"])
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "normalize"),
+    [
+        ("torch", False),
+        ("fused", True),
+        pytest.param("torch", True, marks=pytest.mark.slow),
+        pytest.param("fused", False, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(("backend", "n_workers"), PLACES)
 @pytest.mark.parametrize("fault", ["nan observation", "inf reward"])
 def test_a_gradient_that_is_not_finite_is_not_applied(

@@ -41,7 +41,7 @@ def learn(n_envs: int, act: Callable[[int], None] | None, env: DummyVecEnv | Non
     return watching
 
 
-@pytest.mark.parametrize("rollout_order", ["env", "arrival"])
+@pytest.mark.parametrize("rollout_order", ["env", pytest.param("arrival", marks=pytest.mark.slow)])
 def test_while_it_waits_for_permits(rollout_order: str) -> None:
     """It has begun no rollout, but it may, so it owes one."""
 
@@ -75,7 +75,12 @@ def freeze_once(flag: Path) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    ("holder", "method"), [(SharedParameters, "_set_current"), (SharedParameters, "_place"), (Quota, "is_exhausted")]
+    ("holder", "method"),
+    [
+        (SharedParameters, "_set_current"),
+        pytest.param(SharedParameters, "_place", marks=pytest.mark.slow),
+        pytest.param(Quota, "is_exhausted", marks=pytest.mark.slow),
+    ],
 )
 def test_while_it_holds_a_lock(holder: type, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a push, a pull, or as it begins a rollout. Everyone else waits for the lock, the main thread too."""
@@ -116,6 +121,7 @@ def test_while_it_holds_a_lock_and_nobody_may_kill_it(tmp_path: Path, monkeypatc
     model.learn(30, reset_num_timesteps=False)
 
 
+@pytest.mark.slow
 def test_while_it_is_sent_a_large_message() -> None:
     """One that does not fit into the socket's buffer."""
 

@@ -170,7 +170,7 @@ class Dying(Counting):
 @pytest.mark.parametrize(
     "start_method", [pytest.param(method, marks=[pytest.mark.slow] if method == "spawn" else []) for method in START_METHODS]
 )
-@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("watched", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_killed_worker_is_replaced(start_method: str, watched: bool, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     flag.touch()

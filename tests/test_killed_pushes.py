@@ -178,6 +178,7 @@ def test_in_the_middle_of_the_vector(optimizer_class: type[th.optim.Optimizer], 
             push(each)
 
 
+@pytest.mark.slow
 def test_at_any_time() -> None:
     parameters, twin = (make_parameters(th.optim.RMSprop, True) for _ in range(2))
     rng = random.Random(0)

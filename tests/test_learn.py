@@ -69,7 +69,7 @@ class Counter(BaseCallback):
 @pytest.mark.parametrize(
     ("backend", "n_envs", "n_workers"),
     [(backend, *shape) for backend in ("serial", "thread") for shape in ((4, 4), (5, 2), (3, 2), (7, 3), (4, 1))]
-    + [("process", 5, 2), ("process", 4, 1)],
+    + [pytest.param("process", 5, 2, marks=pytest.mark.slow), ("process", 4, 1)],
 )
 def test_num_timesteps_is_what_a2cs_would_be(backend: str, n_envs: int, n_workers: int, rollout_order: Any) -> None:
     model = make_model(n_envs, backend=backend, n_workers=n_workers, rollout_order=rollout_order)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 #: What Python does not have there. A ``sitecustomize`` module removes it in worker processes too.
 WITHOUT = {
     "Windows": """
@@ -64,6 +66,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_macos_has_processes(tmp_path: Path) -> None:
     result = run("macOS", PROCESSES, tmp_path)
     assert (result.stdout, result.returncode) == ("100\n", 0), result.stderr

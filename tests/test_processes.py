@@ -126,6 +126,7 @@ def test_a_process_that_may_have_no_children_is_told() -> None:
     assert message.startswith("backend must be 'thread' or 'serial' in a daemonic process") and num_timesteps == 20
 
 
+@pytest.mark.slow
 def test_a_script_with_a_guard_and_its_own_classes(tmp_path: Path) -> None:
     """Environments, errors and schedules are defined in the script itself."""
     process = run_script(
@@ -169,7 +170,7 @@ class Killer(Faulty):
 
 
 @pytest.mark.parametrize(("fault", "how"), [("kill", "was killed by SIGKILL"), ("die", r"ended by itself \(exit code 3\)")])
-@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("watched", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_worker_that_is_killed_is_found_at_once(fault: str, how: str, watched: bool, tmp_path: Path) -> None:
     env = VecNormalize(DummyVecEnv([lambda f=f: Killer(f) for f in ("", fault, "")]))  # type: ignore[misc]
     model = make_model(env, **MORTAL)
@@ -211,6 +212,7 @@ def test_a_subproc_vec_env_can_be_used_after_its_worker_was_killed() -> None:
     env.close()
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_the_main_one(tmp_path: Path) -> None:
     process = run_script(
         tmp_path,
@@ -482,6 +484,7 @@ def test_optimizer_statistics_are_shared(optimizer_class: type[th.optim.Optimize
     assert not any(param.is_shared() for param in loaded.policy.parameters())
 
 
+@pytest.mark.slow
 def test_shared_memory_is_given_back_at_once() -> None:
     """And not when the garbage collector finds it: each piece is a file handle."""
     process = psutil.Process()

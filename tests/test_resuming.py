@@ -64,7 +64,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.slow)])
 def test_a_killed_program_loses_what_came_after_its_last_checkpoint(backend: str, tmp_path: Path) -> None:
     script, folder = tmp_path / "script.py", tmp_path / "checkpoints"
     script.write_text(SCRIPT)
