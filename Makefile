@@ -12,13 +12,13 @@ train: $(VENV)/installed
 
 # Quick tests, slow tests, and both, in one process per core.
 test: $(VENV)/installed
-	$(PYTHON) -m pytest -n auto -m 'not slow'
+	$(PYTHON) -m pytest -n auto --dist worksteal -m 'not slow'
 
 test-slow: $(VENV)/installed
-	$(PYTHON) -m pytest -n auto -m slow
+	$(PYTHON) -m pytest -n auto --dist worksteal -m slow
 
 test-all: $(VENV)/installed
-	$(PYTHON) -m pytest -n auto
+	$(PYTHON) -m pytest -n auto --dist worksteal
 
 conformance: $(VENV)/installed
 	$(PYTHON) tests/conformance/run.py
