@@ -22,7 +22,7 @@ def copy_package(folder: Path) -> Path:
 def without_cache(folder: Path) -> dict[str, str]:
     """A copy of the package, and environment variables with which numba finds no folder that it could write to."""
     copy_package(folder)
-    for package in ("", "engines"):
+    for package in ("", "kernels"):
         (folder / "sb3_a3c" / package / "__pycache__").touch()  # the superuser may write to any folder, but not to a file
     variables = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     return variables | dict(HOME="/dev/null", XDG_CACHE_HOME="/dev/null", PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1")
