@@ -182,3 +182,38 @@ def test_callbacks_see_whole_statistics_and_what_the_environment_gave(backend: s
     env = make_env()
     A3C("MlpPolicy", env, backend=backend).learn(400, callback=Look())
     assert all(count > N_ENVS for count in Look.counts) and Look.counts[-1] > 100
+
+
+class Constant(gym.Env):
+    """Always observes the same number."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, number: float) -> None:
+        self._obs = np.array([number], np.float32)
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
+        return self._obs, {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return self._obs, 0.0, False, False, {}
+
+
+class LastObservations(BaseCallback):
+    """Keeps the observations of the last rollout."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.observations = self.locals["rollout_buffer"].observations.copy()
+
+
+@pytest.mark.parametrize("backend", ["serial", "thread", "process"])
+def test_each_worker_normalizes_with_the_statistics_of_all(backend: str) -> None:
+    """The mean of 0 and 10 is 5, and their standard deviation 5. A worker's own observations would all be 0."""
+    venv = VecNormalize(DummyVecEnv([lambda: Constant(0.0), lambda: Constant(10.0)]))
+    callback = LastObservations()
+    A3C("MlpPolicy", venv, n_steps=8, n_workers=2, backend=backend, seed=0, max_lead=1).learn(2 * 8 * 30, callback)
+    np.testing.assert_allclose(callback.observations[-1].flatten(), [-1, 1], atol=0.3)
