@@ -103,12 +103,11 @@ class FlatOptimizer:
         self._groups = [index_of.get(id(param)) for param in layout.parameters(policy)]
         self._is_uniform = {0} == set(self._groups) == set(layout.rates)
         names: tuple[str, ...]
-        self._kernel: Callable[..., None] | None
-        self._kernel, names, self._counts = _KERNELS.get(type(optimizer), (None, (), False))
+        kernel, names, self._counts = _KERNELS.get(type(optimizer), (None, (), False))
         known = {"params", "lr", "initial_lr", *names}
         others = [value for group in groups for name, value in group.items() if name not in known]
         #: Whether compiled code steps the vector.
-        self.compiled = compiled and self._kernel is not None and not any(others)
+        self.compiled = compiled and kernel is not None and not any(others)
         self._arguments = [[float(n) for name in names for n in np.ravel(group[name])] for group in groups if self.compiled]
 
     def new_state(self, vector: th.Tensor) -> State:
@@ -161,13 +160,15 @@ class FlatOptimizer:
                 self._step(run, old, new, _part(th.as_tensor(gradient), run.where), learning_rates[run.rate])
 
     def _step_compiled(self, run: Run, old: State, new: State, gradient: np.ndarray, learning_rate: float) -> None:
-        assert self._kernel is not None and run.group is not None
+        assert run.group is not None
+        # Not an attribute: a kernel that is pickled arrives without its machine code, and would be compiled again.
+        kernel = _KERNELS[self.torch_class][0]
         arrays = [memory.array for memory in old.vectors]
         new_arrays = [memory.array for memory in new.vectors] if new.vectors is not old.vectors else []
         if run.where is not _ALL:
             arrays, new_arrays = ([array[run.where] for array in each] for each in (arrays, new_arrays))
         count = (int(run.numbers[0]) + 1,) if self._counts else ()
-        self._kernel(arrays[0], gradient, *arrays[1:], learning_rate, *self._arguments[run.group], *count, *new_arrays)
+        kernel(arrays[0], gradient, *arrays[1:], learning_rate, *self._arguments[run.group], *count, *new_arrays)
 
     def _step(self, run: Run, old: State, new: State, gradient: th.Tensor, learning_rate: float) -> None:
         """Copy, and let torch's optimizer step the copy in place."""
