@@ -350,3 +350,12 @@ def test_parameters_of_two_types_are_refused() -> None:
     policy.value_net.double()
     with pytest.raises(ValueError, match="must all be of one type on one device"):
         Layout(policy)
+
+
+def test_an_optimizer_that_is_sent_to_a_process_holds_no_kernel() -> None:
+    """A kernel that is pickled arrives without its machine code, and each process would compile it again."""
+    policy = make_policy()
+    parameters = SharedParameters(policy, Layout(policy, separate_critic=False), compiled=True)
+    assert parameters.optimizer.compiled
+    sent = unpack(pack(parameters.optimizer).content, [])
+    assert not [name for name, value in vars(sent).items() if hasattr(value, "signatures")]
