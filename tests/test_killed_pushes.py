@@ -158,11 +158,11 @@ def test_in_the_middle_of_the_vector(optimizer_class: type[th.optim.Optimizer], 
         kernel(*map(half_of, arguments))
         kill_me()
 
-    step, kernel = flat_optimizer.bare_step, parameters.optimizer._kernel  # type: ignore[union-attr]
+    step, (kernel, *others) = flat_optimizer.bare_step, flat_optimizer._KERNELS.get(optimizer_class, (step_half,))
 
     def push_half() -> None:
         flat_optimizer.bare_step = step_half  # type: ignore[assignment]
-        parameters.optimizer._kernel = half_kernel  # type: ignore[union-attr]
+        flat_optimizer._KERNELS[optimizer_class] = (half_kernel, *others)  # type: ignore[assignment]
         push(parameters)
 
     for each in (parameters, twin):
