@@ -207,8 +207,7 @@ class A3C(OnPolicyAlgorithm):
         survive_fork()
         warn_of_spaces(self.observation_space, self.action_space)
         super()._setup_model()
-        choose_engine(self.engine, self.policy, self.rollout_buffer_class)  # raises an error if it can't compute the policy
-        arguments.check_policy(self.policy)
+        arguments.check_policy(self.policy, self.rollout_buffer_class)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_next_run"]

@@ -4,9 +4,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
+from operator import attrgetter
 from typing import Any, Self, get_args
 
 import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
@@ -55,7 +57,7 @@ class Arguments:
         :param model: A model of A3C, which has an attribute for each argument
         :return: Its arguments
         """
-        return cls(**{field.name: getattr(model, field.name) for field in fields(cls)})
+        return cls(*_read(model))
 
     def check(self) -> None:
         """
@@ -95,7 +97,16 @@ class Arguments:
             _check(all(_is_finite(number) for number in _each(value)), name, value, "a number, or one per worker")
         _check(all(scale > 0 for scale in _each(self.std_scale)), "std_scale", self.std_scale, "above 0")
 
-    def check_policy(self, policy: ActorCriticPolicy) -> None:
+    def check_policy(self, policy: ActorCriticPolicy, rollout_buffer_class: type[RolloutBuffer] | None) -> None:
+        """
+        :param policy: The policy of the model
+        :param rollout_buffer_class: The class of its rollout buffers, None: SB3's
+        :raises ValueError: if the engine can't compute the policy, or the policy has no standard deviation to scale
+        """
+        choose_engine(self.engine, policy, rollout_buffer_class)
+        self.check_std_scale(policy)
+
+    def check_std_scale(self, policy: ActorCriticPolicy) -> None:
         """
         :param policy: The policy of the model
         :raises ValueError: if the policy has no standard deviation to scale
@@ -127,6 +138,10 @@ class Arguments:
         return n_workers
 
 
+#: Reads all of them from a model. It is called for each rollout that a callback looks at.
+_read = attrgetter(*(field.name for field in fields(Arguments)))
+
+
 def check_n_workers(n_workers: Any) -> None:
     """
     :param n_workers: The number of workers that a user wants, None: one per environment
@@ -154,8 +169,7 @@ def check_learn(model: OnPolicyAlgorithm, total_timesteps: Any, log_interval: An
     counts = log_interval is None or (_is_whole(log_interval) and log_interval >= 1)
     _check(counts, "log_interval", log_interval, "None or a whole number of at least 1")
     arguments.resolve_n_workers(model.n_envs)
-    choose_engine(arguments.engine, model.policy, model.rollout_buffer_class)
-    arguments.check_policy(model.policy)
+    arguments.check_policy(model.policy, model.rollout_buffer_class)
 
 
 def _check_backend_kwargs(backend: str, backend_kwargs: Any) -> None:

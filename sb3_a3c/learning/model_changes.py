@@ -39,9 +39,26 @@ class ModelChanges:
         :param n_workers: The number of workers
         :return: The present hyperparameters of each worker
         """
-        rules = self._rules.read()
+        return self._hyperparameters(Arguments.of(self._model), n_workers)
+
+    def tell(self, workers: Sequence[SeenWorker]) -> None:
+        """
+        Send the present hyperparameters to the workers. They apply from the next rollout on. A single worker, which waits for
+        callbacks, uses them to learn from the present rollout.
+
+        :param workers: The workers
+        :raises ValueError: if a callback has set a hyperparameter to a value that is not allowed
+        """
+        arguments = Arguments.of(self._model)
+        arguments.check_hyperparameters()
+        arguments.check_std_scale(self._model.policy)
+        arguments.resolve_n_workers(self._model.n_envs)  # raises an error unless there is one value per worker
+        for worker, hyperparameters in zip(workers, self._hyperparameters(arguments, len(workers)), strict=True):
+            worker.hyperparameters = hyperparameters
+
+    def _hyperparameters(self, arguments: Arguments, n_workers: int) -> list[Hyperparameters]:
+        model, rules = self._model, self._rules.read()
         attributes = EnvAttributes() if self._attributes is None else self._attributes.read()
-        model, arguments = self._model, Arguments.of(self._model)
         return [
             Hyperparameters(
                 gamma=arguments.gamma,
@@ -59,18 +76,3 @@ class ModelChanges:
             )
             for worker in range(n_workers)
         ]
-
-    def tell(self, workers: Sequence[SeenWorker]) -> None:
-        """
-        Send the present hyperparameters to the workers. They apply from the next rollout on. A single worker, which waits for
-        callbacks, uses them to learn from the present rollout.
-
-        :param workers: The workers
-        :raises ValueError: if a callback has set a hyperparameter to a value that is not allowed
-        """
-        arguments = Arguments.of(self._model)
-        arguments.check_hyperparameters()
-        arguments.check_policy(self._model.policy)
-        arguments.resolve_n_workers(self._model.n_envs)  # raises an error unless there is one value per worker
-        for worker, hyperparameters in zip(workers, self.hyperparameters(len(workers)), strict=True):
-            worker.hyperparameters = hyperparameters
