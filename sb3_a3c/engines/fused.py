@@ -187,9 +187,9 @@ class FusedEngine:
         observations = self._flat(obs)
         values = np.empty(len(observations), dtype=np.float32)
         room = self._room(len(observations))
-        stray = predict_values(self._network, self._limits, self._params, observations, values, room)
-        if stray >= 0:
-            self._explain(stray, obs)
+        invalid_row = predict_values(self._network, self._limits, self._params, observations, values, room)
+        if invalid_row >= 0:
+            self._explain(invalid_row, obs)
         return values
 
     def compute_returns(self, rollout_buffer: RolloutBuffer, last_values: th.Tensor | np.ndarray, dones: np.ndarray) -> None:

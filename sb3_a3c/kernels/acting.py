@@ -71,8 +71,8 @@ def predict_values(network, limits, vector, observations, values, workspace):
     :return: The first row whose observation is outside of its space, or -1
     """
     n_rows = observations.shape[0]
-    x, room, stray = features(network, observations.reshape(observations.size), n_rows, workspace)
+    x, room, invalid_row = features(network, observations.reshape(observations.size), n_rows, workspace)
     value = forward(network, network[CRITIC], vector, limits[0], x, workspace[room:], n_rows)
     for row in range(n_rows):
         values[row] = value[row]
-    return stray
+    return invalid_row

@@ -38,7 +38,7 @@ def features(network, observations, n_rows, workspace):
     n_obs, n_features, sizes = network[N_OBS], network[N_FEATURES], network[OBS_SIZES]
     x = workspace[: n_rows * n_features]
     x[:] = ZERO
-    stray = -1
+    invalid_row = -1
     for row in range(n_rows - 1, -1, -1):
         start = row * n_features
         for k in range(n_obs):
@@ -47,9 +47,9 @@ def features(network, observations, n_rows, workspace):
             if observation >= 0 and observation < size:
                 x[start + int(observation)] = ONE
             else:
-                stray = row
+                invalid_row = row
             start += size
-    return x, n_rows * n_features, stray
+    return x, n_rows * n_features, invalid_row
 
 
 @merged

@@ -18,7 +18,7 @@ from sb3_a3c.backends import BACKENDS, RolloutOrder
 from sb3_a3c.engines import ENGINES, choose_engine
 from sb3_a3c.engines.hyperparameters import PerWorker, as_numbers
 
-#: Arguments of which each worker may have a value of its own.
+#: Arguments that may have one value per worker.
 _PER_WORKER = ("ent_coef", "std_scale")
 
 
@@ -27,7 +27,7 @@ class Arguments:
     """
     The arguments of a model, with the names of A3C's constructor. Callbacks may change some of them while the model learns.
 
-    :param vf_lr_schedule: The schedule made of ``vf_learning_rate``, None: the critic has no learning rate of its own
+    :param vf_lr_schedule: The schedule made of ``vf_learning_rate``, None: the critic has no separate learning rate
     """
 
     n_steps: int

@@ -119,7 +119,7 @@ class Reporter:
             self._unrecorded = ()
 
     def close(self) -> None:
-        """Give the model's policy tensors of its own again."""
+        """Make the tensors of the model's policy separate again."""
         self._sync.close()
 
     def _needs_in_next_rollout(self) -> CallbackNeeds:

@@ -1,7 +1,7 @@
 """
 Recording and replaying the order in which workers pull and push.
 
-If each worker and each environment has a random generator of its own, this order is all that is random in an asynchronous run.
+If each worker and each environment has its own random generator, only this order is random in an asynchronous run.
 For each update, :func:`record` records the worker, and the version of the parameters that the worker had pulled.
 :func:`replay` runs the workers in that order, in one thread, and gets the same bits.
 """

@@ -103,7 +103,7 @@ def terms_of(
 ) -> Terms:
     """
     :param model: A model that is about to learn
-    :param vf_lr_schedule: The learning rate of the critic, None: it has none of its own
+    :param vf_lr_schedule: The learning rate of the critic, None: it has no separate one
     :param n_workers: The number of workers
     :param n_rollouts: The number of rollouts of all environments
     :param engine: Name of the engine

@@ -4,7 +4,7 @@ Threads that can be joined although an exception can come at any line of the mai
 ``KeyboardInterrupt`` can come between any two instructions of the main thread, those of the standard library included. In
 ``Thread.start()`` it leaves a thread that can't be joined. In ``Thread.join()`` it makes a thread that still runs count as
 ended (Python 3.11). In a semaphore, an event or a condition it leaves their lock taken, and other threads wait for it forever.
-So threads are started in a thread of their own, which is never interrupted, and the main thread waits only in functions that
+So threads are started in a separate thread, which is never interrupted, and the main thread waits only in functions that
 are written in C.
 """
 

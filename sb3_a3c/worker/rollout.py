@@ -28,7 +28,7 @@ NOT_LEARNED = Losses(math.nan, math.nan, math.nan, True)
 @dataclass(frozen=True)
 class States:
     """
-    What there is after each step of a rollout: what the model, and its VecEnv, show between two steps. Arrays are of shape
+    The states after each step of a rollout, which the model and its VecEnv show between two steps. Arrays are of shape
     ``(n_steps, n_envs, ...)``.
 
     :param new_obs: The observations

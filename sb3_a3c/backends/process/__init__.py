@@ -1,1 +1,1 @@
-"""Workers in processes of their own."""
+"""Workers in separate processes."""
