@@ -281,6 +281,38 @@ def test_an_error_that_the_recorded_run_did_not_have() -> None:
         replayed.learn(8000)
 
 
+class RaisesOnce(gym.Wrapper):
+    """Raises an error at one of its steps."""
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("Pendulum-v1"))
+        self.n_steps, self.raises_at = 0, 0
+
+    def step(self, action: np.ndarray) -> Any:
+        self.n_steps += 1
+        if self.n_steps == self.raises_at:
+            raise RuntimeError(f"step {self.n_steps} has failed")
+        return super().step(action)
+
+
+def test_an_error_that_comes_earlier_than_in_the_recorded_run() -> None:
+    """The replay ends where its worker would push the rollout that it could not collect."""
+
+    def make(raises_at: int) -> tuple[A3C, list[RaisesOnce]]:
+        env = DummyVecEnv([RaisesOnce] * 2)
+        env.seed(1)
+        env.envs[1].raises_at = raises_at  # type: ignore[attr-defined]
+        return A3C("MlpPolicy", env, backend="thread", seed=3), env.envs  # type: ignore[return-value]
+
+    recorded, _ = make(raises_at=203)
+    with record(recorded) as recording, pytest.raises(RuntimeError, match="step 203 has failed"):
+        recorded.learn(8000)
+    replayed, envs = make(raises_at=103)
+    with replay(replayed, recording), pytest.raises(RuntimeError, match="step 103 has failed"):
+        replayed.learn(8000)
+    assert envs[1].n_steps == 103
+
+
 def test_a_run_that_goes_on(tmp_path: Path) -> None:
     """A model that is loaded twice, with environments that begin anew."""
     path = tmp_path / "model.zip"
