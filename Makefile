@@ -38,7 +38,7 @@ bench: $(VENV)/installed
 
 # Hours of faults, and exceptions at every line of a run.
 soak: $(VENV)/installed
-	$(PYTHON) -m pytest -m exhaustive
+	$(PYTHON) -m pytest -m exhaustive -o timeout=0 -o faulthandler_timeout=0
 	$(PYTHON) tests/soak/run.py
 
 $(VENV)/installed: setup.cfg constraints.txt

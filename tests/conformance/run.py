@@ -48,8 +48,7 @@ def run_tests(tests: Path, workers: str) -> int:
         "plugin",
         "-q",
         "-rs",
-        "-o",
-        "faulthandler_timeout=300",
+        "--timeout=600",
         *files,
         *sys.argv[1:],
     ]
