@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_a3c.backends import RolloutOrder, prepare_backend
 from sb3_a3c.backends.process.guard import GUARD, is_importing_the_script
-from sb3_a3c.engines import ENGINES, choose_engine
+from sb3_a3c.engines import ENGINES, State, choose_engine
 from sb3_a3c.engines.hyperparameters import PerWorker
 from sb3_a3c.envs.gate import Claim
 from sb3_a3c.envs.pipes import SynchronizedPipes
@@ -28,7 +28,7 @@ from sb3_a3c.kernels.compilation import compile_kernels, needed
 from sb3_a3c.learning.arguments import Arguments, check_learn, check_n_workers
 from sb3_a3c.learning.origin import FORMAT, check_origin
 from sb3_a3c.learning.run import run
-from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_a3c.policies import RECURRENT_POLICIES, BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy, recurrent_policy
 from sb3_a3c.recording.recording import RecordNextRun, ReplayNextRun
 from sb3_a3c.system.cleanup import CleanupStack
 from sb3_a3c.system.cores import usable_cores
@@ -46,7 +46,8 @@ class A3C(OnPolicyAlgorithm):
     without waiting for other workers. With one worker on the torch engine, this is A2C, bit for bit. All arguments up to
     ``device`` are A2C's.
 
-    :param policy: The policy model to use (MlpPolicy, CnnPolicy, BoundedMlpPolicy, ...)
+    :param policy: The policy model to use (MlpPolicy, CnnPolicy, BoundedMlpPolicy, ...). Recurrent ones (MlpLstmPolicy,
+        CnnLstmPolicy, MultiInputLstmPolicy, MlpGruPolicy) need the extra ``recurrent``
     :param env: The environment to learn from. With the id of a registered environment, each worker gets one environment. A
         VecEnv is divided among the workers
     :param learning_rate: The learning rate, it can be a function of the current progress remaining (from 1 to 0)
@@ -185,6 +186,8 @@ class A3C(OnPolicyAlgorithm):
         self.std_scale = std_scale
         self.vf_learning_rate = vf_learning_rate
         self.vf_lr_schedule: Schedule | None = None
+        #: The hidden state of a recurrent policy after the last step.
+        self._last_states: State | None = None
         #: Format of the saved model. A later version of A3C may use a later format.
         self._format = FORMAT
         #: Records or replays the next run. It is set within a ``with`` block, and not saved.
@@ -208,6 +211,11 @@ class A3C(OnPolicyAlgorithm):
         warn_of_spaces(self.observation_space, self.action_space)
         super()._setup_model()
         arguments.check_policy(self.policy, self.rollout_buffer_class)
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name in RECURRENT_POLICIES:
+            return recurrent_policy(policy_name)
+        return super()._get_policy_from_name(policy_name)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_next_run"]

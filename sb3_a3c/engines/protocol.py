@@ -14,7 +14,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.parameters.layout import Layout, Vector
 
-#: The hidden state of a recurrent policy: an array, or a dict of arrays, each ``(n_envs, ...)``.
+#: The hidden state of a recurrent policy: an array, or a dict of arrays, each ``(n_envs, ...)``. sb3_contrib's policies have
+#: an array, see :mod:`~sb3_a3c.policies.recurrent_states`.
 State = VecEnvObs
 
 
@@ -31,6 +32,7 @@ class Action(NamedTuple):
     :param clipped_actions: As given to the environments, of the same shape
     :param values: ``(n_envs, 1)``, or ``(n_envs,)`` as an array
     :param log_probs: Log probabilities of ``actions``, ``(n_envs,)``
+    :param state: The hidden state of a recurrent policy after the step. None: there is none
     """
 
     obs: th.Tensor | dict[str, th.Tensor] | np.ndarray
@@ -38,6 +40,7 @@ class Action(NamedTuple):
     clipped_actions: np.ndarray
     values: th.Tensor | np.ndarray
     log_probs: th.Tensor | np.ndarray
+    state: State | None = None
 
     def as_tensors(self) -> "Action":
         """
@@ -190,10 +193,12 @@ class Engine(Protocol):
 
 def stack(parts: Sequence[Any]) -> Any:
     """
-    :param parts: One array, tensor or dict of them per step
-    :return: One of the same kind, with a first axis of ``n_steps``
+    :param parts: One array, tensor, dict of them, or None per step
+    :return: One of the same kind, with a first axis of ``n_steps``. None if there is nothing to stack
     """
     first = parts[0]
+    if first is None:
+        return None
     if isinstance(first, dict):
         return {key: stack([part[key] for part in parts]) for key in first}
     if isinstance(first, th.Tensor):
@@ -213,7 +218,7 @@ def add_to_buffer(
     :param rewards: ``(n_envs,)``
     :param episode_starts: Whether episodes start with the observations, ``(n_envs,)``
     """
-    _, actions, _, values, log_probs = action.as_tensors()
+    _, actions, _, values, log_probs, _ = action.as_tensors()
     if isinstance(rollout_buffer.action_space, spaces.Discrete):
         actions = actions.reshape(-1, 1)
     rollout_buffer.add(obs, actions, rewards, episode_starts, values, log_probs)  # type: ignore[arg-type]

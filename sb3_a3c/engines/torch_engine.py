@@ -19,18 +19,21 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from sb3_a3c.engines.hyperparameters import Hyperparameters
+from sb3_a3c.engines.policy_calls import make_calls
 from sb3_a3c.engines.protocol import Action, Losses, State, add_to_buffer, overrides_get
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.copies import clone_policy
 from sb3_a3c.policies.hooks import GradientRules
+from sb3_a3c.policies.recurrent_states import is_recurrent
 
 
 class TorchEngine:
-    """Computes any ActorCriticPolicy with torch. See :class:`~sb3_a3c.engines.protocol.Engine` for the parameters."""
+    """
+    Computes any ActorCriticPolicy of SB3, and any recurrent one of sb3_contrib, with torch. See
+    :class:`~sb3_a3c.engines.protocol.Engine` for the parameters.
+    """
 
     compiled: ClassVar[bool] = False
-    #: An ActorCriticPolicy of SB3 has none.
-    state: State | None = None
 
     def __init__(
         self,
@@ -48,15 +51,16 @@ class TorchEngine:
         self._params = layout.parameters(self._policy)
         self._action_space = action_space
         self._turn = turn
-        self._permutation: Callable[[int], np.ndarray] = np.random.permutation
+        permutation: Callable[[int], np.ndarray] = np.random.permutation
         #: One of several workers copies observations, so that their memory layout is the same in every backend.
         self._copies_obs = seed is not None
         if seed is not None:
             numpy_seed, torch_seed = seed.spawn(2)
-            self._permutation = np.random.default_rng(numpy_seed).permutation
+            permutation = np.random.default_rng(numpy_seed).permutation
             generator = th.Generator(device=self._policy.device)
             generator.manual_seed(int(torch_seed.generate_state(1, np.uint64)[0] >> 1))
             _draw_actions_from(generator, self._policy)
+        self._calls = make_calls(self._policy, permutation)
         self._rules = GradientRules()
         self._handles: list[RemovableHandle] = []
         self._hyperparameters: Hyperparameters
@@ -65,9 +69,20 @@ class TorchEngine:
         self._episode_starts: np.ndarray
         self._actions: list[Action]
 
+    @property
+    def state(self) -> State | None:
+        """See :attr:`Engine.state`."""
+        return self._calls.state
+
+    @state.setter
+    def state(self, state: State | None) -> None:
+        self._calls.state = state
+
     @staticmethod
     def misfit(policy: ActorCriticPolicy, rollout_buffer_class: type[RolloutBuffer] | None = None) -> str | None:
         """See :meth:`Engine.misfit`."""
+        if is_recurrent(policy) and rollout_buffer_class is not None and overrides_get(rollout_buffer_class):
+            return f"{rollout_buffer_class.__name__} has its own get(), and a recurrent policy learns from whole sequences"
         return None
 
     @staticmethod
@@ -89,6 +104,7 @@ class TorchEngine:
         self._rollout_buffer = rollout_buffer
         self.follow(hyperparameters)
         self._actions = []
+        self._calls.start_rollout()
         self._policy.set_training_mode(False)
         if self._policy.use_sde:
             with self._turn:
@@ -101,7 +117,7 @@ class TorchEngine:
             obs_tensor = self._to_tensor(obs)
             if self._policy.use_sde and sde_sample_freq > 0 and n_steps % sde_sample_freq == 0:
                 self._policy.reset_noise(_batch_size(obs_tensor))
-            action_tensor, values, log_probs = self._policy(obs_tensor)
+            action_tensor, values, log_probs = self._calls.forward(obs_tensor, episode_starts)
             actions = action_tensor.cpu().numpy()
         clipped_actions = actions
         if isinstance(self._action_space, spaces.Box):
@@ -115,7 +131,7 @@ class TorchEngine:
 
     def actions(self) -> Action:
         """See :meth:`Engine.actions`."""
-        return Action.stacked(self._actions)
+        return Action.stacked(self._actions)._replace(state=self._calls.states())
 
     def add(self, rewards: np.ndarray) -> None:
         """See :meth:`Engine.add`."""
@@ -125,12 +141,12 @@ class TorchEngine:
         """See :meth:`Engine.predict_terminal_values`. One by one, as in A2C: the last bits can depend on the batch size."""
         with self._turn, th.no_grad():
             tensors = [self._policy.obs_to_tensor(one)[0] for one in obs]  # type: ignore[arg-type]
-            return [self._policy.predict_values(tensor)[0] for tensor in tensors]
+            return [self._calls.predict_terminal_value(*one) for one in zip(tensors, env_indices, strict=True)]
 
     def predict_values(self, obs: VecEnvObs, episode_starts: np.ndarray) -> th.Tensor:
         """See :meth:`Engine.predict_values`."""
         with self._turn, th.no_grad():
-            return self._policy.predict_values(self._to_tensor(obs))  # type: ignore[arg-type]
+            return self._calls.predict_values(self._to_tensor(obs), episode_starts)
 
     def compute_returns(self, rollout_buffer: RolloutBuffer, last_values: th.Tensor | np.ndarray, dones: np.ndarray) -> None:
         """See :meth:`Engine.compute_returns`."""
@@ -151,7 +167,7 @@ class TorchEngine:
         if isinstance(self._action_space, spaces.Discrete):
             actions = actions.long().flatten()
 
-        values, log_prob, entropy = self._policy.evaluate_actions(rollout_data.observations, actions)
+        values, log_prob, entropy = self._calls.evaluate(rollout_data.observations, actions, rollout_buffer)
         advantages = rollout_data.advantages
         if hyperparameters.normalize_advantage:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
@@ -197,7 +213,7 @@ class TorchEngine:
             flat.observations = flat.swap_and_flatten(flat.observations)
         for name in ("actions", "values", "log_probs", "advantages", "returns"):
             setattr(flat, name, flat.swap_and_flatten(getattr(flat, name)))
-        return flat._get_samples(self._permutation(flat.buffer_size * flat.n_envs))
+        return flat._get_samples(self._calls.permutation(flat.buffer_size * flat.n_envs))
 
 
 def _batch_size(obs_tensor: th.Tensor | dict[str, th.Tensor]) -> int:

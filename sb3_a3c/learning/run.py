@@ -25,7 +25,7 @@ from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.recording.recording import RecordNextRun, ReplayNextRun
 from sb3_a3c.recording.replay_backend import ReplayBackend
-from sb3_a3c.recording.terms import Terms, terms_of
+from sb3_a3c.recording.terms import Terms, hidden_state, terms_of
 from sb3_a3c.system.cleanup import CleanupStack
 from sb3_a3c.worker.callback_needs import CallbackNeeds, needs_of
 from sb3_a3c.worker.recorder import Recorder
@@ -125,7 +125,7 @@ def _make_specs(
     parameters = SharedParameters(
         model.policy, layout, statistics, model.num_timesteps, arguments.use_locking, compiled=engine.compiled
     )
-    state = getattr(model, "_last_states", None)
+    state = hidden_state(model)
     specs = [
         WorkerSpec(
             index=index,

@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from sb3_a3c.envs.normalization import running_statistics, set_moments
 from sb3_a3c.envs.state import changes_only_with_episodes, state_at, write_state
 from sb3_a3c.learning.edits import Edits
+from sb3_a3c.policies.recurrent_states import as_rnn_states
 from sb3_a3c.worker.callback_needs import CallbackNeeds
 from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Ending, Rollout, concat
 
@@ -111,6 +112,8 @@ def _show_all(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequen
             _copy_row(segment[name], getattr(rollout_buffer, name), n_steps)
         rollout_buffer.pos = n_steps + 1
         model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+        if "lstm_states" in columns:
+            model._last_states = columns["lstm_states"][n_steps]  # type: ignore[attr-defined]
     rollout_buffer.full = True
     rollout_buffer.advantages, rollout_buffer.returns = segment["advantages"], segment["returns"]
     last_values = th.as_tensor(concat([rollout.last_values for rollout in rollouts]))
@@ -155,7 +158,7 @@ def _columns(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     """For each local variable of a step: its values at all steps, with a first axis of ``n_steps``."""
     parts = [rollout.steps for rollout in rollouts if rollout.steps is not None]
     actions = [steps.action.as_tensors() for steps in parts]
-    return {
+    columns = {
         "obs_tensor": concat([action.obs for action in actions], axis=1),
         "actions": concat([action.actions for action in actions], axis=1),
         "values": concat([action.values for action in actions], axis=1),
@@ -163,6 +166,9 @@ def _columns(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "clipped_actions": concat([action.clipped_actions for action in actions], axis=1),
         "rewards": concat([steps.rewards for steps in parts], axis=1),
     }
+    if actions[0].state is not None:
+        columns["lstm_states"] = concat([action.state for action in actions], axis=1)
+    return columns
 
 
 def _steps(rollouts: Sequence[Rollout], columns: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -172,7 +178,10 @@ def _steps(rollouts: Sequence[Rollout], columns: dict[str, Any]) -> Iterator[dic
         infos = (
             list(chain.from_iterable(steps.infos[n_steps] for steps in parts)) if len(parts) > 1 else parts[0].infos[n_steps]
         )
-        yield {**dict(zip(columns, row, strict=True)), "infos": infos}
+        step_locals = {**dict(zip(columns, row, strict=True)), "infos": infos}
+        if "lstm_states" in step_locals:
+            step_locals["lstm_states"] = as_rnn_states(step_locals["lstm_states"])
+        yield step_locals
 
 
 def _copy_row(source: VecEnvObs, target: VecEnvObs, row: int) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sb3_a3c.policies.hooks import module_hooks
+from sb3_a3c.policies.recurrent_states import constructor_arguments, is_recurrent
 
 
 class CannotCopyPolicy(TypeError):
@@ -123,6 +124,8 @@ def _plan_of(policy: ActorCriticPolicy) -> _Plan:
     arguments = policy._get_constructor_parameters()
     if not policy.share_features_extractor:  # SB3 omits it
         arguments["share_features_extractor"] = False
+    if is_recurrent(policy):
+        arguments |= constructor_arguments(policy)
     return _Plan(
         type(policy),
         arguments,

@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import StackedObservations, VecEnv, VecEnvWrapper
 
+from sb3_a3c.engines import State
 from sb3_a3c.engines.hyperparameters import as_numbers
 from sb3_a3c.envs.normalization import moments_of, running_statistics
 from sb3_a3c.envs.state import read_state
@@ -60,6 +61,7 @@ _DIFFERENT = {
     "wrapper_options": "a wrapper of its environments has other options",
     "wrapper_state": "what wrappers of its environments hold (VecNormalize its statistics and returns) differs",
     "observations": "its environments' observations are not those that the recorded run began with",
+    "hidden_state": "the hidden state of its policy is not that with which the recorded run began",
     "generators": "its random generators are in another state",
 }
 
@@ -147,11 +149,21 @@ def terms_of(
             [moments_of(rms) for rms in running_statistics(env)],
         ],
         "observations": [model._last_obs, model._last_episode_starts],
+        "hidden_state": hidden_state(model),
         "generators": (
             [np.random.get_state(legacy=False), th.get_rng_state()] if seed is None else [seed.entropy, seed.spawn_key]
         ),
     }
     return Terms(values, {name: None if part is None else checksum(part) for name, part in parts.items()})
+
+
+def hidden_state(model: OnPolicyAlgorithm) -> State | None:
+    """
+    :param model: A model that is about to learn
+    :return: The hidden state of its recurrent policy, of each environment. None: it begins anew
+    """
+    starts = model._last_episode_starts
+    return None if starts is None or starts.all() else model._last_states  # type: ignore[attr-defined]
 
 
 def checksum(value: Any) -> int:
