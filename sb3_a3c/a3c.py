@@ -28,7 +28,8 @@ from sb3_a3c.kernels.compilation import compile_kernels, needed
 from sb3_a3c.learning.arguments import Arguments, check_learn, check_n_workers
 from sb3_a3c.learning.origin import FORMAT, check_origin
 from sb3_a3c.learning.run import run
-from sb3_a3c.policies import RECURRENT_POLICIES, BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy, recurrent_policy
+from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_a3c.policies.aliases import RECURRENT_POLICIES, recurrent_policy
 from sb3_a3c.recording.recording import RecordNextRun, ReplayNextRun
 from sb3_a3c.system.cleanup import CleanupStack
 from sb3_a3c.system.cores import usable_cores
