@@ -1,7 +1,9 @@
 """
 Dense layers: ``y = x W^T + b``, and the gradients of ``W``, ``b`` and ``x``.
 
-Arrays are flat and float32. Weights are stored as in torch, one row per output.
+Arrays are flat and float32. Weights are stored as in torch, one row per output. Loops use arrays with two axes, since slices
+within loops count references, which takes longer than a short sum. The gradients sum up to eight rows at a time: with more,
+the compiler no longer checks which of them overlap, and does not vectorize.
 """
 
 from sb3_a3c.kernels.float32 import ZERO
@@ -9,61 +11,54 @@ from sb3_a3c.kernels.jit import inner
 
 
 @inner
-def dense(x, w, b, y, n_rows, n_in, n_out):
+def dense(flat_x, flat_w, b, flat_y, n_rows, n_in, n_out):
     """
-    ``y = x W^T + b``. Four rows at a time; of the remaining rows, four outputs at a time.
+    ``y = x W^T + b``. Four rows and two outputs at a time; of the remaining rows, four outputs at a time.
 
-    :param x: Inputs, ``(n_rows * n_in,)``
-    :param w: Weights, ``(n_out * n_in,)``
+    :param flat_x: Inputs, ``(n_rows * n_in,)``
+    :param flat_w: Weights, ``(n_out * n_in,)``
     :param b: Biases, ``(n_out,)``
-    :param y: Written: outputs, ``(n_rows * n_out,)``
+    :param flat_y: Written: outputs, ``(n_rows * n_out,)``
     :param n_rows: Number of rows
     :param n_in: Number of inputs
     :param n_out: Number of outputs
     """
+    x, w, y = flat_x.reshape(n_rows, n_in), flat_w.reshape(n_out, n_in), flat_y.reshape(n_rows, n_out)
     row = 0
-    while row + 4 <= n_rows:
-        x0, x1 = x[row * n_in : (row + 1) * n_in], x[(row + 1) * n_in : (row + 2) * n_in]
-        x2, x3 = x[(row + 2) * n_in : (row + 3) * n_in], x[(row + 3) * n_in : (row + 4) * n_in]
-        for o in range(n_out):
-            s0, s1, s2, s3 = _four_dots(w[o * n_in : (o + 1) * n_in], x0, x1, x2, x3)
-            y[row * n_out + o] = s0 + b[o]
-            y[(row + 1) * n_out + o] = s1 + b[o]
-            y[(row + 2) * n_out + o] = s2 + b[o]
-            y[(row + 3) * n_out + o] = s3 + b[o]
-        row += 4
     while row < n_rows:
-        x0, y0 = x[row * n_in : (row + 1) * n_in], y[row * n_out : (row + 1) * n_out]
+        n_together = 4 if row + 4 <= n_rows else 1
         o = 0
-        while o + 4 <= n_out:
-            w0, w1 = w[o * n_in : (o + 1) * n_in], w[(o + 1) * n_in : (o + 2) * n_in]
-            w2, w3 = w[(o + 2) * n_in : (o + 3) * n_in], w[(o + 3) * n_in : (o + 4) * n_in]
-            s0, s1, s2, s3 = _four_dots(x0, w0, w1, w2, w3)
-            y0[o], y0[o + 1], y0[o + 2], y0[o + 3] = s0 + b[o], s1 + b[o + 1], s2 + b[o + 2], s3 + b[o + 3]
+        while n_together == 4 and o + 2 <= n_out:
+            s0, s1, s2, s3 = ZERO, ZERO, ZERO, ZERO
+            t0, t1, t2, t3 = ZERO, ZERO, ZERO, ZERO
+            for i in range(n_in):
+                w0, w1 = w[o, i], w[o + 1, i]
+                s0, t0 = s0 + w0 * x[row, i], t0 + w1 * x[row, i]
+                s1, t1 = s1 + w0 * x[row + 1, i], t1 + w1 * x[row + 1, i]
+                s2, t2 = s2 + w0 * x[row + 2, i], t2 + w1 * x[row + 2, i]
+                s3, t3 = s3 + w0 * x[row + 3, i], t3 + w1 * x[row + 3, i]
+            b0, b1 = b[o], b[o + 1]
+            y[row, o], y[row, o + 1], y[row + 1, o], y[row + 1, o + 1] = s0 + b0, t0 + b1, s1 + b0, t1 + b1
+            y[row + 2, o], y[row + 2, o + 1], y[row + 3, o], y[row + 3, o + 1] = s2 + b0, t2 + b1, s3 + b0, t3 + b1
+            o += 2
+        while n_together == 1 and o + 4 <= n_out:
+            s0, s1, s2, s3 = ZERO, ZERO, ZERO, ZERO
+            for i in range(n_in):
+                x0 = x[row, i]
+                s0 += w[o, i] * x0
+                s1 += w[o + 1, i] * x0
+                s2 += w[o + 2, i] * x0
+                s3 += w[o + 3, i] * x0
+            y[row, o], y[row, o + 1], y[row, o + 2], y[row, o + 3] = s0 + b[o], s1 + b[o + 1], s2 + b[o + 2], s3 + b[o + 3]
             o += 4
         while o < n_out:
-            w0 = w[o * n_in : (o + 1) * n_in]
-            total = b[o]
-            for i in range(n_in):
-                total += w0[i] * x0[i]
-            y0[o] = total
+            for k in range(row, row + n_together):
+                total = b[o]
+                for i in range(n_in):
+                    total += w[o, i] * x[k, i]
+                y[k, o] = total
             o += 1
-        row += 1
-
-
-@inner
-def _four_dots(a, b0, b1, b2, b3):
-    s0, s1, s2, s3 = ZERO, ZERO, ZERO, ZERO
-    for i in range(a.size):
-        s0 += a[i] * b0[i]
-        s1 += a[i] * b1[i]
-        s2 += a[i] * b2[i]
-        s3 += a[i] * b3[i]
-    return s0, s1, s2, s3
-
-
-# The functions below use arrays with two axes, since slices within the loops would count references. They sum up to eight
-# rows at a time: with more, the compiler no longer checks which of them overlap, and does not vectorize.
+        row += n_together
 
 
 @inner
@@ -111,7 +106,7 @@ def weight_gradient(flat_delta, flat_x, flat_out, b_out, n_rows, n_in, n_out):
 @inner
 def input_gradient(flat_delta, flat_w, flat_out, n_rows, n_in, n_out):
     """
-    ``dL/dx = delta W``. Eight outputs at a time.
+    ``dL/dx = delta W``. Eight outputs at a time, and eight rows with the same weights, which stay in the cache.
 
     :param flat_delta: ``dL/dy``, ``(n_rows * n_out,)``
     :param flat_w: Weights, ``(n_out * n_in,)``
@@ -121,21 +116,24 @@ def input_gradient(flat_delta, flat_w, flat_out, n_rows, n_in, n_out):
     :param n_out: Number of outputs
     """
     delta, w, x_out = flat_delta.reshape(n_rows, n_out), flat_w.reshape(n_out, n_in), flat_out.reshape(n_rows, n_in)
-    for row in range(n_rows):
-        for i in range(n_in):
-            x_out[row, i] = ZERO
+    for i in range(n_rows * n_in):
+        flat_out[i] = ZERO
+    for first in range(0, n_rows, 8):
+        end = min(first + 8, n_rows)
         o = 0
         while o + 8 <= n_out:
-            d0, d1, d2, d3 = delta[row, o], delta[row, o + 1], delta[row, o + 2], delta[row, o + 3]
-            d4, d5, d6, d7 = delta[row, o + 4], delta[row, o + 5], delta[row, o + 6], delta[row, o + 7]
-            for i in range(n_in):
-                x_out[row, i] += (
-                    d0 * w[o, i] + d1 * w[o + 1, i] + d2 * w[o + 2, i] + d3 * w[o + 3, i]
-                    + d4 * w[o + 4, i] + d5 * w[o + 5, i] + d6 * w[o + 6, i] + d7 * w[o + 7, i]
-                )  # fmt: skip
+            for row in range(first, end):
+                d0, d1, d2, d3 = delta[row, o], delta[row, o + 1], delta[row, o + 2], delta[row, o + 3]
+                d4, d5, d6, d7 = delta[row, o + 4], delta[row, o + 5], delta[row, o + 6], delta[row, o + 7]
+                for i in range(n_in):
+                    x_out[row, i] += (
+                        d0 * w[o, i] + d1 * w[o + 1, i] + d2 * w[o + 2, i] + d3 * w[o + 3, i]
+                        + d4 * w[o + 4, i] + d5 * w[o + 5, i] + d6 * w[o + 6, i] + d7 * w[o + 7, i]
+                    )  # fmt: skip
             o += 8
         while o < n_out:
-            d0 = delta[row, o]
-            for i in range(n_in):
-                x_out[row, i] += d0 * w[o, i]
+            for row in range(first, end):
+                d0 = delta[row, o]
+                for i in range(n_in):
+                    x_out[row, i] += d0 * w[o, i]
             o += 1
