@@ -8,22 +8,20 @@ from typing import Any, ClassVar, Self
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_a3c.backends import RolloutOrder, prepare_backend
 from sb3_a3c.backends.process.guard import GUARD, is_importing_the_script
 from sb3_a3c.engines import ENGINES, State, choose_engine
 from sb3_a3c.engines.hyperparameters import PerWorker
+from sb3_a3c.envs.from_id import make_envs
 from sb3_a3c.envs.gate import Claim
 from sb3_a3c.envs.pipes import SynchronizedPipes
-from sb3_a3c.envs.spaces import warn_of_spaces
+from sb3_a3c.envs.spaces import warn_of_action_masks, warn_of_spaces
 from sb3_a3c.kernels.compilation import compile_kernels, needed
 from sb3_a3c.learning.arguments import Arguments, check_learn, check_n_workers
 from sb3_a3c.learning.origin import FORMAT, check_origin
@@ -151,7 +149,7 @@ class A3C(OnPolicyAlgorithm):
     ) -> None:
         if isinstance(env, str):
             check_n_workers(n_workers)
-            env = _make_envs(env, n_workers or usable_cores(), verbose)
+            env = make_envs(env, n_workers or usable_cores(), verbose)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -210,6 +208,7 @@ class A3C(OnPolicyAlgorithm):
         arguments.check()
         survive_fork()
         warn_of_spaces(self.observation_space, self.action_space)
+        warn_of_action_masks(self.env, stacklevel=3)
         super()._setup_model()
         arguments.check_policy(self.policy, self.rollout_buffer_class)
 
@@ -217,6 +216,10 @@ class A3C(OnPolicyAlgorithm):
         if policy_name in RECURRENT_POLICIES:
             return recurrent_policy(policy_name)
         return super()._get_policy_from_name(policy_name)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        super().set_env(env, force_reset)
+        warn_of_action_masks(self.env, stacklevel=2)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_next_run"]
@@ -292,8 +295,3 @@ class A3C(OnPolicyAlgorithm):
         assert self.env is not None
         engine = ENGINES[choose_engine(self.engine, self.policy, self.rollout_buffer_class).name]
         compile_kernels(needed(engine.compiled, self.policy, self.use_locking, self.env))
-
-
-def _make_envs(env_id: str, n_envs: int, verbose: int) -> DummyVecEnv:
-    """Make environments of an id in the way in which SB3 makes one."""
-    return DummyVecEnv([lambda: Monitor(maybe_make_env(env_id, verbose)) for _ in range(n_envs)])  # type: ignore[arg-type]

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -377,6 +379,19 @@ def test_zips_of_a_newer_a3c(tmp_path: Path) -> None:
 def test_policies_of_other_algorithms() -> None:
     with pytest.raises(ValueError, match=r"policy must be a name, .* but it is <class"):
         A3C(DQNPolicy, "CartPole-v1")  # type: ignore[arg-type]
+
+
+def test_policies_with_action_masks(tmp_path: Path) -> None:
+    class Mine(MaskableActorCriticPolicy):
+        pass
+
+    message = "A3C does not support action masks. Use MaskablePPO from sb3_contrib"
+    for policy in (MaskableActorCriticPolicy, Mine):
+        with pytest.raises(ValueError, match=message):
+            A3C(policy, "CartPole-v1")
+    MaskablePPO("MlpPolicy", "CartPole-v1").save(tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        A3C.load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("env", ["Acrobot-v1", "Pendulum-v1"])

@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -272,6 +274,33 @@ def test_an_observation_that_is_in_its_space_is_not_said_not_to_be(space: spaces
             algorithm("MlpPolicy", venv, device="cpu").learn(100)
     with pytest.raises(ValueError, match="observations do not start at 0"):
         A3C("MlpPolicy", venv, engine="fused")
+
+
+@pytest.mark.parametrize("vec_env_cls", [DummyVecEnv, SubprocVecEnv])
+def test_action_masks_are_warned_of(vec_env_cls: Callable[..., VecEnv], tmp_path: Path) -> None:
+    """When the model gets its environments, once each time."""
+    masked = make_vec_env(lambda: ActionMasker(gym.make("CartPole-v1"), lambda env: np.ones(2)), vec_env_cls=vec_env_cls)
+    model = A3C("MlpPolicy", make_vec_env("CartPole-v1"))
+    model.save(tmp_path / "model")
+    for take in (
+        lambda: A3C("MlpPolicy", masked),
+        lambda: A3C.load(tmp_path / "model", masked),
+        lambda: model.set_env(masked),
+    ):
+        with pytest.warns(UserWarning, match="A3C does not use action masks: invalid actions will be chosen") as warned:
+            take()
+        assert len(warned) == 1 and warned[0].filename == __file__
+    masked.close()
+
+
+def test_a_vec_env_that_can_not_be_asked_for_action_masks() -> None:
+    class RenderModeOnly(DummyVecEnv):
+        def get_attr(self, attr_name: str, indices: Any = None) -> Any:
+            if attr_name != "render_mode":
+                raise NotImplementedError
+            return [None] * self.num_envs
+
+    A3C("MlpPolicy", RenderModeOnly([lambda: gym.make("CartPole-v1")]))
 
 
 @pytest.mark.parametrize("backend", ["serial", "thread", "process"])

@@ -1,9 +1,11 @@
-"""Warnings about spaces whose values differ from those that SB3's policies use."""
+"""Warnings about spaces whose values differ from those that SB3's policies use, and about action masks, which none uses."""
 
 import warnings
+from contextlib import suppress
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
 
 
 def warn_of_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
@@ -30,6 +32,22 @@ def warn_of_spaces(observation_space: spaces.Space, action_space: spaces.Space) 
             f"action_space is {action_space}, but SB3's policies choose real numbers for a Box, and the environment gets "
             "these: round them in a wrapper, or use a MultiDiscrete space"
         )
+
+
+def warn_of_action_masks(env: VecEnv | None, stacklevel: int) -> None:
+    """
+    Warn if environments have action masks.
+
+    :param env: The environments, None: there are none yet
+    :param stacklevel: Where the warning is shown, see :func:`warnings.warn`, seen from the caller
+    """
+    with suppress(NotImplementedError):  # a VecEnv of the user's may have no get_attr()
+        if env is not None and env.has_attr("action_masks"):
+            warnings.warn(
+                "the environments have action masks, but A3C does not use action masks: invalid actions will be chosen. Use "
+                "MaskablePPO from sb3_contrib",
+                stacklevel=stacklevel + 1,
+            )
 
 
 def _starts_elsewhere(space: spaces.Space) -> bool:

@@ -23,6 +23,11 @@ def check_origin(model: OnPolicyAlgorithm, saved_format: int) -> None:
     :raises TypeError: if its class overrides a method that A3C does not call
     """
     policy_class = model.policy_class
+    if "MaskableActorCriticPolicy" in [base.__name__ for base in getattr(policy_class, "__mro__", ())]:
+        raise ValueError(
+            f"policy must be one without action masks, but it is {policy_class!r}: A3C does not support action masks. Use "
+            "MaskablePPO from sb3_contrib"
+        )
     if not (isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)):
         raise ValueError(
             "policy must be a name, or a class of actor-critic policies; a zip must be A3C's or A2C's, but it is "
