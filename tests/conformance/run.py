@@ -1,4 +1,7 @@
-"""Run the tests of the installed Stable-Baselines3 with A3C in A2C's place: with one worker, and with its default."""
+"""
+Run the tests of the installed Stable-Baselines3 with A3C in A2C's place, with one worker and with its default, and those of
+sb3_contrib with A3C in RecurrentPPO's place.
+"""
 
 import os
 import subprocess
@@ -9,18 +12,25 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / ".conformance"
+#: Stand-ins for an algorithm, see ``plugin.py``, and the package whose tests they run, and the algorithm's name.
+RUNS = {
+    "one": ("stable_baselines3", "A2C"),
+    "default": ("stable_baselines3", "A2C"),
+    "recurrent": ("sb3_contrib", "RecurrentPPO"),
+}
 
 
-def fetch_tests() -> Path:
+def fetch_tests(package: str) -> Path:
     """
-    Get SB3's tests, which only its source distribution has.
+    Get a package's tests, which only its source distribution has.
 
+    :param package: The package
     :return: The folder of the tests of the installed version
     """
-    name = f"stable_baselines3-{version('stable-baselines3')}"
+    name = f"{package}-{version(package)}"
     tests = FOLDER / name / "tests"
     if not tests.is_dir():
-        requirement = f"stable-baselines3=={version('stable-baselines3')}"
+        requirement = f"{package}=={version(package)}"
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"]
         subprocess.run([*pip, "--dest", str(FOLDER), requirement], check=True)
         with tarfile.open(FOLDER / f"{name}.tar.gz") as archive:
@@ -32,14 +42,15 @@ def fetch_tests() -> Path:
     return tests
 
 
-def run_tests(tests: Path, workers: str) -> int:
+def run_tests(stand_in: str) -> int:
     """
-    :param tests: The folder of SB3's tests
-    :param workers: "one" or "default"
+    :param stand_in: A key of ``RUNS``
     :return: pytest's exit status
     """
-    files = sorted(str(path) for path in tests.glob("test_*.py") if "A2C" in path.read_text())
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "A3C_WORKERS": workers}
+    package, algorithm = RUNS[stand_in]
+    tests = fetch_tests(package)
+    files = sorted(str(path) for path in tests.glob("test_*.py") if algorithm in path.read_text())
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "A3C_STAND_IN": stand_in}
     command = [
         sys.executable,
         "-m",
@@ -48,7 +59,8 @@ def run_tests(tests: Path, workers: str) -> int:
         "plugin",
         "-q",
         "-rs",
-        "--timeout=600",
+        "-o",
+        "faulthandler_timeout=300",
         *files,
         *sys.argv[1:],
     ]
@@ -56,5 +68,4 @@ def run_tests(tests: Path, workers: str) -> int:
 
 
 if __name__ == "__main__":
-    tests = fetch_tests()
-    sys.exit(max(run_tests(tests, workers) for workers in ("one", "default")))
+    sys.exit(max(map(run_tests, RUNS)))
