@@ -173,6 +173,8 @@ class A3C(OnPolicyAlgorithm):
             _init_setup_model=False,
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
         )
+        if device == "auto" and verbose >= 1 and th.cuda.is_available():
+            print("A GPU is available, but A3C uses the CPU; pass device='cuda' to use it")  # noqa: T201, as SB3 prints it
         self.normalize_advantage = normalize_advantage
         self.n_workers = n_workers
         self.backend = backend

@@ -39,6 +39,7 @@ class Arguments:
     max_grad_norm: float
     normalize_advantage: bool
     sde_sample_freq: int
+    device: th.device
     n_workers: int | None
     backend: str
     backend_kwargs: dict[str, Any] | None
@@ -132,6 +133,10 @@ class Arguments:
             numbers = as_numbers(value)
             if isinstance(numbers, list):
                 _check(len(numbers) == n_workers, name, value, f"a number, or {n_workers} of them: one per worker")
+        backend = BACKENDS.get(self.backend)
+        if n_workers > 1 and backend is not None and backend.is_remote and self.device.type != "cpu":
+            allowed = f"'cpu' for backend {self.backend!r} with several workers, which share memory of the CPU"
+            _check(False, "device", str(self.device), allowed)
         one_step = self.n_steps == 1 and n_envs // n_workers == 1
         allowed = "False where a worker's rollout is a single step: n_steps is 1, and it has one environment"
         _check(not (self.normalize_advantage and one_step), "normalize_advantage", True, allowed)

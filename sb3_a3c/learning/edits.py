@@ -23,9 +23,9 @@ class Edits:
     """
 
     def __init__(self, columns: dict[str, Any], segment: dict[str, Any]) -> None:
-        self._columns = {name: _array(columns[name]) for name in _LOCALS}
+        self._columns = {name: columns[name] for name in _LOCALS}
         # Comparing bytes is faster than comparing arrays, and NaN equals itself.
-        self._originals = {name: array.tobytes() for name, array in self._columns.items()}
+        self._originals = {name: _array(column).tobytes() for name, column in self._columns.items()}
         self._segment = {name: segment[name].tobytes() for name in _COMPARED}
 
     def write_to(self, rollout_buffer: RolloutBuffer, rollout: Rollout, last_values: th.Tensor) -> None:
@@ -40,7 +40,7 @@ class Edits:
         written = self._written()
         for name in written:
             array = getattr(rollout_buffer, name)
-            array[...] = self._columns[name].reshape(array.shape)
+            array[...] = _array(self._columns[name]).reshape(array.shape)
         if "rewards" in written and rollout.steps is not None:
             for n_steps, bootstraps in rollout.steps.bootstraps.items():
                 for env, value in bootstraps.items():
@@ -57,8 +57,9 @@ class Edits:
         return [*(f"locals[{name!r}]" for name in self._written()), *(f"rollout_buffer.{name}" for name in in_buffer)]
 
     def _written(self) -> list[str]:
-        return [name for name, array in self._columns.items() if array.tobytes() != self._originals[name]]
+        return [name for name, column in self._columns.items() if _array(column).tobytes() != self._originals[name]]
 
 
 def _array(values: Any) -> np.ndarray:
+    """The present values: those of a GPU are copied."""
     return values.numpy(force=True) if isinstance(values, th.Tensor) else np.asarray(values)

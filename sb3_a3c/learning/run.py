@@ -176,7 +176,7 @@ def _make_rollout_buffer(model: OnPolicyAlgorithm, n_envs: int) -> RolloutBuffer
         model.n_steps,
         model.observation_space,
         model.action_space,
-        device=model.device,
+        device=model.policy.device,  # with its index: a worker's thread may have another current GPU
         gamma=model.gamma,
         gae_lambda=model.gae_lambda,
         n_envs=n_envs,

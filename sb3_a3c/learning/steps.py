@@ -180,7 +180,7 @@ def _steps(rollouts: Sequence[Rollout], columns: dict[str, Any]) -> Iterator[dic
         )
         step_locals = {**dict(zip(columns, row, strict=True)), "infos": infos}
         if "lstm_states" in step_locals:
-            step_locals["lstm_states"] = as_rnn_states(step_locals["lstm_states"])
+            step_locals["lstm_states"] = as_rnn_states(step_locals["lstm_states"], step_locals["values"].device)
         yield step_locals
 
 

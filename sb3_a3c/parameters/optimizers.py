@@ -105,7 +105,7 @@ def kept_of_vectors(optimizer: th.optim.Optimizer, like: th.Tensor) -> dict[str,
     :param like: A tensor of the type of its parameters
     :return: An example of what it keeps of a vector. None if it does not step a vector exactly as the vector's pieces
     """
-    with th.random.fork_rng([] if like.device.type == "cpu" else [like.device]):
+    with th.random.fork_rng([like.device] if like.device.type == "cuda" else []):
         try:
             first, *others = [_try(optimizer, group, like) for group in optimizer.param_groups]
         except Exception:  # whatever an optimizer raises that needs more than gradients

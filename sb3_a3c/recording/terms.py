@@ -150,9 +150,7 @@ def terms_of(
         ],
         "observations": [model._last_obs, model._last_episode_starts],
         "hidden_state": hidden_state(model),
-        "generators": (
-            [np.random.get_state(legacy=False), th.get_rng_state()] if seed is None else [seed.entropy, seed.spawn_key]
-        ),
+        "generators": _global_generators(model.device) if seed is None else [seed.entropy, seed.spawn_key],
     }
     return Terms(values, {name: None if part is None else checksum(part) for name, part in parts.items()})
 
@@ -164,6 +162,11 @@ def hidden_state(model: OnPolicyAlgorithm) -> State | None:
     """
     starts = model._last_episode_starts
     return None if starts is None or starts.all() else model._last_states  # type: ignore[attr-defined]
+
+
+def _global_generators(device: th.device) -> list[Any]:
+    states = [np.random.get_state(legacy=False), th.get_rng_state()]
+    return [*states, th.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def checksum(value: Any) -> int:

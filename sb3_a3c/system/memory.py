@@ -20,6 +20,7 @@ class Memory:
 
     def share(self) -> None:
         """Move it to memory that worker processes share. To be called before they are started."""
+        assert self.tensor.device.type == "cpu"
         self.tensor.share_memory_()
         self.array = _array(self.tensor)
 
