@@ -13,13 +13,14 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_a3c.backends import RolloutOrder, prepare_backend
 from sb3_a3c.backends.process.guard import GUARD, is_importing_the_script
 from sb3_a3c.engines import ENGINES, State, choose_engine
 from sb3_a3c.engines.hyperparameters import PerWorker
-from sb3_a3c.envs.from_id import make_envs
 from sb3_a3c.envs.gate import Claim
+from sb3_a3c.envs.making import is_constructor, make_envs, wrap_batched
 from sb3_a3c.envs.pipes import SynchronizedPipes
 from sb3_a3c.envs.spaces import warn_of_action_masks, warn_of_spaces
 from sb3_a3c.kernels.compilation import compile_kernels, needed
@@ -37,18 +38,16 @@ from sb3_a3c.system.torch_threads import survive_fork
 
 class A3C(OnPolicyAlgorithm):
     """
-    Asynchronous Advantage Actor Critic (A3C)
-
-    Paper: https://arxiv.org/abs/1602.01783
+    Asynchronous Advantage Actor Critic (A3C), https://arxiv.org/abs/1602.01783
 
     Each worker steps its own environments with its own copy of the policy, and applies its gradients to the shared parameters
     without waiting for other workers. With one worker on the torch engine, this is A2C, bit for bit. All arguments up to
     ``device`` are A2C's.
 
-    :param policy: The policy model to use (MlpPolicy, CnnPolicy, BoundedMlpPolicy, ...). Recurrent ones (MlpLstmPolicy,
-        CnnLstmPolicy, MultiInputLstmPolicy, MlpGruPolicy) need the extra ``recurrent``
-    :param env: The environment to learn from. With the id of a registered environment, each worker gets one environment. A
-        VecEnv is divided among the workers
+    :param policy: The policy model to use (MlpPolicy, CnnPolicy, BoundedMlpPolicy, MlpLstmPolicy, ...)
+    :param env: The environment to learn from. With the id of a registered environment, each worker gets one. A VecEnv is
+        divided among the workers. A function that makes a batched environment (``gymnasium.vector.VectorEnv``, EnvPool) is
+        called once per worker
     :param learning_rate: The learning rate, it can be a function of the current progress remaining (from 1 to 0)
     :param n_steps: The number of steps of each environment between two updates of its worker (t_max in the paper)
     :param gamma: Discount factor
@@ -147,7 +146,7 @@ class A3C(OnPolicyAlgorithm):
         std_scale: PerWorker = 1.0,
         vf_learning_rate: float | Schedule | None = None,
     ) -> None:
-        if isinstance(env, str):
+        if is_constructor(env):
             check_n_workers(n_workers)
             env = make_envs(env, n_workers or usable_cores(), verbose)
         super().__init__(
@@ -189,7 +188,6 @@ class A3C(OnPolicyAlgorithm):
         self.vf_lr_schedule: Schedule | None = None
         #: The hidden state of a recurrent policy after the last step.
         self._last_states: State | None = None
-        #: Format of the saved model. A later version of A3C may use a later format.
         self._format = FORMAT
         #: Records or replays the next run. It is set within a ``with`` block, and not saved.
         self._next_run: RecordNextRun | ReplayNextRun | None = None
@@ -200,7 +198,7 @@ class A3C(OnPolicyAlgorithm):
             self.policy_kwargs["optimizer_kwargs"] = dict(alpha=0.99, eps=rms_prop_eps, weight_decay=0)
 
         if _init_setup_model:
-            if self.env is not None and Arguments.of(self).resolve_n_workers(self.n_envs) > 1:
+            if self.env is not None and Arguments.of(self).resolve_n_workers(self.env) > 1:
                 prepare_backend(backend, backend_kwargs)  # while torch loads modules for the policy's optimizer
             self._setup_model()
 
@@ -213,6 +211,10 @@ class A3C(OnPolicyAlgorithm):
         warn_of_action_masks(self.env, stacklevel=3)
         super()._setup_model()
         arguments.check_policy(self.policy, self.rollout_buffer_class)
+
+    @staticmethod
+    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        return OnPolicyAlgorithm._wrap_env(wrap_batched(env), verbose, monitor_wrapper)
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name in RECURRENT_POLICIES:

@@ -15,6 +15,7 @@ from sb3_a3c.backends.max_lead import MaxLead
 from sb3_a3c.backends.quota import RolloutOrder
 from sb3_a3c.engines import State
 from sb3_a3c.engines.hyperparameters import Hyperparameters
+from sb3_a3c.envs.batches import Batch
 from sb3_a3c.envs.gate import between_steps
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.worker.rollout import Rollout
@@ -72,7 +73,7 @@ class SeenWorker(Protocol):
     hyperparameters: Hyperparameters
     failed: bool
     #: Environments of the user's VecEnv whose copies are in ``env``. They are closed when the copies have replaced them.
-    replaced: list[gym.Env]
+    replaced: list[gym.Env | Batch]
 
     @property
     def last_obs(self) -> VecEnvObs:

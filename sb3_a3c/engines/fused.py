@@ -210,9 +210,13 @@ class FusedEngine:
         )
         rollout_buffer.pos, rollout_buffer.full = rollout_buffer.buffer_size, True
 
-    def gradient(self, rollout_buffer: RolloutBuffer, out: Vector) -> Losses:
+    def gradient(self, rollout_buffer: RolloutBuffer, out: Vector, valid: np.ndarray | None = None) -> Losses:
         """See :meth:`Engine.gradient`."""
         n_steps, n_envs = rollout_buffer.rewards.shape
+        arrays = [getattr(rollout_buffer, name) for name in ("observations", "actions", "advantages", "returns")]
+        if valid is not None:
+            n_steps, n_envs, arrays = int(valid.sum()), 1, [array[valid] for array in arrays]
+        observations, actions, advantages, targets = arrays
         hyperparameters = self._hyperparameters
         assert out.shape == self._params.shape
         rules = hyperparameters.rules
@@ -221,10 +225,10 @@ class FusedEngine:
                 self._network,
                 self._limits,
                 self._params,
-                _float32(rollout_buffer.observations, (n_steps, n_envs, self._n_obs)),
-                _float32(rollout_buffer.actions, (n_steps, n_envs, self._n_actions)),
-                _float32(rollout_buffer.advantages, (n_steps, n_envs)),
-                _float32(rollout_buffer.returns, (n_steps, n_envs)),
+                _float32(observations, (n_steps, n_envs, self._n_obs)),
+                _float32(actions, (n_steps, n_envs, self._n_actions)),
+                _float32(advantages, (n_steps, n_envs)),
+                _float32(targets, (n_steps, n_envs)),
                 self._room(n_steps * n_envs),
                 np.asarray(out),
                 float(hyperparameters.ent_coef),

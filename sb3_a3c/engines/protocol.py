@@ -181,12 +181,13 @@ class Engine(Protocol):
         :param dones: Whether episodes ended with its last step, ``(n_envs,)``
         """
 
-    def gradient(self, rollout_buffer: RolloutBuffer, out: Vector) -> Losses:
+    def gradient(self, rollout_buffer: RolloutBuffer, out: Vector, valid: np.ndarray | None = None) -> Losses:
         """
         Compute the gradient of A2C's loss over a rollout, clipped to ``max_grad_norm``.
 
         :param rollout_buffer: A full buffer with returns and advantages. It is not changed
         :param out: Written: the gradient, ``(size,)``
+        :param valid: Which steps the loss is a mean over, ``(n_steps, n_envs)``. None: all
         :return: The losses
         """
 

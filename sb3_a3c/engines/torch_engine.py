@@ -152,27 +152,31 @@ class TorchEngine:
         """See :meth:`Engine.compute_returns`."""
         rollout_buffer.compute_returns_and_advantage(last_values=th.as_tensor(last_values), dones=dones)
 
-    def gradient(self, rollout_buffer: RolloutBuffer, out: Vector) -> Losses:
+    def gradient(self, rollout_buffer: RolloutBuffer, out: Vector, valid: np.ndarray | None = None) -> Losses:
         """See :meth:`Engine.gradient`."""
         assert isinstance(out, th.Tensor)
         with self._turn:
-            return self._gradient(rollout_buffer, out)
+            return self._gradient(rollout_buffer, out, valid)
 
-    def _gradient(self, rollout_buffer: RolloutBuffer, out: th.Tensor) -> Losses:
+    def _gradient(self, rollout_buffer: RolloutBuffer, out: th.Tensor, valid: np.ndarray | None) -> Losses:
         """The same operations as in SB3's ``A2C.train``, so that the results are equal to the last bit."""
         hyperparameters = self._hyperparameters
         self._policy.set_training_mode(True)
-        rollout_data = self._samples(rollout_buffer)
+        rollout_data = self._samples(rollout_buffer, self._calls.permutation if valid is None else np.arange)
         actions = rollout_data.actions
         if isinstance(self._action_space, spaces.Discrete):
             actions = actions.long().flatten()
 
         values, log_prob, entropy = self._calls.evaluate(rollout_data.observations, actions, rollout_buffer)
-        advantages = rollout_data.advantages
+        advantages, returns = rollout_data.advantages, rollout_data.returns
+        if valid is not None:
+            rows = th.as_tensor(rollout_buffer.swap_and_flatten(valid).flatten())
+            values, log_prob, advantages, returns = values[rows], log_prob[rows], advantages[rows], returns[rows]
+            entropy = None if entropy is None else entropy[rows]
         if hyperparameters.normalize_advantage:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         policy_loss = -(advantages * log_prob).mean()
-        value_loss = F.mse_loss(rollout_data.returns, values.flatten())
+        value_loss = F.mse_loss(returns, values.flatten())
         entropy_loss = -th.mean(-log_prob if entropy is None else entropy)
         loss = policy_loss + hyperparameters.ent_coef * entropy_loss + hyperparameters.vf_coef * value_loss
 
@@ -194,7 +198,7 @@ class TorchEngine:
             return {key: tensor.clone(memory_format=th.contiguous_format) for key, tensor in tensors.items()}
         return tensors.clone(memory_format=th.contiguous_format)
 
-    def _samples(self, rollout_buffer: RolloutBuffer) -> RolloutBufferSamples:
+    def _samples(self, rollout_buffer: RolloutBuffer, permutation: Callable[[int], np.ndarray]) -> RolloutBufferSamples:
         """``rollout_buffer.get()`` with this engine's generator, on a copy, since callbacks see the buffer itself."""
         flat = copy(rollout_buffer)
         if overrides_get(type(flat)):
@@ -213,7 +217,7 @@ class TorchEngine:
             flat.observations = flat.swap_and_flatten(flat.observations)
         for name in ("actions", "values", "log_probs", "advantages", "returns"):
             setattr(flat, name, flat.swap_and_flatten(getattr(flat, name)))
-        return flat._get_samples(self._calls.permutation(flat.buffer_size * flat.n_envs))
+        return flat._get_samples(permutation(flat.buffer_size * flat.n_envs))
 
 
 def _batch_size(obs_tensor: th.Tensor | dict[str, th.Tensor]) -> int:

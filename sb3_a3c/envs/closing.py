@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import gymnasium as gym
 from stable_baselines3.common.monitor import ResultsWriter
 
+from sb3_a3c.envs.batches import Batch
 
-def close_environments(envs: list[gym.Env]) -> list[str]:
+
+def close_environments(envs: list[gym.Env | Batch]) -> list[str]:
     """
     Close environments that were replaced by copies. The copies go on writing the files of Monitor, so these stay open.
 
@@ -22,11 +24,13 @@ def close_environments(envs: list[gym.Env]) -> list[str]:
                     setattr(layer, name, None)
             env.close()
         except Exception as error:
-            failures.append(f"{type(env.unwrapped).__name__}.close() failed ({type(error).__name__}: {error})")
+            failures.append(
+                f"{type(getattr(env, 'unwrapped', env)).__name__}.close() failed ({type(error).__name__}: {error})"
+            )
     return failures
 
 
-def _layers(env: gym.Env) -> Iterator[gym.Env]:
+def _layers(env: gym.Env | Batch) -> Iterator[gym.Env | Batch]:
     yield env
     while isinstance(env, gym.Wrapper):
         env = env.env

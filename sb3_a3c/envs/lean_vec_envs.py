@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
 from sb3_a3c.envs.normalization import JournaledMeanStd, contiguous
+from sb3_a3c.envs.vector_vec_env import VectorVecEnv
 from sb3_a3c.kernels.normalization import normalize, step_rewards
 
 _ZERO = np.zeros(1)
@@ -71,11 +72,27 @@ class LeanVecNormalize(VecNormalize):
         obs, rewards, dones, infos = self.venv.step_wait()
         assert isinstance(obs, np.ndarray)
         self.old_obs, self.old_reward = obs, rewards
-        new_obs, new_rewards = self._step_obs(obs), self._step_rewards(rewards, dones)
+        base = self.unwrapped
+        if isinstance(base, VectorVecEnv) and (base.inactive.any() or base.only_reset.any()):
+            new_obs, new_rewards = self._step_partly(obs, rewards, dones, ~base.inactive, ~base.only_reset)
+        else:
+            new_obs, new_rewards = self._step_obs(obs), self._step_rewards(rewards, dones)
         for done, info in zip(dones.tolist(), infos, strict=True):
             if done and "terminal_observation" in info:
                 info["terminal_observation"] = self.normalize_obs(info["terminal_observation"])
         return new_obs, new_rewards, dones, infos
+
+    def _step_partly(
+        self, obs: np.ndarray, rewards: np.ndarray, dones: np.ndarray, counts_obs: np.ndarray, counts_rewards: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A step of which some observations and rewards are not counted: no action is chosen for them or led to them."""
+        if self.norm_obs and counts_obs.any():
+            self.obs_rms.update(obs[counts_obs])
+        self.returns = self.returns * self.gamma + rewards
+        if counts_rewards.any():
+            self.ret_rms.update(self.returns[counts_rewards])
+        self.returns[dones] = 0
+        return self.normalize_obs(obs), self.normalize_reward(rewards)
 
     def _step_obs(self, obs: np.ndarray) -> np.ndarray:
         rms = vars(self).get("obs_rms")

@@ -17,8 +17,10 @@ import numpy as np
 from gymnasium.utils import EzPickle
 from stable_baselines3.common.vec_env import StackedObservations, VecCheckNan, VecEnv, VecEnvWrapper, VecMonitor
 
+from sb3_a3c.envs.batches import Batch
 from sb3_a3c.envs.declarations import DECLARATIONS, DECLARED, declaration_of, is_per_env, layers_of
 from sb3_a3c.envs.lean_vec_envs import lean_class
+from sb3_a3c.envs.vector_vec_env import VectorVecEnv
 
 
 class CannotSlice(TypeError):
@@ -37,6 +39,8 @@ def slice_vec_env(venv: VecEnv, slices: Sequence[np.ndarray]) -> list[VecEnv]:
             f"{type(venv).__name__} is not known to work in slices (sb3_a3c.register_vec_env declares that a class does)"
         )
     declaration = DECLARATIONS[type(venv)]
+    if isinstance(venv, VectorVecEnv):
+        return [venv.part(indices) for indices in slices]
     inner = slice_vec_env(venv.venv, slices) if isinstance(venv, VecEnvWrapper) else [None] * len(slices)
     parts: list[VecEnv] = []
     for indices, inner_part in zip(slices, inner, strict=True):
@@ -84,23 +88,34 @@ def take_envs_back(venv: VecEnv, slices: Sequence[VecEnv]) -> None:
                 setattr(layer, name, type(whole)(chain.from_iterable(values)))
 
 
-def environments_in(venv: VecEnv) -> list[gym.Env]:
+def units_of(venv: VecEnv) -> list[np.ndarray]:
+    """
+    :param venv: A VecEnv
+    :return: What can't be divided further: the indices of the environments of each batch, or of each environment
+    """
+    base = venv.unwrapped
+    return base.batch_indices() if isinstance(base, VectorVecEnv) else np.split(np.arange(venv.num_envs), venv.num_envs)
+
+
+def environments_in(venv: VecEnv) -> list[gym.Env | Batch]:
     """
     :param venv: A slice, or a whole VecEnv
-    :return: Its environments, except those of a SubprocVecEnv, which are in other processes
+    :return: Its environments or batches of them, except those of a SubprocVecEnv, which are in other processes
     """
     base = venv.unwrapped
     values = [vars(base).get(name) for name in declaration_of(base).handles]
     entries = chain.from_iterable(value for value in values if isinstance(value, list | tuple))
-    return [entry for entry in entries if isinstance(entry, gym.Env)]
+    return [entry for entry in entries if isinstance(entry, gym.Env | Batch)]
 
 
 def is_reset_by_pickling(venv: VecEnv) -> bool:
     """
     :param venv: A slice
     :return: Whether unpickling calls the constructors of some of its environments, so that these must be reset in another
-        process (``gymnasium.utils.EzPickle``, used by Box2D and MuJoCo environments)
+        process (batched environments, and ``gymnasium.utils.EzPickle``, used by Box2D and MuJoCo environments)
     """
+    if isinstance(venv.unwrapped, VectorVecEnv):
+        return True
     for env in vars(venv.unwrapped).get("envs", ()):
         while not isinstance(env, EzPickle) and isinstance(env, gym.Wrapper):
             env = env.env

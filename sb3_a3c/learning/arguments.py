@@ -13,10 +13,12 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_a3c.backends import BACKENDS, RolloutOrder
 from sb3_a3c.engines import ENGINES, choose_engine
 from sb3_a3c.engines.hyperparameters import PerWorker, as_numbers
+from sb3_a3c.envs.slices import units_of
 
 #: Arguments that may have one value per worker.
 _PER_WORKER = ("ent_coef", "std_scale")
@@ -118,16 +120,19 @@ class Arguments:
             kind = f"{type(policy).__name__} for {policy.action_space}"
             _check(has_own, "std_scale", self.std_scale, f"1.0 for a policy without a log_std to learn, as is this {kind}")
 
-    def resolve_n_workers(self, n_envs: int) -> int:
+    def resolve_n_workers(self, env: VecEnv) -> int:
         """
-        :param n_envs: The number of environments
+        :param env: The environments
         :return: The number of workers
-        :raises ValueError: if there are fewer environments than workers, or an argument does not fit so many workers
+        :raises ValueError: if there are fewer environments (or batches of them) than workers, or an argument does not fit so
+            many workers
         """
         check_n_workers(self.n_workers)
-        n_workers = n_envs if self.n_workers is None else int(self.n_workers)
-        if n_workers > n_envs:
-            _check(False, "n_workers", n_workers, f"at most the number of environments, {n_envs}")
+        n_envs, n_units = env.num_envs, len(units_of(env))
+        n_workers = n_units if self.n_workers is None else int(self.n_workers)
+        if n_workers > n_units:
+            units = "environments" if n_units == n_envs else "batches of environments"
+            _check(False, "n_workers", n_workers, f"at most the number of {units}, {n_units}")
         for name in _PER_WORKER:
             value = getattr(self, name)
             numbers = as_numbers(value)
@@ -173,7 +178,8 @@ def check_learn(model: OnPolicyAlgorithm, total_timesteps: Any, log_interval: An
     _check(_is_finite(total_timesteps), "total_timesteps", total_timesteps, "a number")
     counts = log_interval is None or (_is_whole(log_interval) and log_interval >= 1)
     _check(counts, "log_interval", log_interval, "None or a whole number of at least 1")
-    arguments.resolve_n_workers(model.n_envs)
+    assert model.env is not None
+    arguments.resolve_n_workers(model.env)
     arguments.check_policy(model.policy, model.rollout_buffer_class)
 
 

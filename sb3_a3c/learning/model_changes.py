@@ -52,7 +52,8 @@ class ModelChanges:
         arguments = Arguments.of(self._model)
         arguments.check_hyperparameters()
         arguments.check_std_scale(self._model.policy)
-        arguments.resolve_n_workers(self._model.n_envs)  # raises an error unless there is one value per worker
+        assert self._model.env is not None
+        arguments.resolve_n_workers(self._model.env)  # raises an error unless there is one value per worker
         for worker, hyperparameters in zip(workers, self._hyperparameters(arguments, len(workers)), strict=True):
             worker.hyperparameters = hyperparameters
 

@@ -16,7 +16,7 @@ from sb3_a3c.engines import ENGINES, Engine, choose_engine
 from sb3_a3c.envs.closing import close_environments
 from sb3_a3c.envs.gate import Gate
 from sb3_a3c.envs.normalization import journal_statistics, moments_of, running_statistics, set_moments
-from sb3_a3c.envs.slices import CannotSlice, environments_in, merge_counters, slice_vec_env, take_envs_back
+from sb3_a3c.envs.slices import CannotSlice, environments_in, merge_counters, slice_vec_env, take_envs_back, units_of
 from sb3_a3c.envs.state import read_state, write_state
 from sb3_a3c.learning.arguments import Arguments
 from sb3_a3c.learning.model_changes import ModelChanges
@@ -53,7 +53,7 @@ def run(
     arguments = Arguments.of(model)
     n_rollouts = int(-(-(model._total_timesteps - model.num_timesteps) // (model.n_steps * venv.num_envs)))
     needs = needs_of(callback, model)
-    slices, envs = _divide(venv, arguments.resolve_n_workers(venv.num_envs))
+    slices, envs = _divide(venv, arguments.resolve_n_workers(venv))
     engine, why = choose_engine(arguments.engine, model.policy, model.rollout_buffer_class)
     record = next_run if isinstance(next_run, RecordNextRun) else None
     recorder = None if record is None else record.begin(len(slices), min(arguments.max_lead, n_rollouts * len(slices)))
@@ -97,7 +97,8 @@ def run(
 
 def _divide(venv: VecEnv, n_workers: int) -> tuple[list[np.ndarray], list[VecEnv]]:
     """Divide the environments as evenly as possible among the workers. If they can't be divided, there is one worker."""
-    slices = np.array_split(np.arange(venv.num_envs), n_workers)
+    units = units_of(venv)
+    slices = [np.concatenate([units[n] for n in part]) for part in np.array_split(np.arange(len(units)), n_workers)]
     try:
         return slices, slice_vec_env(venv, slices)
     except CannotSlice as reason:

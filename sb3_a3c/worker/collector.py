@@ -14,17 +14,24 @@ from sb3_a3c.engines import Engine, stack
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.envs.normalization import JournaledMeanStd, stack_moments
 from sb3_a3c.envs.state import LayerState, changes_only_with_episodes, read_state, stack_states
+from sb3_a3c.envs.vector_vec_env import VectorVecEnv
 from sb3_a3c.worker.callback_needs import CallbackNeeds
 from sb3_a3c.worker.errors import WorkerStopped, check_rewards, non_finite_observation
 from sb3_a3c.worker.rollout import Ending, States, Steps
 
 
 class Records(NamedTuple):
-    """What is known of a rollout beyond its buffer, see :class:`~sb3_a3c.worker.rollout.Rollout`."""
+    """
+    What is known of a rollout beyond its buffer, see :class:`~sb3_a3c.worker.rollout.Rollout`.
+
+    :param valid: Whether steps are transitions, ``(n_steps, n_envs)``. In others, environments have only been reset. None: all
+        are
+    """
 
     states: States | None
     steps: Steps | None
     endings: list[Ending]
+    valid: np.ndarray | None
 
 
 class Collector:
@@ -55,6 +62,7 @@ class Collector:
         self._needs = needs
         self._stopping = False
         self._first_obs: VecEnvObs | None = last_obs
+        self._batched = env.unwrapped if isinstance(env.unwrapped, VectorVecEnv) else None
 
     def reset(self, seed: int | None) -> None:
         """
@@ -89,6 +97,7 @@ class Collector:
         states = _StateRecord(env, self._statistics) if self._needs >= CallbackNeeds.MODEL else None
         steps = _StepRecord() if self._needs >= CallbackNeeds.STEPS else None
         endings: list[Ending] = []
+        valid = None if self._batched is None else np.ones((rollout_buffer.buffer_size, env.num_envs), dtype=bool)
         rollout_buffer.reset()  # makes new arrays, since callbacks keep those of the last rollout
         engine.start_rollout(rollout_buffer, hyperparameters)
         for n_steps in range(rollout_buffer.buffer_size):
@@ -102,6 +111,8 @@ class Collector:
             with env_lock:
                 new_obs, rewards, dones, infos = env.step(clipped_actions)
             check_rewards(rewards, env, self._env_indices)
+            if self._batched is not None and valid is not None:
+                valid[n_steps] = ~self._batched.only_reset
             if states is not None:
                 states.add(new_obs, dones)
             if steps is not None:
@@ -117,7 +128,12 @@ class Collector:
             engine.add(rewards)
             self.last_obs = new_obs
             self.last_episode_starts = dones
-        return Records(None if states is None else states.stacked(), None if steps is None else steps.stacked(engine), endings)
+        return Records(
+            None if states is None else states.stacked(),
+            None if steps is None else steps.stacked(engine),
+            endings,
+            None if valid is None or valid.all() else valid,
+        )
 
     def check_observation(self, error: Exception | None) -> None:
         """

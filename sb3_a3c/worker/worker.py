@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines import Engine, Losses, State
 from sb3_a3c.engines.hyperparameters import Hyperparameters
+from sb3_a3c.envs.batches import Batch
 from sb3_a3c.envs.normalization import JournaledMeanStd, set_moments
 from sb3_a3c.parameters.protocol import Access, Parameters
 from sb3_a3c.worker.callback_needs import CallbackNeeds
@@ -73,7 +74,7 @@ class Worker:
         #: Whether a step has failed, so that the state of its environments is unknown.
         self.failed = False
         #: Its environments are the user's own, so they replace no others.
-        self.replaced: list[gym.Env] = []
+        self.replaced: list[gym.Env | Batch] = []
         #: Added to errors that an environment raises in the first step or the first reset of this worker.
         self.note_at_first_use = ""
         self._engine = engine
@@ -246,7 +247,7 @@ class Worker:
 
     def _compute_gradient(self) -> None:
         with self._explaining_errors():
-            losses = self._engine.gradient(self._rollout_buffer, self._gradient)
+            losses = self._engine.gradient(self._rollout_buffer, self._gradient, self._collected.records.valid)
             if not losses.finite:
                 self._collector.check_observation(None)
                 raise NonFiniteError(non_finite_parts(self._rollout_buffer, self.env_indices, losses))

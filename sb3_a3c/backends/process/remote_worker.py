@@ -18,6 +18,7 @@ from sb3_a3c.backends.process.parcel import Parcel, pack, reclaim_files, unpack
 from sb3_a3c.backends.process.runner import Assignment
 from sb3_a3c.backends.process.worker_process import Inbox, WorkerProcess
 from sb3_a3c.engines.hyperparameters import Hyperparameters
+from sb3_a3c.envs.batches import Batch
 from sb3_a3c.envs.pipes import discard_answers
 from sb3_a3c.envs.slices import environments_in, is_reset_by_pickling
 from sb3_a3c.policies.copies import CannotCopyPolicy
@@ -47,7 +48,7 @@ class RemoteWorker:
         self.state = spec.state
         self.failed = False
         #: Environments that copies have replaced. Not those that share a pipe (say) with the copies: it would be closed.
-        self.replaced: list[gym.Env] = []
+        self.replaced: list[gym.Env | Batch] = []
         #: Its process, or the last one that it had.
         self.process: WorkerProcess | None = None
         self.n_processes = 0

@@ -1,0 +1,178 @@
+"""
+Batched environments: Gymnasium's ``VectorEnv`` and EnvPool's, which step many environments in one call.
+
+They differ in what happens when an episode ends (``gymnasium.vector.AutoresetMode``). A :class:`Batch` steps each of them and
+returns the same: the observations that the next actions are for, and the last observation of each episode that has ended.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+
+class BatchStep(NamedTuple):
+    """
+    One step of all environments of a batch. Arrays have a first axis of ``n_envs``.
+
+    :param obs: The observations that the next actions are for
+    :param rewards: The rewards
+    :param terminated: Whether episodes have ended in a terminal state
+    :param truncated: Whether episodes have been truncated
+    :param inactive: Whether environments will ignore their next action, because they will only be reset
+    :param endings: For each environment whose episode has ended: its last observation, and its info
+    """
+
+    obs: VecEnvObs
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    inactive: np.ndarray
+    endings: dict[int, tuple[Any, dict[str, Any]]]
+
+
+class Batch:
+    """
+    One batched environment. It is made when it is first used. A pickled batch holds only the function that makes it, so each
+    process makes its own.
+
+    :param make: A function that makes it, or a batched environment itself
+    """
+
+    def __init__(self, make: Callable[[], VectorEnv] | VectorEnv) -> None:
+        self._env: VectorEnv | None = None
+        self._make: Callable[[], VectorEnv] | None = None
+        if isinstance(make, VectorEnv):
+            self._env = _checked(make)
+        else:
+            self._make = make
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._make is None:
+            raise TypeError(
+                f"the batched environment {self._env} can't be sent to another process. Give A3C a function that makes it "
+                "instead: A3C(policy, lambda: gymnasium.make_vec(...))"
+            )
+        return {"_env": None, "_make": self._make}
+
+    @property
+    def env(self) -> VectorEnv:
+        """The batched environment."""
+        if self._env is None:
+            assert self._make is not None
+            self._env = _checked(self._make())
+        return self._env
+
+    @property
+    def unwrapped(self) -> Any:
+        """The batched environment without wrappers."""
+        return self.env.unwrapped
+
+    @property
+    def spaces(self) -> tuple[spaces.Space, spaces.Space]:
+        """The spaces of one environment's observations and actions."""
+        return self.env.single_observation_space, self.env.single_action_space
+
+    def reset(self, seed: int | None, options: dict[str, Any] | None) -> tuple[VecEnvObs, dict[str, Any]]:
+        """
+        :param seed: Seed of the first environment
+        :param options: Options for all of them
+        :return: The first observations, and the infos of all environments in one
+        """
+        obs, infos = self.env.reset(seed=seed, options=options)
+        return _copied(obs), infos
+
+    def step(self, actions: np.ndarray) -> BatchStep:
+        """
+        :param actions: One per environment
+        :return: The results
+        """
+        env, mode = self.env, self._mode
+        obs, rewards, terminated, truncated, infos = env.step(np.asarray(actions, dtype=self.spaces[1].dtype))
+        obs = _copied(obs)
+        ended = terminated | truncated
+        inactive = ended if mode is AutoresetMode.NEXT_STEP else np.zeros(len(ended), dtype=bool)
+        endings = {}
+        if True in ended.tolist():
+            same_step = mode is AutoresetMode.SAME_STEP
+            last_obs, last_infos = (infos["final_obs"], infos.get("final_info", {})) if same_step else (obs, infos)
+            endings = {i: (entry_of(last_obs, i), info_of(last_infos, i)) for i in np.flatnonzero(ended).tolist()}
+            if mode is AutoresetMode.DISABLED:
+                obs = _copied(env.reset(options={"reset_mask": ended})[0])
+        return BatchStep(obs, rewards, terminated, truncated, inactive, endings)
+
+    def close(self) -> None:
+        """Close it. If it is used again and there is a function that makes it, another one is made."""
+        env, self._env = self._env, self._env if self._make is None else None
+        if env is not None:
+            env.close()
+
+    @property
+    def _mode(self) -> AutoresetMode:
+        return self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+
+
+def entry_of(batch: Any, index: int) -> Any:
+    """
+    :param batch: Arrays with one entry per environment, also in dicts
+    :param index: Index of an environment
+    :return: Its entry
+    """
+    if isinstance(batch, dict):
+        return {key: entry_of(value, index) for key, value in batch.items()}
+    entry = batch[index]
+    return entry.copy() if isinstance(entry, np.ndarray) else entry
+
+
+def info_of(infos: dict[str, Any], index: int) -> dict[str, Any]:
+    """
+    :param infos: The infos of all environments, as Gymnasium's vector environments return them: ``_key`` tells which
+        environments have a value under ``key``
+    :param index: Index of an environment
+    :return: Its info
+    """
+    info = {}
+    for key, value in infos.items():
+        has_value = infos.get(f"_{key}")
+        if key.startswith("_") or (has_value is not None and not has_value[index]):
+            continue
+        if isinstance(value, dict):
+            info[key] = info_of(value, index)
+        elif isinstance(value, np.ndarray | list | tuple) and len(value) > index:
+            info[key] = value[index]
+    return info
+
+
+def _checked(env: Any) -> VectorEnv:
+    if not isinstance(env, VectorEnv):
+        raise TypeError(
+            "env must be a function that returns a gymnasium.vector.VectorEnv or an environment of EnvPool, but it "
+            f"returned {env!r}. For a single environment, use make_vec_env of Stable-Baselines3"
+        )
+    if getattr(env, "is_async", False):
+        raise ValueError(
+            f"batch_size of an environment of EnvPool must be num_envs={env.num_envs}: A3C steps all environments of a batch "
+            "together. For environments that do not wait for each other, use several workers"
+        )
+    return env
+
+
+def concat_batches(parts: Sequence[Any]) -> Any:
+    """
+    :param parts: One array per batch, or one dict of arrays
+    :return: Those of all batches in one
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, dict):
+        return {key: np.concatenate([part[key] for part in parts]) for key in first}
+    return np.concatenate(parts)
+
+
+def _copied(obs: VecEnvObs) -> VecEnvObs:
+    """A copy, since a batched environment may return the same array at each step."""
+    return {key: np.array(array) for key, array in obs.items()} if isinstance(obs, dict) else np.array(obs)
