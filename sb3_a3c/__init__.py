@@ -3,6 +3,7 @@
 from sb3_a3c.a3c import A3C
 from sb3_a3c.backends import register_backend
 from sb3_a3c.envs.declarations import register_vec_env
+from sb3_a3c.envs.vector_vec_env import VectorVecEnv
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.recording.recording import Recording, record, replay
 from sb3_a3c.worker.callback_needs import register_callback
@@ -18,6 +19,7 @@ __all__ = [
     "MultiInputPolicy",
     "NonFiniteError",
     "Recording",
+    "VectorVecEnv",
     "WorkerDied",
     "record",
     "register_backend",

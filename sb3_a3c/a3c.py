@@ -191,7 +191,6 @@ class A3C(OnPolicyAlgorithm):
         self._format = FORMAT
         #: Records or replays the next run. It is set within a ``with`` block, and not saved.
         self._next_run: RecordNextRun | ReplayNextRun | None = None
-
         # RMSprop rather than the policy's default, Adam, as in A2C
         if use_rms_prop and "optimizer_class" not in self.policy_kwargs:
             self.policy_kwargs["optimizer_class"] = th.optim.RMSprop

@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +48,12 @@ PROMISES = {
             "tensorboard/A3C_1/events.out.tfevents.*": 1,
         },
         extra=("tensorboard",),
+    ),
+    "compiled_env": Promise(
+        5_000,
+        rf"seed 0: [\d,]+ steps/s, mean reward {_NUMBER} \+/- {_NUMBER} over 20 episodes of Gymnasium's Pendulum-v1",
+        {"model.zip": 1, "learning_curve.png": 1},
+        extra=("matplotlib", "rich", "tqdm"),
     ),
     "normalized_and_resumed": Promise(
         1280,
@@ -139,3 +147,26 @@ def test_a3c_from_scratch_learns() -> None:
     assert run.returncode == 0, run.stderr
     last_line = re.search(rf"mean return of the last 50 episodes ({_NUMBER})", run.stdout.splitlines()[-1])
     assert last_line is not None and float(last_line[1]) > -700, run.stdout
+
+
+def test_the_compiled_pendulum_is_gymnasiums() -> None:
+    """The same states, observations and rewards, to the rounding of float32."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        from compiled_env import CompiledPendulum  # type: ignore[import-not-found]
+    finally:
+        sys.path.pop(0)
+    compiled, rng = CompiledPendulum(5), np.random.default_rng(0)
+    compiled.reset(seed=1)
+    envs = [gym.make("Pendulum-v1").unwrapped for _ in range(5)]
+    for env, state in zip(envs, compiled.states, strict=True):
+        env.reset()
+        env.state = state.copy()  # type: ignore[attr-defined]
+    compiled.lengths[:] = 0
+    for _ in range(150):
+        actions = rng.uniform(-3, 3, (5, 1)).astype(np.float32)
+        obs, rewards, terminated, truncated, _ = compiled.step(actions)
+        expected = [env.step(action) for env, action in zip(envs, actions, strict=True)]
+        np.testing.assert_allclose(obs, [one[0] for one in expected], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(rewards, [one[1] for one in expected], rtol=1e-4, atol=1e-5)
+        assert not (terminated | truncated).any()
