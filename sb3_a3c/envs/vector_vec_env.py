@@ -94,7 +94,7 @@ class VectorVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """As ``VecEnv.step_wait``."""
-        parts = np.split(self._actions, np.cumsum(self.sizes)[:-1]) if len(self.sizes) > 1 else [self._actions]
+        parts = [self._actions] if len(self.batches) == 1 else np.split(self._actions, np.cumsum(self.sizes)[:-1])
         steps = [batch.step(part) for batch, part in zip(self.batches, parts, strict=True)]
         columns: list[Any] = list(zip(*steps, strict=True))
         obs, rewards, terminated, truncated, inactive = map(concat_batches, columns[:5])
@@ -102,9 +102,10 @@ class VectorVecEnv(VecEnv):
         self.episode_returns += rewards
         self.episode_lengths += ~self.only_reset
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for step, of_batch in zip(steps, self.batch_indices(), strict=True):
-            if step.endings:
-                self._end_episodes(step, int(of_batch[0]), infos)
+        offset = 0
+        for step, size in zip(steps, self.sizes, strict=True):
+            self._end_episodes(step, offset, infos)
+            offset += size
         return obs, rewards.astype(np.float32), terminated | truncated, infos
 
     def _end_episodes(self, step: BatchStep, offset: int, infos: list[dict[str, Any]]) -> None:
