@@ -17,7 +17,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from sb3_a3c import A3C
+from sb3_a3c import A3C, record, replay
 from sb3_a3c.envs.lean_vec_envs import LeanVecNormalize
 from sb3_a3c.envs.slices import slice_vec_env, units_of
 from sb3_a3c.envs.vector_vec_env import VectorVecEnv
@@ -267,3 +267,20 @@ def test_attributes_and_methods() -> None:
 
 class TimeLimited(gym.wrappers.TimeLimit):
     pass
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_a_recorded_run_is_replayed_to_the_last_bit(backend: str) -> None:
+    """A worker process makes its own batch, and so does the replay of it."""
+
+    def make(place: str) -> A3C:
+        venv = VecNormalize(batched(AutoresetMode.NEXT_STEP, n_batches=2))
+        return A3C("MlpPolicy", venv, n_steps=4, seed=3, backend=place)
+
+    recorded = make(backend)
+    with record(recorded) as recording:
+        recorded.learn(600)
+    replayed = make("serial")
+    with replay(replayed, recording):
+        replayed.learn(600)
+    np.testing.assert_array_equal(parameters_of(replayed), parameters_of(recorded))
