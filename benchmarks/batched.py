@@ -107,8 +107,8 @@ def main() -> None:
             rows += [[f"{title}: {name}", *median_and_ratios(values, rates["A2C"])] for name, values in rates.items()]
             panels[title] = {name: statistics.median(values) for name, values in rates.items()}
     notes = [
-        f"Medians of {args.repetitions} repetition(s); two batches, n_steps={N_STEPS} (PPO: 64), two layers of 64 units; ratios "
-        "are to A2C. Random actions: one batch in one thread, without a policy."
+        f"Medians of {args.repetitions} repetition(s); two batches, n_steps={N_STEPS} (PPO: 64), two layers of 64 units. "
+        "Ratios are to A2C. Random actions: one batch in one thread, without a policy."
     ]
     header = ["Simulator and algorithm", "Steps/s", "By A2C's", "least"]
     report(args, "Batched environments: steps per second", header, rows, notes, bars(panels, "steps/s", share_x=False))
