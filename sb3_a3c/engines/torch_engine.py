@@ -1,8 +1,7 @@
 """The torch engine: A2C's own arithmetic on a clone of the policy. All other engines must compute the same."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from copy import copy
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, ClassVar
 
@@ -11,7 +10,6 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from torch.nn import functional as F
@@ -19,8 +17,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from sb3_a3c.engines.hyperparameters import Hyperparameters
+from sb3_a3c.engines.kept_outputs import KeptOutputs
 from sb3_a3c.engines.policy_calls import make_calls
 from sb3_a3c.engines.protocol import Action, Losses, State, add_to_buffer, overrides_get
+from sb3_a3c.engines.samples import are_samples_of, samples_of_actions, samples_of_buffer
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.copies import clone_policy
 from sb3_a3c.policies.hooks import GradientRules
@@ -52,8 +52,8 @@ class TorchEngine:
         self._action_space = action_space
         self._turn = turn
         permutation: Callable[[int], np.ndarray] = np.random.permutation
-        #: One of several workers copies observations, so that their memory layout is the same in every backend.
-        self._copies_obs = seed is not None
+        #: Whether there are several workers. A single one computes with the operations of A2C alone.
+        self._several = seed is not None
         if seed is not None:
             numpy_seed, torch_seed = seed.spawn(2)
             permutation = np.random.default_rng(numpy_seed).permutation
@@ -61,6 +61,7 @@ class TorchEngine:
             generator.manual_seed(int(torch_seed.generate_state(1, np.uint64)[0] >> 1))
             _draw_actions_from(generator, self._policy)
         self._calls = make_calls(self._policy, permutation)
+        self._kept_outputs = KeptOutputs(self._policy if self._several else None)
         self._rules = GradientRules()
         self._handles: list[RemovableHandle] = []
         self._hyperparameters: Hyperparameters
@@ -105,6 +106,7 @@ class TorchEngine:
         self.follow(hyperparameters)
         self._actions = []
         self._calls.start_rollout()
+        self._kept_outputs.start_rollout()
         self._policy.set_training_mode(False)
         if self._policy.use_sde:
             with self._turn:
@@ -117,7 +119,8 @@ class TorchEngine:
             obs_tensor = self._to_tensor(obs)
             if self._policy.use_sde and sde_sample_freq > 0 and n_steps % sde_sample_freq == 0:
                 self._policy.reset_noise(_batch_size(obs_tensor))
-            action_tensor, values, log_probs = self._calls.forward(obs_tensor, episode_starts)
+            with self._kept_outputs.acting():
+                action_tensor, values, log_probs = self._calls.forward(obs_tensor, episode_starts)
             actions = action_tensor.cpu().numpy()
         clipped_actions = actions
         if isinstance(self._action_space, spaces.Box):
@@ -162,17 +165,7 @@ class TorchEngine:
         """The same operations as in SB3's ``A2C.train``, so that the results are equal to the last bit."""
         hyperparameters = self._hyperparameters
         self._policy.set_training_mode(True)
-        rollout_data = self._samples(rollout_buffer, self._calls.permutation if valid is None else np.arange)
-        actions = rollout_data.actions
-        if isinstance(self._action_space, spaces.Discrete):
-            actions = actions.long().flatten()
-
-        values, log_prob, entropy = self._calls.evaluate(rollout_data.observations, actions, rollout_buffer)
-        advantages, returns = rollout_data.advantages, rollout_data.returns
-        if valid is not None:
-            rows = th.as_tensor(rollout_buffer.swap_and_flatten(valid).flatten())
-            values, log_prob, advantages, returns = values[rows], log_prob[rows], advantages[rows], returns[rows]
-            entropy = None if entropy is None else entropy[rows]
+        values, log_prob, entropy, advantages, returns = self._evaluate(rollout_buffer, valid)
         if hyperparameters.normalize_advantage:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         policy_loss = -(advantages * log_prob).mean()
@@ -189,35 +182,39 @@ class TorchEngine:
         without_gradient = tuple([index for index, param in enumerate(self._params) if param.grad is None])
         return Losses(policy_loss.item(), value_loss.item(), entropy_loss.item(), finite, without_gradient)
 
+    def _evaluate(
+        self, rollout_buffer: RolloutBuffer, valid: np.ndarray | None
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None, th.Tensor, th.Tensor]:
+        """:return: Values, log probabilities, entropies, advantages and returns of the valid samples."""
+        reuses = self._several and rollout_buffer is self._rollout_buffer and are_samples_of(rollout_buffer, self._actions)
+        if reuses:
+            samples = samples_of_actions(rollout_buffer, self._actions)
+        else:
+            samples = samples_of_buffer(rollout_buffer, self._calls.permutation if valid is None else np.arange)
+        actions = samples.actions
+        if isinstance(self._action_space, spaces.Discrete):
+            actions = actions.long().flatten()
+        with self._kept_outputs.evaluating() if reuses else nullcontext():
+            values, log_prob, entropy = self._calls.evaluate(samples.observations, actions, rollout_buffer)
+        advantages, returns = samples.advantages, samples.returns
+        if valid is not None:
+            rows = th.as_tensor(rollout_buffer.swap_and_flatten(valid).flatten())
+            values, log_prob, advantages, returns = values[rows], log_prob[rows], advantages[rows], returns[rows]
+            entropy = None if entropy is None else entropy[rows]
+        return values, log_prob, entropy, advantages, returns
+
     def _to_tensor(self, obs: VecEnvObs) -> th.Tensor | dict[str, th.Tensor]:
         tensors = obs_as_tensor(obs, self._policy.device)  # type: ignore[arg-type]
-        if not self._copies_obs:
+        if not self._several:
             return tensors
-        # The last bits of a product depend on strides and alignment, which pickling changes.
         if isinstance(tensors, dict):
-            return {key: tensor.clone(memory_format=th.contiguous_format) for key, tensor in tensors.items()}
-        return tensors.clone(memory_format=th.contiguous_format)
+            return {key: _copied(tensor) for key, tensor in tensors.items()}
+        return _copied(tensors)
 
-    def _samples(self, rollout_buffer: RolloutBuffer, permutation: Callable[[int], np.ndarray]) -> RolloutBufferSamples:
-        """``rollout_buffer.get()`` with this engine's generator, on a copy, since callbacks see the buffer itself."""
-        flat = copy(rollout_buffer)
-        if overrides_get(type(flat)):
-            batches = list(flat.get(batch_size=None))
-            if len(batches) != 1:
-                raise ValueError(
-                    f"rollout_buffer_class.get() must give all samples as one batch, but {type(flat).__name__}.get() gave "
-                    f"{len(batches)} batches"
-                )
-            return batches[0]
-        if isinstance(flat.observations, dict):
-            flat.observations = {  # type: ignore[assignment]
-                key: flat.swap_and_flatten(obs) for key, obs in flat.observations.items()
-            }
-        else:
-            flat.observations = flat.swap_and_flatten(flat.observations)
-        for name in ("actions", "values", "log_probs", "advantages", "returns"):
-            setattr(flat, name, flat.swap_and_flatten(getattr(flat, name)))
-        return flat._get_samples(permutation(flat.buffer_size * flat.n_envs))
+
+def _copied(obs: th.Tensor) -> th.Tensor:
+    """A copy whose memory layout is the same in every backend: the last bits of a product depend on strides and alignment."""
+    return obs.clone(memory_format=th.channels_last if obs.ndim == 4 else th.contiguous_format)
 
 
 def _batch_size(obs_tensor: th.Tensor | dict[str, th.Tensor]) -> int:
