@@ -130,7 +130,7 @@ def act(engine: Any, obs: np.ndarray, n_steps: int = 0) -> np.ndarray:
 def sample(engine: Any, obs: np.ndarray, n_steps: int) -> Action:
     """All results of a step of an engine."""
     clipped_actions = act(engine, obs, n_steps)
-    action = Action(*(column[-1] for column in engine.actions()))
+    action = Action(*(None if column is None else column[-1] for column in engine.actions()))
     np.testing.assert_array_equal(clipped_actions, action.clipped_actions)
     return action
 
@@ -310,7 +310,7 @@ def test_act_is_the_torch_engines(obs_space: spaces.Space, action_space: spaces.
         obs = np.stack([obs_space.sample() for _ in range(n_envs)])
         theirs, ours = sample(expected, obs, step), sample(actual, obs, step)
         assert th.equal(ours.as_tensors().obs, theirs.as_tensors().obs)
-        for mine, other in zip(ours.as_tensors(), theirs.as_tensors(), strict=True):
+        for mine, other in zip(ours.as_tensors()[:5], theirs.as_tensors()[:5], strict=True):
             assert (type(mine), mine.dtype, mine.shape) == (type(other), other.dtype, other.shape)
         assert all(action in action_space for action in ours.clipped_actions.astype(action_space.dtype))
         if isinstance(action_space, spaces.Box):
@@ -582,7 +582,7 @@ def set_mlp(policy: ActorCriticPolicy) -> None:
 
 
 MISFITS: dict[str, Callable[[], ActorCriticPolicy]] = {
-    "is a OwnPolicy, not an ActorCriticPolicy or BoundedMlpPolicy itself": lambda: OwnPolicy(BOX, BOX, lambda _: 1e-3),
+    "is a OwnPolicy, not an ActorCriticPolicy, BoundedMlpPolicy or Recurrent": lambda: OwnPolicy(BOX, BOX, lambda _: 1e-3),
     "observations of Dict spaces need torch": lambda: changed(
         lambda policy: setattr(policy, "observation_space", spaces.Dict({"a": BOX}))
     ),
@@ -736,7 +736,7 @@ def test_kernels_are_compiled_once() -> None:
     twice = {"rmsprop_step", "rmsprop_tf_step", "adam_step"}  # in place, and to other arrays
     twice |= {"step_obs", "count_journal"}  # in two precisions
     assert used == {name: 2 if name in twice else 1 for name in used}
-    assert {"act", "predict_values", "gradient", "step_obs", "step_rewards"} <= used.keys()
+    assert {"act", "predict_values", "gradient", "encode", "encoders_gradient", "step_obs", "step_rewards"} <= used.keys()
 
 
 def compilations() -> tuple[dict[str, int], dict[str, int]]:
@@ -751,6 +751,7 @@ def compilations() -> tuple[dict[str, int], dict[str, int]]:
         act(engine, buffer.observations[0].reshape(2, *obs_space.shape))
         buffer.observations.flags.writeable = False  # as a callback may do
         engine.gradient(buffer, th.empty_like(engine.vector))
+    A3C("MlpLstmPolicy", "Pendulum-v1", n_workers=1, engine="fused", policy_kwargs=dict(lstm_hidden_size=4)).learn(250)
     for venv in (make_vec_env("Pendulum-v1", 2), DummyVecEnv([FloatEnv]), SubprocVecEnv([FloatEnv])):
         whole_numbers: dict[str, Any] = dict(optimizer_class=th.optim.RMSprop, optimizer_kwargs=dict(alpha=0, eps=1))
         model = A3C("MlpPolicy", VecNormalize(venv), n_workers=1, learning_rate=1, policy_kwargs=whole_numbers)

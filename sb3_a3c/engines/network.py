@@ -13,14 +13,16 @@ from stable_baselines3.common.distributions import (
     StateDependentNoiseDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim, get_obs_shape
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
 import sb3_a3c.kernels.network_table as fields
+from sb3_a3c.engines.encoders import Encoders, read_encoders, sizes_of, why_not_encoders, write_observations
 from sb3_a3c.kernels.state_dependent_noise import EPSILON
 from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.policies.bounded import BoundedGaussianDistribution, BoundedMlpPolicy
+from sb3_a3c.policies.recurrent_states import is_recurrent
 
 _DISTRIBUTIONS = {
     DiagGaussianDistribution: fields.GAUSSIAN,
@@ -39,10 +41,12 @@ class Network(NamedTuple):
 
     :param table: See :mod:`~sb3_a3c.kernels.network_table`
     :param limits: The activation's parameter, the lowest actions, the highest actions
+    :param encoders: What makes the networks' inputs from observations, if the policy is recurrent
     """
 
     table: np.ndarray
     limits: np.ndarray
+    encoders: Encoders | None
 
     @property
     def n_latent(self) -> int:
@@ -65,9 +69,13 @@ def why_not_fused(policy: ActorCriticPolicy) -> str | None:
     :param policy: A policy
     :return: Why the fused engine can't compute the policy. None: it can
     """
-    if type(policy) not in (ActorCriticPolicy, BoundedMlpPolicy):
-        return f"the policy is a {type(policy).__name__}, not an ActorCriticPolicy or BoundedMlpPolicy itself"
-    return _why_not_spaces(policy) or _why_not_parts(policy) or _why_not_parameters(policy)
+    if type(policy) not in (ActorCriticPolicy, BoundedMlpPolicy) and not _is_mlp_lstm(policy):
+        return (
+            f"the policy is a {type(policy).__name__}, not an ActorCriticPolicy, BoundedMlpPolicy or "
+            "RecurrentActorCriticPolicy itself"
+        )
+    why_not = _why_not_spaces(policy) or (why_not_encoders(policy) if is_recurrent(policy) else None)
+    return why_not or _why_not_parts(policy) or _why_not_parameters(policy)
 
 
 def read_network(policy: ActorCriticPolicy, layout: Layout) -> Network:
@@ -77,23 +85,24 @@ def read_network(policy: ActorCriticPolicy, layout: Layout) -> Network:
     :return: Its description for the kernels
     """
     starts = {id(param): part.start for param, part in zip(layout.parameters(policy), layout.slices, strict=True)}
-    obs_space, action_space = policy.observation_space, policy.action_space
-    obs_sizes, action_sizes = _sizes(obs_space), _sizes(action_space)
+    action_space = policy.action_space
     n_actions = get_action_dim(action_space)
     activation, parameter = _activation(policy)
     nets = [_linears(policy.mlp_extractor.policy_net, policy.action_net)]
     nets += [_linears(policy.mlp_extractor.value_net, policy.value_net)]
 
     table = [0] * fields.N_FIELDS
-    table[fields.OBS_KIND] = fields.ONE_HOT if obs_sizes else fields.FLAT
-    table[fields.N_OBS] = int(np.prod(get_obs_shape(obs_space)))  # type: ignore[arg-type]
-    table[fields.N_FEATURES] = get_flattened_obs_dim(obs_space)
-    table[fields.OBS_SIZES] = len(table)
-    table += obs_sizes
+    encoders = read_encoders(policy, starts) if is_recurrent(policy) else None
+    if encoders is None:
+        write_observations(table, policy.observation_space)
+        table += sizes_of(policy.observation_space)
+    else:
+        table[fields.OBS_KIND], table[fields.N_OBS] = fields.FLAT, encoders.n_encoders * encoders.n_hidden
+        table[fields.CRITIC_INPUTS] = encoders.n_hidden if encoders.n_encoders == 2 else 0
     table[fields.ACTION_KIND] = _DISTRIBUTIONS[type(policy.action_dist)]
     table[fields.N_ACTIONS] = n_actions
     table[fields.ACTION_SIZES] = len(table)
-    table += action_sizes
+    table += sizes_of(action_space)
     if type(policy.action_dist) in _WITH_STD:
         table[fields.LOG_STD], table[fields.STD_COLUMNS] = starts[id(policy.log_std)], policy.log_std.shape[-1]
     elif isinstance(policy.action_dist, BoundedGaussianDistribution):
@@ -111,14 +120,15 @@ def read_network(policy: ActorCriticPolicy, layout: Layout) -> Network:
     low, high = np.full(n_actions, -np.inf), np.full(n_actions, np.inf)
     if isinstance(action_space, spaces.Box):
         low, high = action_space.low.flatten(), action_space.high.flatten()
-    return Network(np.array(table, dtype=np.int64), np.concatenate([[parameter], low, high]).astype(np.float32))
+    return Network(np.array(table, dtype=np.int64), np.concatenate([[parameter], low, high]).astype(np.float32), encoders)
 
 
-def _sizes(space: spaces.Space) -> list[int]:
-    """Number of values of each entry of a discrete space."""
-    if isinstance(space, spaces.Discrete):
-        return [int(space.n)]
-    return [int(size) for size in space.nvec] if isinstance(space, spaces.MultiDiscrete) else []
+def _is_mlp_lstm(policy: ActorCriticPolicy) -> bool:
+    if not is_recurrent(policy):
+        return False
+    from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy  # an extra
+
+    return type(policy) is RecurrentActorCriticPolicy
 
 
 def _why_not_spaces(policy: ActorCriticPolicy) -> str | None:
@@ -165,6 +175,7 @@ def _why_not_parameters(policy: ActorCriticPolicy) -> str | None:
     params = list(policy.parameters())
     linears = [module for module in policy.modules() if isinstance(module, nn.Linear)]
     expected = 2 * len(linears) + (type(policy.action_dist) in _WITH_STD)
+    expected += sum(4 * module.num_layers for module in policy.modules() if isinstance(module, nn.LSTM))
     if len(params) != expected or any(True for _ in policy.buffers()):
         return "the policy has parameters or buffers of its own, or modules that share theirs"
     if any(param.dtype != th.float32 for param in params):

@@ -5,7 +5,7 @@ import math
 from sb3_a3c.kernels.distributions import clip, sample
 from sb3_a3c.kernels.jit import kernel
 from sb3_a3c.kernels.network_table import ACTION_KIND, ACTOR, CRITIC, STATE_DEPENDENT
-from sb3_a3c.kernels.networks import features, forward, latent_of_actor
+from sb3_a3c.kernels.networks import features, forward, inputs_of, latent_of_actor
 from sb3_a3c.kernels.state_dependent_noise import sample_state_dependent
 
 
@@ -19,7 +19,7 @@ def act(network, limits, vector, rng, noise, obs, step, observations, actions, c
     :param vector: The parameters, ``(size,)``
     :param rng: Read and written: the random generator's state
     :param noise: What :func:`~sb3_a3c.kernels.state_dependent_noise.draw_noise` has written, for gSDE
-    :param obs: ``(n_envs, n_obs)``
+    :param obs: ``(n_envs, n_obs)``, or the networks' inputs (see :data:`CRITIC_INPUTS`)
     :param step: The row to write
     :param observations: Written, ``(n_steps, n_envs, n_obs)``
     :param actions: Written, ``(n_steps, n_envs, n_actions)``
@@ -34,10 +34,11 @@ def act(network, limits, vector, rng, noise, obs, step, observations, actions, c
     for env in range(n_envs):
         for i in range(obs.shape[1]):
             observations[step, env, i] = obs[env, i]
-    x, room, trouble = features(network, obs.reshape(obs.size), n_envs, workspace)
-    head = workspace
+    inputs, room, trouble = features(network, obs.reshape(obs.size), n_envs, workspace)
+    x, head = inputs, workspace
     for is_actor in (False, True):
         net = network[ACTOR] if is_actor else network[CRITIC]
+        x = inputs_of(network, net, inputs, n_envs)
         head = forward(network, net, vector, limits[0], x, workspace[room:], n_envs)
         if not is_actor:
             for env in range(n_envs):
@@ -71,7 +72,8 @@ def predict_values(network, limits, vector, observations, values, workspace):
     :return: The first row whose observation is outside of its space, or -1
     """
     n_rows = observations.shape[0]
-    x, room, invalid_row = features(network, observations.reshape(observations.size), n_rows, workspace)
+    inputs, room, invalid_row = features(network, observations.reshape(observations.size), n_rows, workspace)
+    x = inputs_of(network, network[CRITIC], inputs, n_rows)
     value = forward(network, network[CRITIC], vector, limits[0], x, workspace[room:], n_rows)
     for row in range(n_rows):
         values[row] = value[row]

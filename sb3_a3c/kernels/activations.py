@@ -47,7 +47,7 @@ def activate(kind, parameter, y):
             y[i] = SIX if above >= SIX else above
     elif kind == SIGMOID:
         for i in range(y.size):
-            y[i] = HALF + HALF * tanh(HALF * y[i])
+            y[i] = sigmoid(y[i])
 
 
 @inner
@@ -90,6 +90,12 @@ def tanh(x):
     large = (ONE - t) / (ONE + t)
     large = -large if x < ZERO else large
     return large if size > _TANH_SMALL else small
+
+
+@contracted
+def sigmoid(x):
+    """``1 / (1 + e^-x)``. NaN stays NaN."""
+    return HALF + HALF * tanh(HALF * x)
 
 
 @contracted

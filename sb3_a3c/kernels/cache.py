@@ -23,7 +23,7 @@ from typing import Any
 import llvmlite.binding
 import numba
 
-from sb3_a3c.kernels import acting, gradient, normalization, optimizers, returns, state_dependent_noise
+from sb3_a3c.kernels import acting, gradient, normalization, optimizers, recurrent, returns, state_dependent_noise
 
 #: Its attributes are set while numba is imported.
 _config: Any = numba.config
@@ -47,7 +47,7 @@ def _build() -> str:
 
 #: The kernels by name.
 KERNELS: dict[str, Any] = {}
-for _module in (acting, gradient, normalization, optimizers, returns, state_dependent_noise):
+for _module in (acting, gradient, normalization, optimizers, recurrent, returns, state_dependent_noise):
     KERNELS |= _kernels_of(_module)
 #: Computed at once, since the sources may be replaced while this process runs.
 _BUILD = _build()

@@ -44,6 +44,8 @@ def needed(compiled: bool, policy: ActorCriticPolicy, use_locking: bool, venv: V
         names = ["gradient", "act", "predict_values", "returns", "copy"]
         if policy.use_sde:
             names.append("draw_noise")
+        if hasattr(policy, "lstm_actor"):
+            names += ["encode", "encoders_gradient"]
         if type(policy.optimizer) in _OPTIMIZERS:
             names.append(_OPTIMIZERS[type(policy.optimizer)] + ("" if use_locking else ", in place"))
     if unwrap_vec_wrapper(venv, VecNormalize) is not None:

@@ -6,10 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 import sb3_a3c.kernels.network_table as fields
+import sb3_a3c.kernels.recurrent_table as recurrent_fields
 from sb3_a3c.kernels import optimizers
 from sb3_a3c.kernels.acting import act, predict_values
 from sb3_a3c.kernels.gradient import gradient
 from sb3_a3c.kernels.normalization import count_journal, normalize, step_obs, step_rewards
+from sb3_a3c.kernels.recurrent import encode, encoders_gradient
 from sb3_a3c.kernels.returns import returns
 from sb3_a3c.kernels.state_dependent_noise import draw_noise
 
@@ -64,7 +66,27 @@ def _returns() -> None:
 
 def _gradient() -> None:
     rows, columns = _zeros(2, 1, 1, 1), _zeros(2, 1, 1)
-    gradient(_network(), _limits(), _zeros(2), *rows, *columns, _zeros(8), _zeros(2), 0.0, 0.5, 0.5, False)
+    gradient(_network(), _limits(), _zeros(2), *rows, *columns, _zeros(8), _zeros(2), _zeros(0), 0.0, 0.5, 0.5, False)
+
+
+def _encoders() -> np.ndarray:
+    """One number per observation, and an LSTM of one layer with one unit."""
+    table = np.zeros(recurrent_fields.N_FIELDS + 1 + recurrent_fields.LAYER_FIELDS, np.int64)
+    table[[fields.N_OBS, fields.N_FEATURES]] = 1
+    table[[recurrent_fields.ACTOR_ENCODER, recurrent_fields.CRITIC_ENCODER]] = recurrent_fields.N_FIELDS
+    table[recurrent_fields.N_FIELDS :] = 1, 1, 0, 4, 8, 12
+    return table
+
+
+def _encode() -> None:
+    states, gates, rows = _zeros(1, 1, 2, 2, 1, 1), _zeros(1, 1, 1, 1, 4, 1), _zeros(1, 1, 1)
+    encode(_encoders(), _zeros(16), rows, _zeros(1, 1), states, gates, _zeros(1, 1, 1, 1), 0, 1, 0, _zeros(8))
+
+
+def _encoders_gradient() -> None:
+    states, gates, rows = _zeros(1, 1, 2, 2, 1, 1), _zeros(1, 1, 1, 1, 4, 1), _zeros(1, 1, 1)
+    delta, workspace, out = _zeros(1, 1, 1, 1), _zeros(16), _zeros(16)
+    encoders_gradient(_encoders(), _zeros(16), rows, _zeros(1, 1), states, gates, delta, workspace, out, 0.5)
 
 
 def _copy() -> None:
@@ -105,6 +127,8 @@ EXAMPLES: dict[str, Example] = {
     "predict_values": Example("predict_values", 0.6, _predict_values),
     "returns": Example("returns", 0.2, _returns),
     "copy": Example("copy", 0.1, _copy),
+    "encode": Example("encode", 1.5, _encode),
+    "encoders_gradient": Example("encoders_gradient", 2.5, _encoders_gradient),
     "draw_noise": Example("draw_noise", 0.4, _draw_noise),
     **{
         f"{name}{suffix}": Example(name, 0.4, lambda name=name, suffix=suffix: _step_optimizer(name, bool(suffix)))  # type: ignore[misc]

@@ -7,8 +7,8 @@ import numpy as np
 from sb3_a3c.kernels.distributions import action_gradient
 from sb3_a3c.kernels.float32 import ONE, TWO, ZERO
 from sb3_a3c.kernels.jit import inner, kernel, merged
-from sb3_a3c.kernels.network_table import ACTION_KIND, ACTOR, CRITIC, N_ACTIONS, STATE_DEPENDENT, WIDEST
-from sb3_a3c.kernels.networks import backward, features, forward, latent_of_actor, size_of_latent
+from sb3_a3c.kernels.network_table import ACTION_KIND, ACTOR, CRITIC, CRITIC_INPUTS, N_ACTIONS, STATE_DEPENDENT, WIDEST
+from sb3_a3c.kernels.networks import backward, features, forward, inputs_of, latent_of_actor, size_of_latent
 from sb3_a3c.kernels.state_dependent_noise import noise_variances, state_dependent_gradient
 
 
@@ -23,6 +23,7 @@ def gradient(
     returns,
     workspace,
     out,
+    inputs_out,
     ent_coef,
     vf_coef,
     max_grad_norm,
@@ -35,22 +36,24 @@ def gradient(
     :param network: The table of the network
     :param limits: The activation's parameter, the lowest actions, the highest actions
     :param vector: The parameters, ``(size,)``
-    :param observations: ``(n_steps, n_envs, n_obs)``
+    :param observations: ``(n_steps, n_envs, n_obs)``, or the networks' inputs (see :data:`CRITIC_INPUTS`)
     :param actions: ``(n_steps, n_envs, n_actions)``
     :param advantages: ``A``, ``(n_steps, n_envs)``
     :param returns: ``R``, ``(n_steps, n_envs)``
     :param workspace: Overwritten
     :param out: Written: the gradient, ``(size,)``, with zeros between parameters
+    :param inputs_out: Written: the gradient of the networks' inputs, flat. Empty: there is none to compute. If it is computed,
+        ``out`` is not yet the gradient of all parameters, and is not clipped
     :param ent_coef: Entropy coefficient
     :param vf_coef: Value function coefficient
-    :param max_grad_norm: The largest L2 norm; a longer gradient is scaled down to it
+    :param max_grad_norm: The largest L2 norm; a longer gradient is scaled down to it.
     :param normalize_advantage: Whether to normalize the advantages
     :return: Policy loss, value loss, entropy loss, whether the gradient is finite
     """
     n_rows = observations.shape[0] * observations.shape[1]
     widest = n_rows * network[WIDEST]
     delta, spare, hidden = workspace[:widest], workspace[widest : 2 * widest], workspace[2 * widest :]
-    x, room, _ = features(network, observations.reshape(observations.size), n_rows, hidden)
+    inputs, room, _ = features(network, observations.reshape(observations.size), n_rows, hidden)
     hidden = hidden[room:]
     advantage, target = advantages.reshape(n_rows), returns.reshape(n_rows)
     out[:] = ZERO
@@ -70,6 +73,7 @@ def gradient(
     policy_loss, value_loss, entropy_loss = 0.0, 0.0, 0.0
     for is_actor in (True, False):
         net = network[ACTOR] if is_actor else network[CRITIC]
+        x = inputs_of(network, net, inputs, n_rows)
         head = forward(network, net, vector, limits[0], x, hidden, n_rows)
         n_outputs = head.size // n_rows
         latent = latent_of_actor(network, x, hidden, n_rows)
@@ -93,8 +97,13 @@ def gradient(
                 )
             policy_loss -= weight * log_prob
             entropy_loss -= entropy
-        backward(network, net, vector, limits[0], x, hidden, delta, spare, out, n_rows)
-    finite = _clip_norm(out, max_grad_norm)
+        x_out = inputs_of(network, net, inputs_out, n_rows)
+        if not is_actor and network[CRITIC_INPUTS] == 0:
+            x_out = x_out[:0]  # the critic's gradient does not flow into inputs that it shares with the actor
+        backward(network, net, vector, limits[0], x, hidden, delta, spare, out, x_out, n_rows)
+    finite = True
+    if inputs_out.size == 0:
+        finite = clip_norm(out, max_grad_norm)
     return policy_loss / n_rows, value_loss / n_rows, entropy_loss / n_rows, finite
 
 
@@ -113,16 +122,23 @@ def _mean_and_scale(numbers):
 
 
 @merged
-def _clip_norm(out, max_grad_norm):
-    """``g <- g min(1, max_grad_norm / (|g| + 1e-6))``. As in torch, a norm that overflows makes a gradient of zeros."""
+def clip_norm(out, max_grad_norm):
+    """
+    ``g <- g min(1, max_grad_norm / (|g| + 1e-6))``. As in torch, a norm that overflows makes a gradient of zeros.
+
+    :param out: Read and written: ``g``
+    :param max_grad_norm: The largest L2 norm
+    :return: Whether ``g`` is finite
+    """
     squares = ZERO
     for i in range(out.size):
         squares += out[i] * out[i]
     norm = math.sqrt(squares)
     scale = np.float32(max_grad_norm) / (norm + np.float32(1e-6))
     scale = ONE if scale > ONE else scale
-    for i in range(out.size):
-        out[i] *= scale
+    if scale != ONE:
+        for i in range(out.size):
+            out[i] *= scale
     if math.isfinite(norm):
         return True
     for i in range(out.size):

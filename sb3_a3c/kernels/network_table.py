@@ -33,7 +33,10 @@ WIDEST = 13
 STD_COLUMNS = 14
 #: Whether actions are clipped before they are stored.
 CLIP_ACTIONS = 15
-N_FIELDS = 16
+#: How many numbers per row stand before the critic's inputs. 0: both networks have the same inputs. Otherwise the actor's
+#: inputs of all rows come first, then the critic's.
+CRITIC_INPUTS = 16
+N_FIELDS = 17
 
 #: A layer: inputs, outputs, where its weight begins in the vector of parameters, where its bias begins.
 LAYER_FIELDS = 4

@@ -12,6 +12,8 @@ from sb3_a3c.kernels.jit import merged
 from sb3_a3c.kernels.network_table import (
     ACTIVATION,
     ACTOR,
+    CRITIC,
+    CRITIC_INPUTS,
     FLAT,
     LAYER_FIELDS,
     N_FEATURES,
@@ -30,7 +32,7 @@ def features(network, observations, n_rows, workspace):
     :param observations: ``(n_rows * n_obs,)``
     :param n_rows: Number of observations
     :param workspace: Written: the one-hot vectors
-    :return: Inputs of the first layers; where the free part of the workspace begins; the first row outside of the
+    :return: Inputs of both networks; where the free part of the workspace begins; the first row outside of the
         observation space, or -1
     """
     if network[OBS_KIND] == FLAT:
@@ -50,6 +52,19 @@ def features(network, observations, n_rows, workspace):
                 invalid_row = row
             start += size
     return x, n_rows * n_features, invalid_row
+
+
+@merged
+def inputs_of(network, net, inputs, n_rows):
+    """
+    :param network: The table of the network
+    :param net: ``network[ACTOR]`` or ``network[CRITIC]``
+    :param inputs: Inputs of both networks
+    :param n_rows: Number of rows
+    :return: Inputs of the first layer of the network
+    """
+    start = n_rows * network[CRITIC_INPUTS] if net == network[CRITIC] else 0
+    return inputs[start : start + n_rows * network[net + 1]]
 
 
 @merged
@@ -109,7 +124,7 @@ def latent_of_actor(network, x, hidden, n_rows):
 
 
 @merged
-def backward(network, net, vector, parameter, x, hidden, delta, spare, out, n_rows):
+def backward(network, net, vector, parameter, x, hidden, delta, spare, out, x_out, n_rows):
     """
     Backpropagation.
 
@@ -122,6 +137,7 @@ def backward(network, net, vector, parameter, x, hidden, delta, spare, out, n_ro
     :param delta: Overwritten: the gradient of the last layer's outputs
     :param spare: Overwritten, of the same length
     :param out: Added to: the gradient of the parameters, ``(size,)``
+    :param x_out: Written: the gradient of the inputs. Empty: there is none to compute
     :param n_rows: Number of rows
     """
     n_layers, start = network[net], 0
@@ -136,8 +152,9 @@ def backward(network, net, vector, parameter, x, hidden, delta, spare, out, n_ro
             below = hidden[start : start + n_rows * n_in]
         w_out, b_out = out[weight : weight + n_in * n_out], out[bias : bias + n_out]
         weight_gradient(delta[: n_rows * n_out], below, w_out, b_out, n_rows, n_in, n_out)
-        if layer > 0:
-            upper = spare[: n_rows * n_in]
+        upper = spare[: n_rows * n_in] if layer > 0 else x_out
+        if upper.size > 0:
             input_gradient(delta[: n_rows * n_out], vector[weight : weight + n_in * n_out], upper, n_rows, n_in, n_out)
+        if layer > 0:
             deactivate(network[ACTIVATION], parameter, below, upper)
             delta, spare = spare, delta
