@@ -30,6 +30,7 @@ from sb3_a3c.kernels.compilation import needed
 from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.policies.hooks import GradientRules, ParameterHook
 from sb3_a3c.policies.recurrent import CnnLstmPolicy, MlpGruPolicy, MlpLstmPolicy
+from sb3_a3c.policies.recurrent_states import as_rnn_states
 
 BOX = spaces.Box(-1, 1, (3,))
 #: sb3_contrib makes no LSTM for MultiDiscrete observations.
@@ -201,25 +202,27 @@ def test_a_rollout_is_the_torch_engines(obs: str, action: str, critic: str, n_la
     policy = make_policy(obs, action, critic, n_layers, use_sde=use_sde and action == "box")
     rollout = Rollout(policy, n_envs)
     for _ in range(2):
+        state_before = np.array(rollout.fused.state)
         buffer = rollout.collect()
         np.testing.assert_allclose(rollout.fused.state, rollout.torch.state, rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
         mine, theirs = (engine.actions().as_tensors() for engine in rollout.engines)
         np.testing.assert_allclose(mine.state, theirs.state, rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
         np.testing.assert_allclose(mine.values, theirs.values, rtol=1e-4, atol=1e-5)
-        assert_log_probs(rollout.torch, buffer)
+        assert_log_probs(policy, buffer, state_before)
         np.testing.assert_allclose(*predictions(rollout), rtol=1e-4, atol=1e-5)
         rollout.assert_same_gradient(buffer)
         for engine, state in zip(rollout.engines, (mine.state, theirs.state), strict=True):  # neither has changed it
             np.testing.assert_array_equal(engine.state, state[-1])  # type: ignore[index, arg-type]
 
 
-def assert_log_probs(engine: TorchEngine, buffer: RolloutBuffer) -> None:
-    """The log probabilities in a buffer are torch's for its actions."""
-    samples = engine._samples(buffer, np.arange)
-    actions = samples.actions.long().flatten() if isinstance(buffer.action_space, spaces.Discrete) else samples.actions
+def assert_log_probs(policy: RecurrentActorCriticPolicy, buffer: RolloutBuffer, state: np.ndarray) -> None:
+    """The log probabilities in a buffer are the policy's for its actions."""
+    names = "observations", "actions", "episode_starts", "log_probs"
+    obs, actions, starts, log_probs = (th.as_tensor(buffer.swap_and_flatten(getattr(buffer, name))) for name in names)
+    actions = actions.long().flatten() if isinstance(buffer.action_space, spaces.Discrete) else actions.float()
     with th.no_grad():
-        _, log_probs, _ = engine._calls.evaluate(samples.observations, actions, buffer)
-    np.testing.assert_allclose(samples.old_log_prob, log_probs, rtol=1e-4, atol=2e-5)
+        _, expected, _ = policy.evaluate_actions(obs, actions, as_rnn_states(state), starts.flatten())
+    np.testing.assert_allclose(log_probs.flatten(), expected, rtol=1e-4, atol=2e-5)
 
 
 def predictions(rollout: Rollout) -> list[np.ndarray]:
