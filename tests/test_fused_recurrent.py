@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -97,13 +98,16 @@ class Rollout:
 
     :param policy: The policy
     :param n_envs: Number of environments
+    :param several_workers: Whether the engines are those of one of several workers
     :param changes: Of hyperparameters
     """
 
-    def __init__(self, policy: RecurrentActorCriticPolicy, n_envs: int = 3, **changes: Any) -> None:
+    def __init__(
+        self, policy: RecurrentActorCriticPolicy, n_envs: int = 3, several_workers: bool = True, **changes: Any
+    ) -> None:
         self.n_envs = n_envs
         self.layout = Layout(policy)
-        seed = np.random.SeedSequence(0)
+        seed = np.random.SeedSequence(0) if several_workers else None
         arguments = policy, self.layout, policy.action_space, nullcontext(), seed
         self.torch, self.fused = self.engines = TorchEngine(*arguments), FusedEngine(*arguments)
         self.changes = changes
@@ -167,7 +171,8 @@ def test_an_lstm_is_torchs(critic: str, n_layers: int, n_envs: int, size: int) -
     recurrence.start_rollout(N_STEPS, n_envs)
     obs = rng.normal(size=(N_STEPS, n_envs, 3)).astype(np.float32)
     starts = (rng.random((N_STEPS, n_envs)) < 0.3).astype(np.float32)
-    actual = recurrence.evaluate(obs, starts, None)
+    recurrence.evaluate(obs, starts)
+    actual = recurrence.inputs(None)
     delta = rng.normal(size=actual.shape).astype(np.float32)
 
     outputs = [encoded(policy.lstm_actor, obs, starts, state[:, 0])]
@@ -261,8 +266,10 @@ def test_steps_that_nothing_is_learned_from(critic: str) -> None:
 
 
 def test_the_gradient_is_of_the_present_parameters() -> None:
-    """Also where callbacks have written to parameters, observations and episode starts. The states stay as they were."""
-    rollout = Rollout(make_policy())
+    """
+    A single worker's callbacks may have written to parameters, observations and episode starts. The states stay as they were.
+    """
+    rollout = Rollout(make_policy(), several_workers=False)
     buffer = rollout.collect()
     states = [np.array(engine.state) for engine in rollout.engines]
     buffer.observations = buffer.observations * 0.9
@@ -272,6 +279,18 @@ def test_the_gradient_is_of_the_present_parameters() -> None:
     rollout.assert_same_gradient(buffer)
     for engine, state in zip(rollout.engines, states, strict=True):
         np.testing.assert_array_equal(engine.state, state)
+
+
+@pytest.mark.parametrize("critic", CRITICS)
+def test_what_several_workers_keep_is_what_a_single_one_computes_again(critic: str) -> None:
+    """To the last bit."""
+    rollout = Rollout(make_policy(critic=critic, n_layers=2))
+    for _ in range(2):
+        buffer = rollout.collect()
+        kept, computed = (th.empty_like(rollout.fused.vector) for _ in range(2))
+        rollout.fused.gradient(buffer, kept)
+        rollout.fused.gradient(copy(buffer), computed)
+        assert th.equal(kept, computed)
 
 
 def test_states_that_begin_anew_are_zeros() -> None:
@@ -294,7 +313,7 @@ def test_frozen_parameters_and_hooks(max_grad_norm: float) -> None:
 
 @pytest.mark.parametrize("critic", CRITICS)
 def test_numbers_that_are_not_finite_are_noticed(critic: str) -> None:
-    rollout = Rollout(make_policy(critic=critic, n_layers=2))
+    rollout = Rollout(make_policy(critic=critic, n_layers=2), several_workers=False)
     buffer, engine = rollout.collect(), rollout.fused
     out = th.empty_like(engine.vector)
     for part in rollout.layout.slices:

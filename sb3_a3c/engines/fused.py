@@ -64,6 +64,8 @@ class FusedEngine:
         self._n_inputs = int(self._network[fields.N_OBS])
         self._size_of_workspace = network.workspace_size
         self._workspace, self._n_rows = np.zeros(0, dtype=np.float32), 0
+        #: Whether there are several workers.
+        self._several = seed is not None
         if seed is None:
             seed = np.random.SeedSequence(np.random.randint(0, 2**32, size=4, dtype=np.uint32).tolist())
         #: The state of the random generator, ``(4,)``. An engine with a copy of it draws the same numbers.
@@ -242,8 +244,11 @@ class FusedEngine:
         inputs, actions = rollout_buffer.observations, rollout_buffer.actions
         advantages, targets, inputs_out = rollout_buffer.advantages, rollout_buffer.returns, self._no_gradient
         if self._recurrence is not None:
-            observations = float32(inputs, (n_steps, n_envs, self._n_obs))
-            inputs = self._recurrence.evaluate(observations, rollout_buffer.episode_starts, valid)
+            # Of several workers, nobody writes to the parameters or the rollout before its gradient is computed.
+            if not (self._several and rollout_buffer is self._rollout_buffer and len(self._obs) == n_steps):
+                observations = float32(inputs, (n_steps, n_envs, self._n_obs))
+                self._recurrence.evaluate(observations, rollout_buffer.episode_starts)
+            inputs = self._recurrence.inputs(valid)
             inputs_out = np.empty(inputs.size, dtype=np.float32)
         elif valid is not None:
             inputs = inputs[valid]

@@ -66,7 +66,7 @@ class Recurrence:
         rollout, step = self._rollout, self._n_steps
         if step == 0:
             rollout.states[:, :, :, 0] = 0 if self._now is None else self._now
-        rollout.starts[step] = episode_starts
+        self._observations, rollout.starts[step] = observations, episode_starts
         trouble = self._encode(rollout, observations, step, step + 1, 0, self._workspace)
         self._n_steps = step + 1
         self._now = rollout.states[:, :, :, step + 1]
@@ -98,14 +98,12 @@ class Recurrence:
         trouble = self._encode(steps, observations[None], 0, 1, encoders.n_encoders - 1, workspace)
         return trouble, steps.inputs_of_envs[0]
 
-    def evaluate(self, observations: np.ndarray, episode_starts: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    def evaluate(self, observations: np.ndarray, episode_starts: np.ndarray) -> None:
         """
         Compute all steps of the rollout again, without any effect on the present states.
 
         :param observations: ``(n_steps, n_envs, n_obs)``
         :param episode_starts: Whether episodes start with a step, ``(n_steps, n_envs)``
-        :param valid: Which inputs to return, ``(n_steps, n_envs)``. None: all
-        :return: The inputs, ``(n_encoders, n_steps, n_envs, n_hidden)``, or of the valid steps ``(n_encoders, n, n_hidden)``
         """
         rollout = self._rollout
         assert episode_starts.shape == rollout.starts.shape
@@ -115,15 +113,22 @@ class Recurrence:
             self._now = self._now.copy()  # it is in the array that is written to
         self._observations, rollout.starts[:] = observations, episode_starts
         self._encode(rollout, observations, 0, len(episode_starts), 0, self._workspace)
-        inputs = rollout.inputs.swapaxes(0, 1)
+
+    def inputs(self, valid: np.ndarray | None) -> np.ndarray:
+        """
+        :param valid: Which steps to return, ``(n_steps, n_envs)``. None: all
+        :return: The inputs of the rollout, ``(n_encoders, n_steps, n_envs, n_hidden)``, or of the valid steps
+            ``(n_encoders, n, n_hidden)``
+        """
+        inputs = self._rollout.inputs.swapaxes(0, 1)
         return inputs if valid is None else inputs[:, valid]
 
     def gradient(self, delta: np.ndarray, valid: np.ndarray | None, out: np.ndarray, max_grad_norm: float) -> bool:
         """
         Add the gradient of the encoders' parameters, and clip the whole gradient.
 
-        :param delta: Overwritten: the gradient of what :meth:`evaluate` has returned, flat
-        :param valid: As for :meth:`evaluate`
+        :param delta: Overwritten: the gradient of what :meth:`inputs` has returned, flat
+        :param valid: As for :meth:`inputs`
         :param out: Added to: the gradient, ``(size,)``
         :param max_grad_norm: The largest L2 norm
         :return: Whether the gradient is finite
