@@ -17,6 +17,7 @@ ROWS = {
     "cnn": ["A2C", "A3C, 2 threads"],
     "hogwild": ["locked", "Hogwild"],
     "memory": ["process, fork", "thread"],
+    "recurrent": ["RecurrentPPO", "A3C, 1 worker, torch engine", "A3C, 1 worker"],
     "results": ["CartPole-v1"] * 5,
     "scaling": ["1", "2"],
     "start_up": ["process, fork"] * 2,
