@@ -344,7 +344,8 @@ MISFITS: dict[str, Callable[[], ActorCriticPolicy]] = {
     "is a MlpGruPolicy, not an": lambda: MlpGruPolicy(BOX, BOX, lambda _: 1e-3),
     "is a RecurrentActorCriticCnnPolicy, not an": lambda: CnnLstmPolicy(IMAGE, BOX, lambda _: 1e-3),  # type: ignore[dict-item]
     "gSDE with use_expln": lambda: make_policy(use_sde=True, use_expln=True),
-    "not LSTMs of equal depth": lambda: changed("lstm_critic", nn.LSTM(3, 8, num_layers=2)),
+    "not LSTMs of equal size": lambda: changed("lstm_critic", nn.LSTM(3, 8, num_layers=2)),
+    "are not LSTMs of equal": lambda: changed("lstm_actor", nn.LSTM(3, 9)),
     "encoder is a Sequential, not a linear layer": lambda: changed("critic", nn.Sequential(nn.Linear(3, 8))),
 }
 

@@ -47,8 +47,8 @@ def why_not_encoders(policy: Any) -> str | None:
     if policy.lstm_kwargs:
         return f"lstm_kwargs={policy.lstm_kwargs} needs torch"
     lstms = [policy.lstm_actor, *([] if policy.lstm_critic is None else [policy.lstm_critic])]
-    if any(type(lstm) is not nn.LSTM or lstm.num_layers != policy.lstm_actor.num_layers for lstm in lstms):
-        return "the recurrent layers are not LSTMs of equal depth"
+    if {type(lstm) for lstm in lstms} != {nn.LSTM} or len({(lstm.num_layers, lstm.hidden_size) for lstm in lstms}) > 1:
+        return "the recurrent layers are not LSTMs of equal size"
     if policy.critic is not None and type(policy.critic) is not nn.Linear:
         return f"the critic's encoder is a {type(policy.critic).__name__}, not a linear layer"
     return None
