@@ -34,6 +34,12 @@ class Promise:
 
 
 PROMISES = {
+    "atari": Promise(
+        400,
+        rf"PongNoFrameskip-v4, 400 steps: .*episode\.gif has a return of {_NUMBER}",
+        {"models/last.zip": 1, "learning_curve.png": 1, "episode.gif": 1},
+        extra=("matplotlib",),
+    ),
     "a3c_from_scratch": Promise(
         4_000, rf" +40\d\d steps, +\d+ s: mean return of the last 50 episodes {_NUMBER}", {}, unit="total-timesteps"
     ),
