@@ -24,8 +24,7 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
-from sb3_a3c import A3C, register_callback
-from sb3_a3c.policies.mnih import MnihCNN
+from sb3_a3c import A3C, MnihCNN, register_callback
 from sb3_a3c.system.extras import require
 
 N_WORKERS, ENVS_PER_WORKER = 2, 8
