@@ -124,12 +124,7 @@ def _make_specs(
     sliced = envs[0] is not model.env
     statistics = running_statistics(model.env) if sliced else []
     parameters = SharedParameters(
-        model.policy,
-        layout,
-        statistics,
-        model.num_timesteps,
-        arguments.use_locking,
-        compiled=engine.compiled or len(slices) > 1,  # a single worker on the torch engine steps as A2C does
+        model.policy, layout, statistics, model.num_timesteps, arguments.use_locking, compiled=engine.compiled
     )
     state = hidden_state(model)
     specs = [
