@@ -306,6 +306,8 @@ class Leftovers:
 
     def __init__(self) -> None:
         self._process = psutil.Process()
+        #: This process, and all of its children that have been seen. Others use the shared memory of the machine, too.
+        self._pids = {self._process.pid}
         gc.collect()
         self._before = self._count()
         self._megabytes = self._memory()
@@ -326,11 +328,13 @@ class Leftovers:
 
     def _count(self) -> dict[str, Any]:
         children = [child for child in self._process.children(recursive=True) if _is_alive(child)]
+        self._pids |= {child.pid for child in children}
+        names = os.listdir(self._SHARED) if self._SHARED.exists() else []
         return dict(
             file_handles=self._process.num_fds(),
             threads=threading.active_count(),
             processes=len(children),
-            shared=sorted(os.listdir(self._SHARED)) if self._SHARED.exists() else [],
+            shared=sorted(name for name in names if {*name.split("_")} & {str(pid) for pid in self._pids}),  # torch_PID_...
         )
 
     def _memory(self) -> float:
