@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 OUT := runs/pendulum
 SEED := 0
-BENCHMARKS := batched throughput callbacks uneven_envs scaling hogwild cnn recurrent memory start_up kernels results
+BENCHMARKS := batched throughput callbacks uneven_envs scaling hogwild cnn recurrent memory memory_tasks start_up kernels results
 
 .PHONY: train test test-slow test-all conformance lint type doc bench soak clean
 

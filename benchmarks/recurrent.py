@@ -16,11 +16,9 @@ from contextlib import closing
 from itertools import product
 from typing import Any, NamedTuple
 
-import gymnasium as gym
-import numpy as np
 import torch as th
 from arguments import Option, parse_arguments
-from gymnasium import spaces
+from memory_envs import WithoutVelocities
 from report import bars, report
 from sb3_contrib import RecurrentPPO
 from speed import measure, median_and_ratios, preload
@@ -72,28 +70,6 @@ class Case(NamedTuple):
 CASES = [Case(*case) for case in product(TASKS, (1, 8), SIZES, ROWS) if not (case[1] == 1 and "2 processes" in case[3])]
 
 
-class WithoutVelocities(gym.ObservationWrapper):
-    """
-    Leaves out a part of the observations.
-
-    :param env: The environment
-    :param kept: Indices of the numbers to keep
-    """
-
-    def __init__(self, env: gym.Env, kept: list[int]) -> None:
-        super().__init__(env)
-        assert isinstance(env.observation_space, spaces.Box)
-        self._kept = kept
-        self.observation_space = spaces.Box(env.observation_space.low[kept], env.observation_space.high[kept])
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        """
-        :param observation: All of it
-        :return: What is kept
-        """
-        return observation[self._kept]
-
-
 def measure_rate(case: Case, seconds: float) -> float:
     """
     :param case: What to measure
@@ -112,7 +88,7 @@ def measure_rate(case: Case, seconds: float) -> float:
 def main() -> None:
     args = parse_arguments(
         __doc__,
-        seconds=Option(1.0, 0.01, "approximate duration of a run"),
+        seconds=Option(2.0, 0.01, "approximate duration of a run"),
         only=Option("", "^CartPole-v1, 1, 64", "pattern of what to measure, such as 'Pendulum-v1, 8'; all if empty"),
     )
     preload()

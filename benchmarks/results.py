@@ -12,7 +12,7 @@ runs are not repeated, so the command can be interrupted and continued.
 
 import argparse
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
@@ -36,7 +36,8 @@ from sb3_a3c.comparison.settings import Settings, read_settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SETTINGS = Path(__file__).parent / "settings"
+#: The folder of settings.
+SETTINGS = Path(__file__).parent / "settings"
 #: How ``sb3_a3c.compare`` names the algorithms, and what they are called here.
 _ALGORITHMS = {
     "a3c": "A3C",
@@ -73,6 +74,8 @@ TASKS = {
     "HalfCheetah-v5": Task(150_000, needs="mujoco"),
 }
 
+HEADER = ["Task", "Algorithm", "Final return", "In A3C's time", "Steps/s", "Reached", "After seconds", "After steps"]
+
 
 def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs: Path) -> list[Summary]:
     """
@@ -83,7 +86,7 @@ def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs
     :return: What came of each algorithm
     """
     timesteps = _n_timesteps(env_id, args.budget)
-    files = {algo: _SETTINGS / f"{algo}.yml" for algo in ("a3c", "a2c", "ppo")}
+    files = {algo: SETTINGS / f"{algo}.yml" for algo in ("a3c", "a2c", "ppo")}
     a3cs = read_settings(files["a3c"], env_id)
     for algorithm in (A2C, PPO):
         shared = _a3cs_for(algorithm, a3cs)
@@ -106,16 +109,17 @@ def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs
     )
 
 
-def cells(env_id: str, summary: Summary, a3c: Summary) -> list[str]:
+def cells(env_id: str, names: Mapping[str, str], summary: Summary, a3c: Summary) -> list[str]:
     """
-    :param env_id: A key of ``TASKS``
+    :param env_id: The task
+    :param names: What the algorithms are called in the table
     :param summary: What came of an algorithm
     :param a3c: What came of A3C
-    :return: A row of the table
+    :return: A row of the table, see ``HEADER``
     """
     return [
         env_id,
-        _ALGORITHMS[summary.algorithm],
+        names[summary.algorithm],
         of_seeds(summary.final_return),
         of_seeds(return_at(summary.results, "seconds", float(a3c.seconds.iqm))),
         number(float(summary.steps_per_second.iqm)),
@@ -125,17 +129,18 @@ def cells(env_id: str, summary: Summary, a3c: Summary) -> list[str]:
     ]
 
 
-def curves(summaries: dict[str, list[Summary]], figure: "Figure") -> None:
+def curves(summaries: Mapping[str, list[Summary]], names: Mapping[str, str], figure: "Figure") -> None:
     """
     Draw the learning curves, by steps and by seconds.
 
     :param summaries: What came of each algorithm, for each task
+    :param names: What the algorithms are called in the picture
     :param figure: Where to draw
     """
     figure.set_size_inches(9.0, 0.6 + 2.4 * len(summaries))
     rows = figure.subplots(len(summaries), 2, sharey="row", squeeze=False)
     for panels, (env_id, of_task) in zip(rows, summaries.items(), strict=True):
-        named = [replace(summary, algorithm=_ALGORITHMS[summary.algorithm]) for summary in of_task]
+        named = [replace(summary, algorithm=names[summary.algorithm]) for summary in of_task]
         draw_curves(panels, named, of_task[0].threshold)
         panels[0].locator_params(axis="x", nbins=5)
         panels[0].set_title(env_id, loc="left", fontsize="medium")
@@ -159,8 +164,7 @@ def main() -> None:
     with ExitStack() as stack:
         runs = Path(args.runs or stack.enter_context(TemporaryDirectory()))
         summaries = {env_id: learn(env_id, args.algorithms.split(","), args, runs) for env_id in tasks}
-    header = ["Task", "Algorithm", "Final return", "In A3C's time", "Steps/s", "Reached", "After seconds", "After steps"]
-    rows = [cells(env_id, summary, of_task[0]) for env_id, of_task in summaries.items() for summary in of_task]
+    rows = [cells(env_id, _ALGORITHMS, summary, of_task[0]) for env_id, of_task in summaries.items() for summary in of_task]
     thresholds = ", ".join(f"{of_task[0].threshold:g} ({env_id})" for env_id, of_task in summaries.items())
     steps = ", ".join(f"{_n_timesteps(env_id, args.budget):,} ({env_id})" for env_id in tasks)
     episodes = ", ".join(f"{TASKS[env_id].n_eval_episodes} ({env_id})" for env_id in tasks)
@@ -176,7 +180,7 @@ def main() -> None:
     ]
     if left_out := set(args.tasks.split(",")) - set(tasks):
         notes.append(f"Left out, because packages they need are not installed: {', '.join(sorted(left_out))}.")
-    report(args, "Returns of A3C, A2C and PPO", header, rows, notes, lambda figure: curves(summaries, figure))
+    report(args, "Returns of A3C, A2C and PPO", HEADER, rows, notes, lambda figure: curves(summaries, _ALGORITHMS, figure))
 
 
 def _n_timesteps(env_id: str, budget: float) -> int:

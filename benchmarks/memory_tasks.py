@@ -1,0 +1,99 @@
+"""
+How A3C with an LSTM learns tasks that need a memory, compared with RecurrentPPO and with A3C without an LSTM.
+
+The tasks are in ``benchmarks/memory_envs.py``: a cue to be remembered for 20 or 50 steps, and CartPole without velocities. The
+settings are in ``benchmarks/settings/a3c_lstm.yml`` and ``recurrent_ppo.yml``. A3C without an LSTM has those of A3C with one,
+but an MlpPolicy. All LSTMs begin with open forget gates. Finished runs are kept in the folder ``--runs`` and not repeated.
+
+    python benchmarks/memory_tasks.py
+    python benchmarks/memory_tasks.py --tasks Cue20-v0
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+from arguments import Option, parse_arguments
+from memory_envs import TASKS
+from report import report
+from results import HEADER, SETTINGS, cells, curves
+
+from sb3_a3c.compare import compare
+from sb3_a3c.comparison.estimates import MIN_SEEDS, Summary
+from sb3_a3c.comparison.settings import read_settings
+
+#: How ``sb3_a3c.compare`` names the algorithms, and what they are called here.
+_ALGORITHMS = {
+    "memory_envs:A3CLstm": "A3C, LSTM",
+    "a3c": "A3C, no LSTM",
+    "memory_envs:RecurrentPPOLstm": "RecurrentPPO",
+}
+
+
+def learn(env_id: str, seeds: int, budget: float, runs: Path, quick: bool) -> list[Summary]:
+    """
+    :param env_id: One of ``TASKS``
+    :param seeds: Runs per algorithm
+    :param budget: Fraction of the settings' steps
+    :param runs: The folder for all comparisons
+    :param quick: Whether this is a quick run, which shows no progress
+    :return: What came of each algorithm
+    """
+    with_lstm = read_settings(SETTINGS / "a3c_lstm.yml", env_id)
+    policy_kwargs = "dict(optimizer_class=th.optim.Adam)"
+    settings = {
+        "memory_envs:A3CLstm": with_lstm,
+        "a3c": with_lstm | dict(policy="MlpPolicy", policy_kwargs=policy_kwargs),
+        "memory_envs:RecurrentPPOLstm": read_settings(SETTINGS / "recurrent_ppo.yml", env_id),
+    }
+    runs.mkdir(parents=True, exist_ok=True)
+    files: dict[str, Path] = {}
+    for algorithm, values in settings.items():
+        values["n_timesteps"] = max(1, int(budget * values["n_timesteps"]))
+        files[algorithm] = runs / f"{env_id}-{_ALGORITHMS[algorithm]}.yml"
+        files[algorithm].write_text(yaml.safe_dump({env_id: values}), encoding="utf-8")
+    name, out = f"memory_envs:{env_id}", runs / env_id
+    n_evaluations = 2 if quick else 20
+    interval = max(1, min(values["n_timesteps"] for values in settings.values()) // n_evaluations)
+    n_eval_episodes = 5 if quick else 50
+    return compare(
+        name,
+        list(_ALGORITHMS),
+        seeds,
+        out=out,
+        settings=files,
+        eval_interval=interval,
+        n_eval_episodes=n_eval_episodes,
+        progress_bar=not quick,
+    )
+
+
+def main() -> None:
+    args = parse_arguments(
+        __doc__,
+        repetitions=5,
+        tasks=Option(",".join(TASKS), "Cue20-v0", "ids of environments, separated by commas"),
+        budget=Option(1.0, 0.05, "fraction of the settings' steps"),
+        runs=Option("runs/memory_tasks", "", "folder for the comparisons"),
+    )
+    with ExitStack() as stack:
+        runs = Path(args.runs or stack.enter_context(TemporaryDirectory()))
+        summaries = {
+            env_id: learn(env_id, args.repetitions, args.budget, runs, args.quick) for env_id in args.tasks.split(",")
+        }
+    rows = [cells(env_id, _ALGORITHMS, summary, of_task[0]) for env_id, of_task in summaries.items() for summary in of_task]
+    thresholds = ", ".join(f"{of_task[0].threshold:g} ({env_id})" for env_id, of_task in summaries.items())
+    notes = [
+        f"{args.repetitions} seed(s). Returns: interquartile means, in brackets 95 % bootstrap intervals; with fewer than "
+        f"{MIN_SEEDS} seeds the value of each run. Steps/s: interquartile means, on one core. In A3C's time: the return after "
+        "as many seconds as A3C with an LSTM took for all its steps.",
+        "A policy without a memory answers half of the cues, so its mean return is 0.5. Reached: how many seeds reached, in "
+        f"the mean of an evaluation of 50 episodes, {thresholds}. After: medians over seeds, in brackets the minimum and "
+        "the maximum; a seed that never reached the return counts as later than all others.",
+    ]
+    report(args, "Tasks that need a memory", HEADER, rows, notes, lambda figure: curves(summaries, _ALGORITHMS, figure))
+
+
+if __name__ == "__main__":
+    main()
