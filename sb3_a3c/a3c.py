@@ -297,4 +297,4 @@ class A3C(OnPolicyAlgorithm):
     def _compile_kernels(self) -> None:
         assert self.env is not None
         engine = ENGINES[choose_engine(self.engine, self.policy, self.rollout_buffer_class).name]
-        compile_kernels(needed(engine.compiled, self.policy, self.use_locking, self.env))
+        compile_kernels(needed(engine.compiled, self.n_workers != 1, self.policy, self.use_locking, self.env))

@@ -91,7 +91,8 @@ def test_folders_of_old_builds_are_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "kwargs, extra",
     [
-        (dict(engine="torch"), set()),
+        (dict(engine="torch", n_workers=1), set()),
+        (dict(engine="torch"), {"rmsprop_step"}),
         (dict(), {"rmsprop_step"}),
         (dict(use_locking=False), {"rmsprop_step, in place"}),
         (dict(use_rms_prop=False, use_sde=True), {"adam_step", "draw_noise"}),
@@ -102,9 +103,11 @@ def test_only_what_a_run_needs_is_compiled(kwargs: dict[str, Any], extra: set[st
     env = make_vec_env("Pendulum-v1", 2)
     model = A3C("MlpPolicy", VecNormalize(env) if normalize else env, **kwargs)
     assert model.env is not None
-    expected = {"gradient", "act", "predict_values", "returns", "copy", *extra} if extra else set()
+    is_fused = model.engine != "torch"
+    expected = {"gradient", "act", "predict_values", "returns", "copy"} if is_fused else set()
+    expected |= extra
     expected |= {"normalize rewards", "normalize float32"} if normalize else set()
-    assert set(needed(model.engine != "torch", model.policy, model.use_locking, model.env)) == expected
+    assert set(needed(is_fused, model.n_workers != 1, model.policy, model.use_locking, model.env)) == expected
 
 
 def test_the_clock_starts_after_compilation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -375,8 +375,8 @@ def test_what_fits() -> None:
 def test_kernels_of_lstms_are_compiled_for_recurrent_policies_only() -> None:
     venv = DummyVecEnv([lambda: gym.make("Pendulum-v1")])
     recurrent = {"encode", "encoders_gradient"}
-    assert recurrent <= set(needed(True, make_policy(), True, venv))
-    assert not recurrent & set(needed(True, ActorCriticPolicy(BOX, BOX, lambda _: 1e-3), True, venv))
+    assert recurrent <= set(needed(True, False, make_policy(), True, venv))
+    assert not recurrent & set(needed(True, False, ActorCriticPolicy(BOX, BOX, lambda _: 1e-3), True, venv))
 
 
 # Learning

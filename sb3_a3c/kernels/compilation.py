@@ -31,9 +31,11 @@ _PATIENCE = 120.0
 _ready: set[str] = set()
 
 
-def needed(compiled: bool, policy: ActorCriticPolicy, use_locking: bool, venv: VecEnv) -> list[str]:
+def needed(compiled: bool, several: bool, policy: ActorCriticPolicy, use_locking: bool, venv: VecEnv) -> list[str]:
     """
     :param compiled: Whether the engine calls kernels
+    :param several: Whether there may be several workers. Then steps of the optimizer are compiled with every engine, where
+        compiled code can be stored
     :param policy: The policy, with its optimizer
     :param use_locking: Whether updates are atomic. If not, the optimizer steps in place
     :param venv: The environments
@@ -46,8 +48,8 @@ def needed(compiled: bool, policy: ActorCriticPolicy, use_locking: bool, venv: V
             names.append("draw_noise")
         if hasattr(policy, "lstm_actor"):
             names += ["encode", "encoders_gradient"]
-        if type(policy.optimizer) in _OPTIMIZERS:
-            names.append(_OPTIMIZERS[type(policy.optimizer)] + ("" if use_locking else ", in place"))
+    if type(policy.optimizer) in _OPTIMIZERS and (compiled or (several and venv.num_envs > 1 and use_cache())):
+        names.append(_OPTIMIZERS[type(policy.optimizer)] + ("" if use_locking else ", in place"))
     if unwrap_vec_wrapper(venv, VecNormalize) is not None:
         parts = venv.observation_space
         dtypes = {space.dtype for space in (parts.spaces.values() if isinstance(parts, spaces.Dict) else [parts])}

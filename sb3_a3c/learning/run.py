@@ -18,6 +18,7 @@ from sb3_a3c.envs.gate import Gate
 from sb3_a3c.envs.normalization import journal_statistics, moments_of, running_statistics, set_moments
 from sb3_a3c.envs.slices import CannotSlice, environments_in, merge_counters, slice_vec_env, take_envs_back, units_of
 from sb3_a3c.envs.state import read_state, write_state
+from sb3_a3c.kernels.cache import use_cache
 from sb3_a3c.learning.arguments import Arguments
 from sb3_a3c.learning.model_changes import ModelChanges
 from sb3_a3c.learning.reporter import Reporter
@@ -124,7 +125,13 @@ def _make_specs(
     sliced = envs[0] is not model.env
     statistics = running_statistics(model.env) if sliced else []
     parameters = SharedParameters(
-        model.policy, layout, statistics, model.num_timesteps, arguments.use_locking, compiled=engine.compiled
+        model.policy,
+        layout,
+        statistics,
+        model.num_timesteps,
+        arguments.use_locking,
+        # A single worker on the torch engine steps as A2C does. If compiled code can't be stored, nobody waits for it.
+        compiled=engine.compiled or (len(slices) > 1 and use_cache()),
     )
     state = hidden_state(model)
     specs = [

@@ -69,9 +69,9 @@ class SharedParameters:
     :param statistics: The normalization statistics to start from. They are copied
     :param num_timesteps: Environment steps so far
     :param use_locking: Whether updates are atomic
-    :param compiled: Whether compiled code copies and steps the vector, if the optimizer has a compiled step. It keeps the
-        GIL, where each operation of torch hands it to another worker, and rounds differently from torch. It needs parameters
-        in float32 on the CPU
+    :param compiled: Whether compiled code steps the vector, if the optimizer has a compiled step and the parameters are in
+        float32 on the CPU. It reads and writes memory once, keeps the GIL, where each operation of torch hands it to another
+        worker, and rounds differently from torch
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class SharedParameters:
     ) -> None:
         self.layout = layout
         vector = layout.gather(policy)
+        compiled = compiled and vector.dtype == th.float32 and vector.device.type == "cpu"
         self.optimizer = make_optimizer(policy, vector, layout, compiled)
         # Two workers can't make the numbers of an optimizer at the same time.
         self.use_locking = use_locking or self.optimizer.makes_numbers

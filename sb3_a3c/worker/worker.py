@@ -86,9 +86,10 @@ class Worker:
         self._statistics = statistics
         self._collector = Collector(env, env_indices, engine, last_obs, last_episode_starts, statistics, needs)
         self.env_lock = self._collector.env_lock
-        self._vector = parameters.native(engine.vector)
+        self._vector = parameters.native(engine.vector) if engine.compiled else engine.vector
         self._log_std = parameters.layout.slice_of("log_std")
-        self._gradient = parameters.native(th.zeros_like(engine.vector))
+        gradient = th.zeros_like(engine.vector)
+        self._gradient = parameters.native(gradient) if engine.compiled else gradient
         self._in_use = hyperparameters
         self._env_attributes = hyperparameters.env_attributes
         self._collected: _Collected
