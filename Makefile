@@ -43,7 +43,7 @@ soak: $(VENV)/installed
 
 $(VENV)/installed: setup.cfg constraints.txt
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,compare,recurrent,atari,tests,conformance,benchmarks,lint,docs]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,compare,recurrent,atari,zoo,tests,conformance,benchmarks,lint,docs]'
 	touch $@
 
 clean:

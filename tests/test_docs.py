@@ -18,6 +18,7 @@ import pytest
 from matplotlib import pyplot
 
 from sb3_a3c.compare import make_parser
+from sb3_a3c.zoo.__main__ import COMMANDS as ZOO_COMMANDS
 
 ROOT = Path(__file__).parents[1]
 matplotlib.use("Agg")
@@ -156,6 +157,8 @@ def test_commands_exist(page: Path) -> None:
             assert command.split()[1] in verbs, command
         elif command.startswith("python -m sb3_a3c.compare "):
             make_parser().parse_args(shlex.split(command)[3:])
+        elif command.startswith("python -m sb3_a3c.zoo "):
+            assert shlex.split(command)[3] in ZOO_COMMANDS, command  # test_zoo.py runs them
         elif command.startswith(".venv/bin/python -m pytest "):
             assert_selects_tests(shlex.split(command)[3:])
         elif match := re.match(r"python (\S+\.py)", command):

@@ -9,7 +9,7 @@ ROOT = Path(sb3_a3c.__file__).parent
 #: From the top down. Each package imports only packages below it, for types too.
 FLOORS = [
     ["sb3_a3c"],
-    ["callbacks", "compare"],
+    ["callbacks", "compare", "zoo"],
     ["comparison"],
     ["a3c"],
     ["learning"],

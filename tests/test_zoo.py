@@ -1,0 +1,135 @@
+"""rl-zoo3 trains, continues, enjoys, records and optimizes A3C with its own commands, and its own algorithms as before."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_a3c import A3C
+from sb3_a3c.comparison.errors import BadArgument
+from sb3_a3c.zoo import make
+from sb3_a3c.zoo.__main__ import COMMANDS
+
+SCRIPT = """
+import argparse
+
+import sb3_a3c.zoo
+from rl_zoo3.exp_manager import ExperimentManager
+
+if __name__ == "__main__":
+    options = dict(n_timesteps=400, eval_freq=-1, log_interval=-1)
+    manager = ExperimentManager(argparse.Namespace(), "a3c", "CartPole-v1", "logs", **options)
+    model, _ = manager.setup_experiment()
+    manager.learn(model)
+    print(type(model).__name__, model.num_timesteps)
+"""
+
+
+def zoo(folder: Path, *arguments: str, module: str = "sb3_a3c.zoo") -> str:
+    """Run a command in a folder, and return what it printed."""
+    command = [sys.executable, "-m", module, *arguments]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_make_gives_a_model_with_settings_that_work() -> None:
+    model = make("Pendulum-v1", n_envs=4, seed=3)
+    assert isinstance(model, A3C) and isinstance(model.env, VecNormalize)
+    assert (model.n_envs, model.gamma, model.n_workers, model.use_sde, model.seed) == (4, 0.9, 2, True, 3)
+    model.learn(800)
+    assert model.num_timesteps == 800
+
+
+@pytest.mark.parametrize(
+    ("env_id", "changes", "message"),
+    [
+        ("MountainCar-v0", {}, "must have an entry 'MountainCar-v0'"),
+        ("Pendulum-v1", {"n_env": 4}, "n_env"),
+        ("Pendulum-v1", {"n_envs": 0}, "n_envs in the settings of a3c"),
+    ],
+)
+def test_make_says_what_is_wrong(env_id: str, changes: dict, message: str) -> None:
+    with pytest.raises(BadArgument, match=message):
+        make(env_id, **changes)
+
+
+def test_an_unknown_command_is_told_with_the_known_ones(tmp_path: Path) -> None:
+    run = subprocess.run([sys.executable, "-m", "sb3_a3c.zoo", "trian"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1 and "'trian'" in run.stderr
+    assert all(command in run.stderr for command in COMMANDS)
+
+
+@pytest.mark.slow
+def test_train_continue_enjoy_record_and_benchmark(tmp_path: Path) -> None:
+    short = ["--algo", "a3c", "--env", "CartPole-v1"]
+    out = zoo(tmp_path, "train", *short, "-n", "8000", "--eval-freq", "4000", "--save-freq", "4000", "-P", "--seed", "0")
+    assert "Loading hyperparameters from" in out and "sb3_a3c/zoo/a3c.yml" in out
+    assert "Eval num_timesteps=8000" in out
+    run = tmp_path / "logs/a3c/CartPole-v1_1"
+    names = {path.name for path in run.iterdir()}
+    assert {"CartPole-v1.zip", "best_model.zip", "evaluations.npz", "0.monitor.csv", "7.monitor.csv"} <= names
+    model = A3C.load(run / "CartPole-v1.zip")
+    assert model.num_timesteps == 8000 and model.backend == "process"
+
+    out = zoo(tmp_path, "train", *short, "-n", "1000", "-i", str(run / "CartPole-v1.zip"), "--eval-freq", "-1")
+    assert "Loading pretrained agent" in out
+    assert (tmp_path / "logs/a3c/CartPole-v1_2/CartPole-v1.zip").exists()
+
+    out = zoo(tmp_path, "enjoy", *short, "-f", "logs", "--no-render", "-n", "600", "--exp-id", "1")
+    assert "Mean reward" in out
+    zoo(tmp_path, "record", *short, "-f", "logs", "-n", "50", "--exp-id", "1")
+    assert list((run / "videos").glob("*.mp4"))
+    out = zoo(tmp_path, "benchmark", "--no-hub", "--log-dir", "logs", "--test-mode", "-n", "600")
+    assert "Mean reward" in out and (tmp_path / "logs/benchmark/benchmark.md").exists()
+
+
+@pytest.mark.slow
+def test_normalized_environments_in_processes_and_a_schedule_for_the_critic(tmp_path: Path) -> None:
+    short = ["--algo", "a3c", "--env", "Pendulum-v1", "-n", "4000", "--vec-env", "subproc", "--eval-freq", "2000"]
+    zoo(tmp_path, "train", *short, "-params", "vf_learning_rate:'lin_2e-3'", "n_envs:4")
+    run = tmp_path / "logs/a3c/Pendulum-v1_1"
+    model = A3C.load(run / "Pendulum-v1.zip")
+    assert callable(model.vf_learning_rate) and model.vf_learning_rate(0.5) == pytest.approx(1e-3)
+    assert (run / "Pendulum-v1/vecnormalize.pkl").exists()
+    out = zoo(tmp_path, "enjoy", "--algo", "a3c", "--env", "Pendulum-v1", "-f", "logs", "--no-render", "-n", "400")
+    assert "Loading running average" in out
+
+
+@pytest.mark.slow
+def test_optimize_with_two_jobs(tmp_path: Path) -> None:
+    trials = ["--n-trials", "3", "--n-jobs", "2", "--no-optim-plots", "--seed", "0"]
+    out = zoo(tmp_path, "optimize", "--algo", "a3c", "--env", "CartPole-v1", "-n", "2000", *trials)
+    assert "Number of finished trials:  3" in out
+    (table,) = (tmp_path / "logs/a3c").glob("report_*.csv")
+    header, *rows = table.read_text().splitlines()
+    assert len(rows) == 3 and all("COMPLETE" in row for row in rows)
+    assert "params_n_steps_pow" in header
+
+
+@pytest.mark.slow
+def test_other_algorithms_of_rl_zoo3(tmp_path: Path) -> None:
+    out = zoo(tmp_path, "train", "--algo", "a2c", "--env", "CartPole-v1", "-n", "500", "--eval-freq", "-1")
+    assert "rl_zoo3/hyperparams/a2c.yml" in out
+    assert (tmp_path / "logs/a2c/CartPole-v1_1/CartPole-v1.zip").exists()
+
+
+@pytest.mark.slow
+def test_the_import_alone_registers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    run = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "A3C 448"
+
+
+@pytest.mark.slow
+def test_settings_of_cartpole_learn_it() -> None:
+    model = make("CartPole-v1")
+    model.learn(100_000)
+    mean, _ = evaluate_policy(model, model.env, n_eval_episodes=20)  # type: ignore[arg-type]
+    assert np.asarray(mean) > 400
