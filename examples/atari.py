@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--policy", default="CnnPolicy", choices=["CnnPolicy", "CnnLstmPolicy"])
     parser.add_argument("--network", default="mnih", choices=["mnih", "nature"])
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--timesteps", type=int, default=3_500_000, help="when the learning rate reaches 0")
+    parser.add_argument("--timesteps", type=int, default=10_000_000, help="when the learning rate reaches 0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/atari"), help="the folder to write to")
     parser.add_argument("--film-steps", type=int, default=1_500, help="how long the animated picture is at most")

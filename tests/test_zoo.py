@@ -4,12 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_a3c import A3C
+from sb3_a3c import A3C, MnihCNN
 from sb3_a3c.comparison.errors import BadArgument
 from sb3_a3c.zoo import make
 from sb3_a3c.zoo.__main__ import COMMANDS
@@ -133,3 +134,12 @@ def test_settings_of_cartpole_learn_it() -> None:
     model.learn(100_000)
     mean, _ = evaluate_policy(model, model.env, n_eval_episodes=20)  # type: ignore[arg-type]
     assert np.asarray(mean) > 400
+
+
+def test_settings_of_pong() -> None:
+    gym.register_envs(pytest.importorskip("ale_py"))
+    model = make("PongNoFrameskip-v4", n_envs=2)
+    assert model.observation_space.shape == (4, 84, 84) or model.observation_space.shape == (84, 84, 4)
+    assert isinstance(model.policy.features_extractor, MnihCNN)
+    model.learn(20)
+    assert model.num_timesteps == 20

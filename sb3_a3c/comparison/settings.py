@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
 from sb3_a3c.a3c import A3C
 from sb3_a3c.comparison.errors import BadArgument, check
+from sb3_a3c.policies.mnih_cnn import MnihCNN
 
 Settings = dict[str, Any]
 
@@ -35,7 +36,15 @@ _ENV_KEYS = frozenset(
 )
 #: Arguments whose text is Python, and the names that it may use.
 _PYTHON = ("policy_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs", "replay_buffer_class", "replay_buffer_kwargs")
-_NAMES = {"dict": dict, "list": list, "tuple": tuple, "nn": th.nn, "th": th, "RMSpropTFLike": RMSpropTFLike}
+_NAMES = {
+    "dict": dict,
+    "list": list,
+    "tuple": tuple,
+    "nn": th.nn,
+    "th": th,
+    "RMSpropTFLike": RMSpropTFLike,
+    "MnihCNN": MnihCNN,
+}
 #: Arguments that the comparison sets itself.
 _OURS = frozenset({"self", "env", "seed", "_init_setup_model"})
 
