@@ -66,3 +66,10 @@ def test_the_source_distribution_has_all_files(source: Path, tmp_path: Path) -> 
 def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == sb3_a3c.__version__ and citation["license"] == "MIT"
+
+
+@pytest.mark.slow
+def test_a_strict_type_checker_accepts_a_program_that_uses_the_package() -> None:
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "tests/downstream.py"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
