@@ -26,8 +26,11 @@ def main() -> float:
     model = model.learn(1_000, callback=[Print(), MovingAverageCallback()])
     with record(model) as recording:
         model.learn(100)
+    recording.save("recording")
+    with replay(model, Recording.load("recording")):
+        model.learn(100)
     model.save("model")
-    loaded: A3C = A3C.load("model", env=env)
+    model = A3C.load("model", env=env)
     batched = A3C("MlpPolicy", VectorVecEnv([lambda: gym.make_vec("CartPole-v1", num_envs=2)]))
     batched.learn()
     (summary,) = compare("CartPole-v1", ["a3c"], seeds=1)
