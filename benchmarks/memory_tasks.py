@@ -54,17 +54,13 @@ def learn(env_id: str, seeds: int, budget: float, runs: Path, quick: bool) -> li
         files[algorithm] = runs / f"{env_id}-{_ALGORITHMS[algorithm]}.yml"
         files[algorithm].write_text(yaml.safe_dump({env_id: values}), encoding="utf-8")
     name, out = f"memory_envs:{env_id}", runs / env_id
-    n_evaluations = 2 if quick else 20
-    interval = max(1, min(values["n_timesteps"] for values in settings.values()) // n_evaluations)
-    n_eval_episodes = 5 if quick else 50
     return compare(
         name,
         list(_ALGORITHMS),
         seeds,
         out=out,
         settings=files,
-        eval_interval=interval,
-        n_eval_episodes=n_eval_episodes,
+        n_eval_episodes=5 if quick else 20,
         progress_bar=not quick,
     )
 
@@ -89,7 +85,7 @@ def main() -> None:
         f"{MIN_SEEDS} seeds the value of each run. Steps/s: interquartile means, on one core. In A3C's time: the return after "
         "as many seconds as A3C with an LSTM took for all its steps.",
         "A policy without a memory answers half of the cues, so its mean return is 0.5. Reached: how many seeds reached, in "
-        f"the mean of an evaluation of 50 episodes, {thresholds}. After: medians over seeds, in brackets the minimum and "
+        f"the mean of an evaluation of 20 episodes, {thresholds}. After: medians over seeds, in brackets the minimum and "
         "the maximum; a seed that never reached the return counts as later than all others.",
     ]
     report(args, "Tasks that need a memory", HEADER, rows, notes, lambda figure: curves(summaries, _ALGORITHMS, figure))
