@@ -8,5 +8,11 @@ def same_path() -> dict[str, str]:
     """
     :return: Environment variables that give a new Python process this one's ``sys.path``, without the current folder
     """
-    folders = [folder or os.getcwd() for folder in sys.path if isinstance(folder, str)]
-    return {"PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1"}
+    return {"PYTHONPATH": os.pathsep.join(import_path()), "PYTHONSAFEPATH": "1"}
+
+
+def import_path() -> list[str]:
+    """
+    :return: The folders of ``sys.path``
+    """
+    return [folder or os.getcwd() for folder in sys.path if isinstance(folder, str)]

@@ -92,7 +92,7 @@ class ProcessBackend(AsynchronousBackend):
         self._starter = Starter(self.workers, start_method, worker_timeout)
         self._restarts = Restarts(max_restarts)
         self._watchdog = Watchdog(self.workers, self._quota, self._locks, worker_timeout)
-        self._env_calls = EnvCalls(self.workers)
+        self._env_calls = EnvCalls(self.workers, "process")
         #: Warnings of workers, and whether the user has seen them: all workers may send the same.
         self._notices: dict[str, bool] = {}
         self._has_begun = False

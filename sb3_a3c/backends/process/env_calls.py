@@ -9,22 +9,39 @@ import inspect
 import threading
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from sb3_a3c.backends.process.messages import EnvCall, EnvResult
-from sb3_a3c.backends.process.remote_worker import RemoteWorker
 
 #: Methods of a VecEnv that return one value for all its environments.
 _ONE_FOR_ALL = ("has_attr", "set_attr")
 
 
+class CalledWorker(Protocol):
+    """A worker elsewhere, as :class:`EnvCalls` uses it."""
+
+    index: int
+    env_indices: np.ndarray
+    #: The call that it has not answered.
+    call: EnvCall | None
+
+    def call_env(self, call: EnvCall) -> None:
+        """
+        :param call: What to do, and to send the result of
+        """
+
+
 class EnvCalls:
     """
     :param workers: The workers
+    :param backend: The name of their backend, for messages
     """
 
-    def __init__(self, workers: Sequence[RemoteWorker]) -> None:
+    def __init__(self, workers: Sequence[CalledWorker], backend: str) -> None:
         self._workers = workers
+        self._backend = backend
         self._thread = threading.get_ident()
         self._n_calls = 0
         self._results: dict[int, EnvResult] = {}
@@ -52,7 +69,7 @@ class EnvCalls:
 
         return reaching
 
-    def note_result(self, worker: RemoteWorker, result: EnvResult) -> None:
+    def note_result(self, worker: CalledWorker, result: EnvResult) -> None:
         """
         :param worker: Who has sent it
         :param result: What a call, this one or an interrupted one, returned or raised
@@ -66,8 +83,8 @@ class EnvCalls:
         if threading.get_ident() != self._thread:
             raise RuntimeError(
                 f"{method}() must be called in the thread that learns (in a callback, for instance), but it was called in "
-                f"{threading.current_thread().name}: while A3C learns with backend='process', no other thread reaches the "
-                "environments"
+                f"{threading.current_thread().name}: while A3C learns with backend={self._backend!r}, no other thread "
+                "reaches the environments"
             )
         self._n_calls += 1
         of_worker = {worker.index: [i for i in indices if i in worker.env_indices] for worker in self._workers}

@@ -45,7 +45,7 @@ class Parcel:
     numpy_errors: dict[str, Any]
 
     def __reduce__(self) -> tuple[Callable[..., "Parcel"], tuple[Any, ...]]:
-        handles = [_File.of(handle) if isinstance(handle, ResultsWriter) else handle for handle in self.handles]
+        handles = [MonitorFile.of(handle) if isinstance(handle, ResultsWriter) else handle for handle in self.handles]
         return _delivered, (self.content, handles, self.numpy_errors, dict(os.environ))
 
 
@@ -138,14 +138,14 @@ class _Unpickler(pickle.Unpickler):
 
 
 @dataclass(frozen=True)
-class _File:
+class MonitorFile:
     """One of Monitor's files, which the other process opens again. Each row is written at once, at the end of the file."""
 
     path: str
     fieldnames: list[str]
 
     @classmethod
-    def of(cls, results_writer: ResultsWriter) -> "_File":
+    def of(cls, results_writer: ResultsWriter) -> "MonitorFile":
         return cls(results_writer.file_handler.name, list(results_writer.logger.fieldnames))
 
     def open(self) -> ResultsWriter:
@@ -159,7 +159,7 @@ def _delivered(content: bytes, handles: list[Any], numpy_errors: dict[str, Any],
     for name in os.environ.keys() - environ.keys():
         del os.environ[name]
     os.environ.update({name: value for name, value in environ.items() if os.environ.get(name) != value})
-    return Parcel(content, [handle.open() if isinstance(handle, _File) else handle for handle in handles], numpy_errors)
+    return Parcel(content, [handle.open() if isinstance(handle, MonitorFile) else handle for handle in handles], numpy_errors)
 
 
 def _set_state(venv: VecEnv, state: dict[str, Any]) -> None:

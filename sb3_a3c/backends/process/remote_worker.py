@@ -9,26 +9,23 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_a3c.backends.process.guard import GUARD
 from sb3_a3c.backends.process.messages import EnvCall, FinalState, Permits, SetHyperparameters, Stop
-from sb3_a3c.backends.process.parcel import Parcel, pack, reclaim_files, unpack
+from sb3_a3c.backends.process.parcel import Parcel, reclaim_files
 from sb3_a3c.backends.process.runner import Assignment
+from sb3_a3c.backends.process.worker_elsewhere import WorkerElsewhere, pack_assignment
 from sb3_a3c.backends.process.worker_process import Inbox, WorkerProcess
 from sb3_a3c.engines.hyperparameters import Hyperparameters
-from sb3_a3c.envs.batches import Batch
 from sb3_a3c.envs.pipes import discard_answers
-from sb3_a3c.envs.slices import environments_in, is_reset_by_pickling
-from sb3_a3c.policies.copies import CannotCopyPolicy
 from sb3_a3c.worker.errors import name_environments
 
 #: Seconds to wait for what the processes of a SubprocVecEnv still answer to a worker that was killed. Chosen arbitrarily.
 _PATIENCE = 1.0
 
 
-class RemoteWorker:
+class RemoteWorker(WorkerElsewhere):
     """
     See :class:`~sb3_a3c.backends.protocol.SeenWorker`.
 
@@ -39,34 +36,20 @@ class RemoteWorker:
     """
 
     def __init__(self, context: Any, assignment: Assignment, inbox: Inbox) -> None:
-        spec = assignment.spec
-        self.index = spec.index
-        self.env_indices = spec.env_indices
-        self.env: Any = spec.env  # a factory stays here
-        self.last_obs = spec.last_obs
-        self.last_episode_starts = spec.last_episode_starts
-        self.state = spec.state
-        self.failed = False
-        #: Environments that copies have replaced. Not those that share a pipe (say) with the copies: it would be closed.
-        self.replaced: list[gym.Env | Batch] = []
+        super().__init__(assignment.spec, _pack(assignment))
         #: Its process, or the last one that it had.
         self.process: WorkerProcess | None = None
         self.n_processes = 0
         #: Rollouts that have arrived from it.
         self.n_rollouts = 0
-        #: The call that it has not answered.
-        self.call: EnvCall | None = None
-        #: Why its environments will be reset, for the user. Empty: they will not.
-        self.lost = ""
         self._context = context
         self._inbox = inbox
-        self._hyperparameters = spec.hyperparameters
+        self._hyperparameters = assignment.spec.hyperparameters
         self._n_permits = 0
         self._max_lead = 0
         self._unsent_permits = 0
         self._sent_final_state = False
         self._killed_because = ""
-        self._parcel = _pack(assignment)
 
     def start(self, workers: Sequence["RemoteWorker"]) -> None:
         """
@@ -176,21 +159,7 @@ class RemoteWorker:
         :param state: Its final state
         """
         assert self.process is not None
-        self.failed |= state.failed
-        reason = state.lost
-        if state.env is not None:
-            try:
-                env = unpack(state.env, self._parcel.handles)
-                self.replaced = [] if state.shares else environments_in(self.env)
-                self.env = env
-                self.failed |= is_reset_by_pickling(env)
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-        if state.env is not None or reason:  # else it has done nothing, and the main process's state is the same
-            self.last_obs, self.last_episode_starts = state.last_obs, state.last_episode_starts
-            self.state = state.state
-        if reason:
-            self.lose_envs(f"it can't be brought back from another process ({reason})")
+        super().take_back(state)
         self.process.may_exit = self._sent_final_state = True  # at the end, because this may be interrupted
 
     def on_failure(self) -> None:
@@ -239,15 +208,6 @@ class RemoteWorker:
             self._killed_because = why
             self.process.kill()
 
-    def lose_envs(self, why: str) -> None:
-        """
-        The present state of its environments is lost.
-
-        :param why: For the user
-        """
-        self.failed = True
-        self.lost = f"{name_environments(self.env_indices)} will begin anew: {why}"
-
     def close(self) -> None:
         """Take back what its processes had, after they have exited: pipes with answers that nobody reads, and files."""
         if self.n_processes > 0 and not self._sent_final_state and isinstance(self.env, VecEnv):
@@ -282,15 +242,10 @@ def _describe(exit_code: int | None) -> str:
 
 
 def _pack(assignment: Assignment) -> Parcel:
-    try:
-        return pack(assignment)
-    except CannotCopyPolicy:
-        raise
-    except Exception as error:
-        raise TypeError(
-            f"{name_environments(assignment.spec.env_indices)}, or something else that worker {assignment.spec.index} needs, "
-            f"can't be pickled for another process ({type(error).__name__}: {error}). Use a SubprocVecEnv, which takes "
-            "constructors and makes each environment in the process that steps it: SubprocVecEnv([make_env, ...]), or "
-            "make_vec_env(..., vec_env_cls=SubprocVecEnv). Or use backend='thread', or backend='serial' if only the thread "
-            "that made an environment can use it: they pickle nothing."
-        ) from error
+    return pack_assignment(
+        assignment,
+        assignment.spec,
+        "Use a SubprocVecEnv, which takes constructors and makes each environment in the process that steps it: "
+        "SubprocVecEnv([make_env, ...]), or make_vec_env(..., vec_env_cls=SubprocVecEnv). Or use backend='thread', or "
+        "backend='serial' if only the thread that made an environment can use it: they pickle nothing.",
+    )

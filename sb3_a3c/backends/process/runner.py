@@ -19,16 +19,14 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
-from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.utils import set_random_seed
 
 from sb3_a3c.backends.process.channel import Channel
 from sb3_a3c.backends.process.failures import Failure
+from sb3_a3c.backends.process.final_state import final_state
 from sb3_a3c.backends.process.messages import (
     EnvCall,
     EnvResult,
-    FinalState,
     Notice,
     Permits,
     Ready,
@@ -40,16 +38,14 @@ from sb3_a3c.backends.process.messages import (
     decode,
     encode,
 )
-from sb3_a3c.backends.process.parcel import pack_return
 from sb3_a3c.backends.quota import Quota
-from sb3_a3c.envs.closing import close_environments
 from sb3_a3c.envs.pipes import discard_answers
-from sb3_a3c.envs.slices import environments_in, is_reset_by_pickling
+from sb3_a3c.envs.slices import is_reset_by_pickling
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.policies.hooks import take_notices
 from sb3_a3c.worker.errors import WorkerStopped
 from sb3_a3c.worker.rollout import Rollout, lighten
-from sb3_a3c.worker.spec import WorkerSpec, env_seed
+from sb3_a3c.worker.spec import WorkerSpec, env_seed, seed_of_process
 
 #: Seconds for which rollouts are gathered into one message. Chosen arbitrarily, between what a message costs (about 50 us) and
 #: what a user notices.
@@ -91,7 +87,7 @@ class Runner:
     """
 
     def __init__(self, channel: Channel, assignment: Assignment, handles: list[Any], number: int) -> None:
-        spec = replace(assignment.spec, seed=_seed_of(assignment.spec.seed, number))
+        spec = replace(assignment.spec, seed=seed_of_process(assignment.spec.seed, number))
         if spec.seed is not None:
             # Processes forked from one server begin with the same global generators, which environments may draw from.
             set_random_seed(int(spec.seed.generate_state(1)[0]))
@@ -175,30 +171,10 @@ class Runner:
 
     def _send_final_state(self) -> None:
         """Send the environments back, and close those here, unless that would close something that both have."""
-        worker, lost = self._worker, ""
-        if self._has_factory:
-            self._send(FinalState(None, "", False, worker.last_obs, worker.last_episode_starts, worker.state, worker.failed))
-            with worker.env_lock:
-                worker.env.close()
-            return
-        env: bytes | None = None
-        handles: list[Any] = []
-        try:
-            with worker.env_lock:  # an interrupted call may still be using them
-                env = pack_return(worker.env, self._handles, handles)
-        except Exception as error:
-            lost = f"{type(error).__name__}: {error}"
-        environments = environments_in(worker.env)
-        # If copies have made no step, the originals are in the same state. If a copy has failed, it may not be whole.
-        untouched = bool(environments) and not worker.has_stepped and (worker.failed or not self._was_called)
-        if untouched:
-            env, lost = None, ""
-        shares = not all(isinstance(handle, ResultsWriter) for handle in handles)
-        self._send(FinalState(env, lost, shares, worker.last_obs, worker.last_episode_starts, worker.state, worker.failed))
-        with worker.env_lock:
-            failures = [] if shares else close_environments(environments)
-        if failures and not untouched:
-            self._send(Notice(f"in a worker's process, {failures[0]}"))
+        final, close = final_state(self._worker, self._handles, self._has_factory, self._was_called)
+        self._send(final)
+        if failure := close():
+            self._send(Notice(f"in a worker's process, {failure}"))
 
     def _read(self) -> None:
         """Do what the main process says, in a separate thread."""
@@ -248,14 +224,6 @@ class Runner:
             except BaseException as error:
                 content = encode(EnvResult(call.number, None, Failure.of(error)))
             self._send_encoded(content)
-
-
-def _seed_of(seed: np.random.SeedSequence | None, number: int) -> np.random.SeedSequence | None:
-    """A different seed for each process of a worker, so that none repeats the noise of the one before."""
-    if seed is None or number == 0:
-        return seed
-    assert isinstance(seed.entropy, int)
-    return np.random.SeedSequence([seed.entropy, number], spawn_key=seed.spawn_key)
 
 
 def _stack() -> str:
