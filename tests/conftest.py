@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -51,3 +52,20 @@ def no_new_process() -> Iterator[None]:
     before = set(multiprocessing.active_children())
     yield
     assert set(multiprocessing.active_children()) <= before
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[Any]:
+    """Ray on this machine, which all tests of a process share: it takes seconds to start."""
+    ray = pytest.importorskip("ray")
+    ray.init("local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def ray_is_there(request: pytest.FixtureRequest) -> None:
+    """Start Ray for the first test that has "ray" among its parameters."""
+    params = getattr(getattr(request.node, "callspec", None), "params", {}).values()
+    if any(param == "ray" for param in params if isinstance(param, str)):
+        request.getfixturevalue("local_ray")

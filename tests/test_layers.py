@@ -66,6 +66,7 @@ def test_no_imports_are_circular() -> None:
 def test_heavy_libraries_are_imported_where_they_are_at_home() -> None:
     homes = {
         "numba": {"kernels"},
+        "ray": {"backends.ray.connection"},
         "filelock": {"comparison.store"},
         "jinja2": {"comparison.report"},
         "matplotlib": {"callbacks", "comparison.figure"},

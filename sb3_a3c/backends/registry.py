@@ -5,6 +5,7 @@ from typing import Any
 
 from sb3_a3c.backends.process.backend import ProcessBackend
 from sb3_a3c.backends.protocol import Backend, RunSpec
+from sb3_a3c.backends.ray.backend import RayBackend
 from sb3_a3c.backends.serial import SerialBackend
 from sb3_a3c.backends.threads import ThreadBackend
 
@@ -38,6 +39,7 @@ def register_backend(name: str, backend_class: type[Backend]) -> None:
 register_backend("serial", SerialBackend)
 register_backend("thread", ThreadBackend)
 register_backend("process", ProcessBackend)
+register_backend("ray", RayBackend)
 
 
 def prepare_backend(name: str, options: dict[str, Any] | None) -> None:

@@ -171,9 +171,20 @@ class SharedParameters:
         """Environment steps whose gradients have been applied."""
         return int(self._place().counts.array[1])
 
+    @property
+    def is_native(self) -> bool:
+        """Whether only compiled code computes with vectors, so that they are arrays."""
+        return self._native
+
     def native(self, vector: th.Tensor) -> Vector:
         """See :meth:`Parameters.native`."""
         return vector.numpy() if self._native else vector
+
+    def new_buffers(self) -> list[th.Tensor]:
+        """
+        :return: Copies of the policy's buffers, for :meth:`pull`
+        """
+        return [buffer.clone() for buffer in self._place().buffers]
 
     def pull(self, vector: Vector, buffers: Sequence[th.Tensor]) -> Access:
         """See :meth:`Parameters.pull`."""

@@ -1,0 +1,166 @@
+"""
+What the actor of a worker does. Ray calls it; it does not import Ray.
+
+Two threads call an actor: one for steps, which come in their order, and one for what is to be done between two steps of the
+environments: calls of their methods, and the end. No method raises anything: an exception is a message, like the results.
+
+What is assumed: two threads may use the environments, one at a time (``env_lock``). Nothing depends on the GIL.
+"""
+
+import os
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_a3c.backends.process.failures import Failure
+from sb3_a3c.backends.process.final_state import final_state
+from sb3_a3c.backends.process.installation import Installation
+from sb3_a3c.backends.process.messages import EnvCall, EnvResult, decode, encode
+from sb3_a3c.backends.process.parcel import unpack
+from sb3_a3c.backends.ray.carried import CarriedParameters
+from sb3_a3c.backends.ray.local_process import machine
+from sb3_a3c.backends.ray.messages import Assignment, Start, Started, Step, Stepped, Stopped
+from sb3_a3c.envs.slices import is_reset_by_pickling
+from sb3_a3c.kernels.cache import use_cache
+from sb3_a3c.policies.hooks import take_notices
+from sb3_a3c.worker.errors import WorkerStopped
+from sb3_a3c.worker.rollout import lighten
+from sb3_a3c.worker.spec import env_seed, seed_of_process
+from sb3_a3c.worker.worker import Worker
+
+#: Added to what an environment raises in the first step or reset that a worker makes.
+FIRST_USE_NOTE = (
+    "This was the first use of an environment in a worker's actor, which has a copy of it: backend='ray' pickles "
+    "environments. If the copy is not whole (it lacks a connection or a simulator, for instance), let each worker make its "
+    "own: pass the id of a registered environment, or a function that makes a batched one."
+)
+
+
+class WorkerActor:
+    """It does nothing until it is started."""
+
+    def __init__(self) -> None:
+        self._worker: Worker
+        self._parameters: CarriedParameters
+        self._has_factory = False
+        self._was_called = False
+        self._ended = False
+        self._stepped_at = 0.0
+
+    def start(self, message: bytes, vector: np.ndarray) -> bytes:
+        """
+        :param message: A :class:`Start`
+        :param vector: The shared parameters, of shape ``(size,)``
+        :return: :class:`Started`, or a :class:`Failure`
+        """
+        try:
+            self._start(decode(message), vector)
+        except BaseException as error:
+            error.add_note("raised while the actor of a worker was starting")
+            self._ended = True
+            return encode(Failure.of(error))
+        self._stepped_at = time.monotonic()
+        return encode(Started(machine(), os.getpid()))
+
+    def step(self, message: bytes, vector: np.ndarray) -> tuple[bytes, np.ndarray | None]:
+        """
+        :param message: A :class:`Step`
+        :param vector: The shared parameters, of shape ``(size,)``
+        :return: :class:`Stepped` with the gradient; or :class:`Stopped` or a :class:`Failure`, and None
+        """
+        if self._ended:
+            return encode(Stopped()), None
+        try:
+            idle_seconds = time.monotonic() - self._stepped_at
+            step: Step = decode(message)
+            if step.hyperparameters is not None:
+                self._worker.hyperparameters = step.hyperparameters
+            self._parameters.carry(vector, step.pull)
+            rollout = lighten(self._worker.step(idle_seconds))
+            stepped = _encoded(Stepped(rollout, self._parameters.push_message, take_notices()))
+        except WorkerStopped:
+            return encode(Stopped()), None
+        except BaseException as error:  # SystemExit too: it is meant for the caller, not for this process
+            self._ended = True
+            return encode(Failure.of(error)), None
+        self._stepped_at = time.monotonic()
+        return stepped, self._parameters.gradient
+
+    def call_env(self, message: bytes) -> bytes:
+        """
+        :param message: An :class:`EnvCall`
+        :return: An :class:`EnvResult`
+        """
+        number = -1
+        try:
+            call: EnvCall = decode(message)
+            number = call.number
+            with self._worker.env_lock:
+                self._was_called = True
+                value = getattr(self._worker.env.unwrapped, call.method)(*call.args, **call.kwargs)
+                return encode(EnvResult(number, value))
+        except BaseException as error:
+            return encode(EnvResult(number, None, Failure.of(error)))
+
+    def stop(self) -> None:
+        """End the rollout under way after the current step of the environments, and make no other."""
+        self._ended = True
+        self._worker.stop()
+
+    def finish(self) -> tuple[bytes, str]:
+        """
+        Close the environments here.
+
+        :return: :class:`FinalState`, or a :class:`Failure`; and a message if an environment could not be closed
+        """
+        try:
+            final, close = final_state(self._worker, self._handles, self._has_factory, self._was_called)
+            return encode(final), close()
+        except BaseException as error:
+            return encode(Failure.of(error)), ""
+
+    def _start(self, start: Start, vector: np.ndarray) -> None:
+        ours = Installation.here().version
+        if ours != start.version:
+            raise RuntimeError(
+                f"the node of this actor has sb3_a3c {ours}, but the driver has {start.version}: install the "
+                "same version on all nodes, or send it along with backend_kwargs=dict(runtime_env=...)"
+            )
+        sys.path.extend(folder for folder in start.import_path if folder not in sys.path and os.path.isdir(folder))
+        np.seterr(**start.numpy_errors)
+        th.set_num_threads(1)  # of this thread: several workers leave no cores for more
+        if start.kernels is not None and os.path.isdir(start.kernels):
+            use_cache(start.kernels)
+        self._handles = [file.open() for file in start.files]
+        try:
+            assignment: Assignment = unpack(start.content, self._handles)
+        except Exception as error:
+            error.add_note(
+                f"raised while the environments, or something else that the worker needs, were unpickled. {FIRST_USE_NOTE}"
+            )
+            raise
+        spec = replace(assignment.spec, seed=seed_of_process(assignment.spec.seed, start.number))
+        if spec.seed is not None:  # environments may draw from the global generators
+            set_random_seed(int(spec.seed.generate_state(1)[0]))
+        self._has_factory = spec.has_factory
+        self._parameters = CarriedParameters(assignment.layout, assignment.native)
+        self._parameters.carry(vector, start.pull)
+        self._worker = worker = spec.make(self._parameters, nullcontext())  # nothing else computes in this process
+        worker.note_at_first_use = FIRST_USE_NOTE
+        if isinstance(spec.env, VecEnv) and (start.number > 0 or is_reset_by_pickling(worker.env)):
+            worker.reset_envs(env_seed(spec.seed))
+
+
+def _encoded(stepped: Stepped) -> bytes:
+    try:
+        return encode(stepped)
+    except Exception as error:
+        raise TypeError(
+            f"infos, or something else that callbacks see of a step, can't be sent to the driver: {error}"
+        ) from error

@@ -1,0 +1,71 @@
+"""The shared parameters as the actor of a worker sees them: carried to it with each step, and back with the answer."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch as th
+
+from sb3_a3c.backends.ray.messages import Pull, Push
+from sb3_a3c.envs.normalization import Journal
+from sb3_a3c.parameters.layout import Layout, Vector
+from sb3_a3c.parameters.protocol import Access
+
+
+class CarriedParameters:
+    """
+    See :class:`~sb3_a3c.parameters.protocol.Parameters`. A push and the next pull are one round trip to the driver.
+
+    :param layout: The positions of parameters in the vector
+    :param native: Whether only compiled code computes with vectors
+    """
+
+    def __init__(self, layout: Layout, native: bool) -> None:
+        self.layout = layout
+        self._native = native
+        self._vector: np.ndarray
+        self._pulled: Pull
+        #: The last gradient that was pushed, of shape ``(size,)``, and what was pushed with it.
+        self.gradient: np.ndarray
+        self.push_message: Push
+
+    def carry(self, vector: np.ndarray, pull: Pull) -> None:
+        """
+        :param vector: What the next pulls get, of shape ``(size,)``. It is not written
+        :param pull: What goes with it
+        """
+        self._vector, self._pulled = vector, pull
+
+    def native(self, vector: th.Tensor) -> Vector:
+        """See :meth:`Parameters.native`."""
+        return vector.numpy() if self._native else vector
+
+    def pull(self, vector: Vector, buffers: Sequence[th.Tensor]) -> Access:
+        """See :meth:`Parameters.pull`."""
+        pulled = self._pulled
+        np.copyto(as_array(vector), self._vector)
+        for buffer, carried in zip(buffers, pulled.buffers, strict=True):
+            buffer.copy_(carried)
+        return Access(pulled.n_updates, pulled.num_timesteps, 0.0, [moments.copy() for moments in pulled.moments])
+
+    def push(
+        self,
+        gradient: Vector,
+        learning_rates: Sequence[float],
+        n_timesteps: int,
+        buffers: Sequence[th.Tensor] = (),
+        journals: Sequence[Journal | None] = (),
+        without_gradient: Sequence[int] = (),
+    ) -> Access:
+        """See :meth:`Parameters.push`. Only the driver, which applies the gradient, knows the version that it makes."""
+        self.gradient = as_array(gradient)
+        self.push_message = Push(learning_rates, n_timesteps, list(buffers), journals, without_gradient)
+        pulled = self._pulled
+        return Access(pulled.n_updates + 1, pulled.num_timesteps + n_timesteps, 0.0)
+
+
+def as_array(vector: Vector) -> np.ndarray:
+    """
+    :param vector: A vector on the CPU
+    :return: The same memory as an array
+    """
+    return vector if isinstance(vector, np.ndarray) else vector.detach().numpy()

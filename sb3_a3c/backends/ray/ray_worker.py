@@ -1,0 +1,70 @@
+"""A worker on Ray as the main thread sees it, whichever actor it runs in."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from stable_baselines3.common.monitor import ResultsWriter
+
+from sb3_a3c.backends.process.installation import Installation
+from sb3_a3c.backends.process.messages import EnvCall
+from sb3_a3c.backends.process.parcel import MonitorFile, Parcel, reclaim_files
+from sb3_a3c.backends.process.worker_elsewhere import WorkerElsewhere, pack_assignment
+from sb3_a3c.backends.ray.messages import Assignment, Pull, Start
+from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.system.import_path import import_path
+from sb3_a3c.worker.errors import name_environments
+from sb3_a3c.worker.spec import WorkerSpec
+
+
+class RayWorker(WorkerElsewhere):
+    """
+    See :class:`~sb3_a3c.backends.protocol.SeenWorker`.
+
+    :param spec: The specification of the worker
+    :param parameters: The shared parameters
+    :param call_env: Sends its actor a call
+    :raises TypeError: if its environments can't be sent to another machine
+    """
+
+    def __init__(self, spec: WorkerSpec, parameters: SharedParameters, call_env: Callable[[int, EnvCall], None]) -> None:
+        super().__init__(spec, _pack(spec, parameters))
+        #: What it learns with, from the next rollout on that is handed out.
+        self.hyperparameters = spec.hyperparameters
+        self._call_env = call_env
+
+    def start_message(self, number: int, pull: Pull) -> Start:
+        """
+        :param number: Which actor of this worker is to be started, from 0
+        :param pull: The shared parameters, beside the vector
+        :return: What to send it
+        """
+        parcel, here = self._parcel, Installation.here()
+        files = [MonitorFile.of(handle) for handle in parcel.handles]
+        return Start(parcel.content, files, parcel.numpy_errors, here.version, here.kernels, import_path(), number, pull)
+
+    def call_env(self, call: EnvCall) -> None:
+        """
+        :param call: What to do, and to send the result of
+        """
+        self.call = call
+        self._call_env(self.index, call)
+
+    def close(self) -> None:
+        """Go on where its actors have written files, after they have ended."""
+        reclaim_files(self._parcel)
+
+
+def _pack(spec: WorkerSpec, parameters: SharedParameters) -> Parcel:
+    assignment = Assignment(replace(spec, recorder=None), parameters.layout, parameters.is_native)
+    advice = (
+        "Let each worker make its own environments: pass the id of a registered environment, or a function that makes a "
+        "batched one. Or use backend='thread', which pickles nothing."
+    )
+    parcel = pack_assignment(assignment, spec, advice)
+    stuck = sorted({type(handle).__name__ for handle in parcel.handles if not isinstance(handle, ResultsWriter)})
+    if stuck:
+        raise TypeError(
+            f"{name_environments(spec.env_indices)} can't leave this machine with backend='ray', because they use what only "
+            f"its processes share ({', '.join(stuck)}), as a SubprocVecEnv does. {advice}"
+        )
+    return parcel
