@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 OUT := runs/pendulum
 SEED := 0
-BENCHMARKS := batched throughput callbacks uneven_envs scaling hogwild cnn recurrent memory memory_tasks start_up kernels results
+BENCHMARKS := batched throughput callbacks uneven_envs scaling hogwild cnn recurrent memory memory_tasks start_up kernels results cluster
 
 .PHONY: train test test-slow test-all conformance lint type doc bench soak clean
 
@@ -43,7 +43,7 @@ soak: $(VENV)/installed
 
 $(VENV)/installed: setup.cfg constraints.txt
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,compare,recurrent,atari,zoo,tests,conformance,benchmarks,lint,docs]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,compare,recurrent,atari,zoo,ray,tune,tests,conformance,benchmarks,lint,docs]'
 	touch $@
 
 clean:

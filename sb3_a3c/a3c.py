@@ -76,14 +76,14 @@ class A3C(OnPolicyAlgorithm):
     :param n_workers: The number of asynchronous workers. ``None``: one per environment of a VecEnv, or, for the id of an
         environment, one per usable core. With fast environments, few workers with several environments each are faster
     :param backend: Where workers run: ``"serial"`` (one after another in the thread that calls ``learn()``: repeatable, for
-        debugging), ``"thread"`` or ``"process"`` (uses all cores). A single worker always runs in the thread that calls
-        ``learn()``. ``"process"`` requires environments that can be pickled, or a SubprocVecEnv, and the guard
-        ``if __name__ == "__main__":`` in scripts. Callbacks access the environments with ``env_method``, ``get_attr`` and
-        ``set_attr``. After learning, the VecEnv holds the copies that have come back from the processes
+        debugging), ``"thread"``, ``"process"`` (uses all cores) or ``"ray"`` (uses many machines). A single worker always runs
+        in the thread that calls ``learn()``. ``"process"`` requires environments that can be pickled, or a SubprocVecEnv, and
+        the guard ``if __name__ == "__main__":`` in scripts; ``"ray"`` requires the former, and the extra ``ray``. Callbacks
+        access the environments with ``env_method``, ``get_attr`` and ``set_attr``. After learning, the VecEnv holds the copies
     :param backend_kwargs: Options of the backend. ``"process"`` has ``start_method`` (``"forkserver"``, the default,
         ``"spawn"`` or ``"fork"``), ``max_restarts`` (how often workers that have died are replaced, 10 by default) and
         ``worker_timeout`` (seconds after which a worker that has not finished a rollout is killed and replaced, ``None``:
-        never). The other backends have no options
+        never). ``"ray"`` has those of ``docs/cluster.rst``. The other backends have no options
     :param engine: How the policy is computed: ``"torch"`` (any policy; the reference), ``"fused"`` (compiled kernels for
         ``MlpPolicy`` and ``BoundedMlpPolicy`` without custom parts; equal up to rounding and noise) or ``"auto"`` (fused if
         it supports the policy)

@@ -9,6 +9,7 @@ One name is private: ``get_ray_address_from_environment``. Checked against Ray 2
 
 import logging
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,12 +19,16 @@ from typing import Any, Self
 
 import ray
 from ray._private.services import get_ray_address_from_environment
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayError, WorkerCrashedError
 
 #: The thread of an actor that is free while the other one makes a step.
 _BETWEEN_STEPS = "between_steps"
 #: The longest name of a folder for a local Ray: the names of its sockets are about 70 characters longer, and may have 107.
 _LONGEST_FOLDER = 30
+#: What a call raises if the actor's process, its node, or a result on that node is gone.
+_DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
+#: Set by ``ray.init()`` where it starts Ray.
+_AUTHENTICATION = "RAY_AUTH_MODE"
 #: Called with the result, or with an exception in place of it, in a thread of Ray.
 Done = Callable[[Any], None]
 
@@ -56,6 +61,7 @@ class Connection:
         self._actor_class = ray.remote(concurrency_groups={_BETWEEN_STEPS: 1})(actor_class)
         self._is_ours = False
         self._folder: str | None = None
+        self._authentication = os.environ.get(_AUTHENTICATION)
 
     def __enter__(self) -> Self:
         options = self._options
@@ -79,6 +85,8 @@ class Connection:
     def __exit__(self, *exc_info: object) -> None:
         if self._is_ours:
             ray.shutdown()
+            if self._authentication is None:
+                os.environ.pop(_AUTHENTICATION, None)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -156,7 +164,7 @@ class Connection:
         :param error: What a call of an actor has raised
         :return: Whether its process or its node has ended, or can't be reached
         """
-        return isinstance(error, RayActorError)
+        return isinstance(error, _DEATHS)
 
     @staticmethod
     def cause_of(error: BaseException) -> str:

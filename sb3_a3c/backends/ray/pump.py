@@ -14,6 +14,7 @@ worker, and :class:`Ended` is the last message.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -119,10 +120,9 @@ class Pump:
     def _take_event(self, timeout: float) -> None:
         """Wait for an event and handle it, and do what is due meanwhile."""
         wait_until = min([time.monotonic() + timeout, *self._restarts.due.values()])
-        try:
-            self._events.get(timeout=max(0.0, wait_until - time.monotonic()))()
-        except Empty:
-            pass
+        with suppress(Empty):
+            event = self._events.get(timeout=max(0.0, wait_until - time.monotonic()))
+            event()
         if self._stopping:
             return
         for index in self._restarts.take_due():
@@ -206,8 +206,10 @@ class Pump:
             self._shared.note_failure(slot.index, version)
             self._fail(slot, message)
 
-    def _fail(self, slot: Slot, message: Any) -> None:
+    def _fail(self, slot: Slot, message: Any, cause: BaseException | None = None) -> None:
         slot.failed = True
+        if cause is not None:
+            message.__cause__ = cause
         self.inbox.put((slot.index, message))
 
     def _on_env_call(self, slot: Slot, call: EnvCall) -> None:
@@ -217,14 +219,15 @@ class Pump:
 
     def _on_env_result(self, slot: Slot, result: bytes) -> None:
         message: EnvResult = decode(result)
-        if slot.call is not None and slot.call.number == message.number:
-            slot.call = None
+        slot.call = None if slot.call is not None and slot.call.number == message.number else slot.call
         self.inbox.put((slot.index, message))
 
     def _on_error(self, slot: Slot, error: BaseException) -> None:
         """A call has raised what no method of an actor raises: the actor has died, or Ray has failed."""
         died = self._connection.has_died(error)
         cause = f"{slot.name} {'has died' if died else 'can not go on'} ({self._connection.cause_of(error)})"
+        if slot.n_actors == 1 and not slot.was_ready:
+            cause += ". It had not started. Each node needs sb3_a3c, and what the environments need; see runtime_env"
         if slot.actor is not None:
             self._connection.kill(slot.actor)
         slot.on_death()
@@ -232,17 +235,13 @@ class Pump:
             return
         if self._stopping:
             self._lose(slot, f"{cause} while learn() was ending")
-        elif slot.failed:
-            return
-        elif died and (slot.was_ready or slot.n_actors > 1):
+        elif not slot.failed and died and (slot.was_ready or slot.n_actors > 1):
             self._quota.give_back(slot.index, slot.n_rollouts)
             self._schedule_restart(slot, cause)
             for other in self._slots:
                 self._hand_out(other)  # the first that is free makes its rollouts
-        else:
-            failure = WorkerDied(cause)
-            failure.__cause__ = error
-            self._fail(slot, failure)
+        elif not slot.failed:
+            self._fail(slot, WorkerDied(cause), error)
 
     def _schedule_restart(self, slot: Slot, cause: str) -> None:
         delay = self._restarts.schedule(slot.index, cause)

@@ -1,0 +1,333 @@
+"""Workers on Ray: what is promised of all backends, what Ray adds, and that nothing is left of a run."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import psutil
+import pytest
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import load_results
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+
+from sb3_a3c import A3C, WorkerDied
+from sb3_a3c.backends.process.failures import WorkerTraceback
+from sb3_a3c.system.extras import MissingExtra
+
+pytest.importorskip("ray")
+shares_ray = pytest.mark.usefixtures("local_ray")
+REPLACED = r"ignore:the actor of worker .* has died"
+
+
+class Counting(gym.Wrapper):
+    """Tells its process and its steps; can wait, raise or end its process."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.seconds, self.n_steps, self.fails_at = seconds, 0, 0
+
+    def step(self, action: Any) -> Any:
+        self.n_steps += 1
+        time.sleep(self.seconds)
+        if self.n_steps == self.fails_at:
+            raise OSError(28, "the simulator is out of space")
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated, truncated, {**info, "pid": os.getpid(), "n_steps": self.n_steps}
+
+    def place(self) -> tuple[int, int]:
+        return os.getpid(), self.n_steps
+
+
+class Watching(BaseCallback):
+    """Notes all that it sees, and does something at each step."""
+
+    def __init__(self, act: Callable[["Watching"], Any] = lambda watching: None) -> None:
+        super().__init__()
+        self.act = act
+        self.pids: dict[int, int] = {}
+        self.n_steps_seen: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+
+    def _on_step(self) -> bool:
+        for env, info in zip(self.locals["env_indices"].tolist(), self.locals["infos"], strict=True):
+            self.pids[env] = info["pid"]
+            self.n_steps_seen[env, info["pid"]].append(info["n_steps"])
+        return self.act(self) is not False
+
+    def check(self) -> None:
+        """Of each process a beginning without gaps, each step once."""
+        for seen in self.n_steps_seen.values():
+            assert sorted(seen) == list(range(1, len(seen) + 1))
+
+
+def make_env(n_envs: int = 4, seconds: float = 0.0) -> DummyVecEnv:
+    return DummyVecEnv([lambda: Counting(seconds)] * n_envs)
+
+
+def make_model(env: Any = None, n_workers: int = 2, **kwargs: Any) -> A3C:
+    return A3C("MlpPolicy", make_env() if env is None else env, n_workers=n_workers, backend="ray", seed=0, **kwargs)
+
+
+def actors() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if "WorkerActor" in " ".join(p.cmdline())]
+
+
+@pytest.fixture(autouse=True)
+def no_actor_is_left() -> Iterator[None]:
+    yield
+    assert not actors()
+
+
+@shares_ray
+@pytest.mark.parametrize("rollout_order", ["env", "arrival"])
+def test_counts_are_exact_and_callbacks_see_each_step_once(rollout_order: Any) -> None:
+    model, watching = make_model(make_env(5), rollout_order=rollout_order), Watching()
+    model.learn(101, watching)
+    assert model.num_timesteps == watching.num_timesteps == 125 and model._n_updates == 2 * 5
+    assert len(set(watching.pids.values())) == 2 and os.getpid() not in watching.pids.values()
+    watching.check()
+    model.learn(50, reset_num_timesteps=False)  # the environments go on where they were
+    assert model.num_timesteps == 175
+    n_steps = [n_steps for _, n_steps in model.env.env_method("place")]
+    assert sum(n_steps) == 175 and (rollout_order == "arrival" or n_steps == [35] * 5)
+
+
+@shares_ray
+def test_callbacks_read_and_write(tmp_path: Path) -> None:
+    """Parameters, learning rate and environments; evaluation, checkpoints in mid-run, and a run that goes on from one."""
+    env = VecNormalize(make_env())
+    model = make_model(env, max_lead=0)
+    rates: list[float] = []
+
+    def act(watching: Watching) -> None:
+        if watching.n_calls == 20:
+            with th.no_grad():
+                model.policy.value_net.bias += 1000.0
+            model.lr_schedule = lambda _: 0.0
+            model.save(tmp_path / "model")
+            env.save(str(tmp_path / "statistics"))
+            env.set_attr("seconds", 0.001)
+            assert env.env_method("place", indices=[3])[0][0] == watching.pids[3]
+        if watching.n_calls == 35:
+            rates.append(model.policy.optimizer.param_groups[0]["lr"])
+            assert env.get_attr("seconds") == [0.001] * 4
+
+    evaluation = EvalCallback(VecNormalize(make_vec_env("CartPole-v1"), training=False), eval_freq=15, verbose=0)
+    model.learn(200, [Watching(act), evaluation])
+    assert rates == [0.0] and model.policy.value_net.bias.item() == pytest.approx(1000, abs=1)
+    assert evaluation.n_calls == 50 and np.isfinite(evaluation.last_mean_reward)
+    assert env.obs_rms.count == pytest.approx(4 + 200 + 1e-4, abs=1e-6)
+    loaded = A3C.load(tmp_path / "model", VecNormalize.load(str(tmp_path / "statistics"), make_env()))
+    assert loaded.backend == "ray" and loaded.num_timesteps == 80
+    loaded.learn(40, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 120
+    evaluate_policy(loaded, loaded.env, n_eval_episodes=1, warn=False)
+
+
+@shares_ray
+def test_an_error_of_an_environment_is_the_callers() -> None:
+    env = make_env()
+    env.envs[3].fails_at = 33
+    model = make_model(env)
+    with pytest.raises(OSError, match="the simulator is out of space") as raised:
+        model.learn(1_000_000)
+    assert raised.value.errno == 28 and isinstance(raised.value.__cause__, WorkerTraceback)
+    assert "raised in worker 1 of A3C, environment 3" in raised.value.__notes__[0]
+    assert "in step" in str(raised.value.__cause__)
+    env.set_attr("fails_at", 0)
+    model.learn(40)
+    assert model.num_timesteps == 40
+
+
+@shares_ray
+@pytest.mark.filterwarnings(REPLACED)
+def test_an_actor_that_is_killed_is_replaced() -> None:
+    def act(watching: Watching) -> None:
+        if watching.n_calls in (20, 60, 61):
+            os.kill(watching.pids[watching.n_calls % 4], signal.SIGKILL)
+
+    model, watching = make_model(make_env(seconds=0.001), max_lead=2), Watching(act)
+    with pytest.warns(UserWarning, match=r"the actor of worker 0, which steps environments 0 to 1, has died \(.*restart 1 of"):
+        model.learn(800, watching)
+    assert model.num_timesteps == 800 and model._n_updates == 2 * 40
+    watching.check()
+
+
+@shares_ray
+@pytest.mark.filterwarnings(REPLACED)
+def test_not_more_often_than_is_allowed() -> None:
+    killed: set[int] = set()
+
+    def kill(watching: Watching) -> None:
+        if watching.pids[0] not in killed:
+            killed.add(watching.pids[0])
+            os.kill(watching.pids[0], signal.SIGKILL)
+
+    model = make_model(make_env(seconds=0.001), max_lead=0, backend_kwargs=dict(max_restarts=1))
+    with pytest.raises(WorkerDied, match=r"worker 0(.|\n)*max_restarts=1 is reached"):
+        model.learn(100_000, Watching(kill))
+    assert len(killed) == 2
+    model.backend_kwargs = None
+    model.learn(40)
+    assert model.num_timesteps == 40
+
+
+@shares_ray
+def test_a_callback_that_stops() -> None:
+    env = make_env()
+    model = make_model(env)
+    model.learn(100_000, Watching(lambda watching: watching.n_calls < 17))
+    assert model.num_timesteps == 17 * 4
+    before = env.env_method("place")
+    model.learn(40, reset_num_timesteps=False)
+    assert model.num_timesteps == 108
+    assert all(n_steps == n + 10 for (_, n), (_, n_steps) in zip(before, env.env_method("place"), strict=True))
+
+
+@shares_ray
+def test_ctrl_c() -> None:
+    """In a callback, and while the main thread waits for environments that are slow."""
+    model = make_model(make_env(seconds=0.3))
+    threading.Timer(7.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(100_000)
+    model.env.set_attr("seconds", 0.0)
+
+    def interrupt(_: Watching) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(100_000, Watching(interrupt))
+    model.learn(40)
+    assert model.num_timesteps == 40
+
+
+@shares_ray
+def test_staleness_is_bounded_and_logged() -> None:
+    staleness: Counter[str] = Counter()
+
+    class Look(BaseCallback):
+        def _on_step(self) -> bool:
+            staleness["max"] = max(staleness["max"], *self.locals["staleness"])
+            return True
+
+    model = make_model(n_workers=4, backend_kwargs=dict(max_staleness=2))
+    model.learn(2_000, Look())
+    assert 0 < staleness["max"] <= 2
+    make_model(backend_kwargs=dict(n_in_flight=1, max_staleness=0)).learn(200, Look())
+
+
+@shares_ray
+def test_monitor_files_go_on(tmp_path: Path) -> None:
+    model = A3C("MlpPolicy", make_vec_env("CartPole-v1", 4, monitor_dir=str(tmp_path)), n_workers=2, backend="ray")
+    model.learn(2_000)
+    model.learn(2_000, reset_num_timesteps=False)
+    model.env.close()
+    assert 3_500 < load_results(str(tmp_path))["l"].sum() <= 4_000
+
+
+@shares_ray
+def test_what_can_not_leave_this_machine_is_told() -> None:
+    env = SubprocVecEnv([Counting] * 2)
+    with pytest.raises(TypeError, match=r"environment 0 can't leave this machine with backend='ray'.*Connection"):
+        make_model(env).learn(10)
+    env.close()
+    env = make_env(2)
+    env.envs[1].lock = threading.Lock()
+    with pytest.raises(TypeError, match=r"environment 1, or something else that worker 1 needs, can't be pickled"):
+        make_model(env).learn(10)
+
+
+@shares_ray
+def test_hogwild_is_told() -> None:
+    with pytest.warns(UserWarning, match="use_locking=False has no effect with backend='ray'"):
+        assert make_model(use_locking=False).learn(20).num_timesteps == 20
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(num_cpus=-1), r"backend_kwargs['num_cpus'] must be a number of at least 0, but it is -1"),
+        (dict(resources={"GPU": "x"}), r"backend_kwargs['resources'] must be None or a dict"),
+        (dict(max_restarts=None), r"backend_kwargs['max_restarts'] must be a whole number of at least 0"),
+        (dict(max_staleness=-1), r"backend_kwargs['max_staleness'] must be None or a whole number of at least 0"),
+        (dict(n_in_flight=0), r"backend_kwargs['n_in_flight'] must be a whole number of at least 1"),
+        (dict(addres="x"), r"backend_kwargs must be None, or a dict with some of ['address', 'max_restarts'"),
+    ],
+)
+def test_options_that_are_not_allowed(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_model(backend_kwargs=options)
+
+
+@shares_ray
+def test_another_address_than_that_of_ray_as_it_is_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"backend_kwargs\['address'\] must be None or '.*', because Ray is initialised"):
+        make_model(backend_kwargs=dict(address="10.0.0.1:6379")).learn(20)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"backend='ray' needs the extra 'ray' \(missing: ray\)"):
+        make_model()
+
+
+def run_script(tmp_path: Path, text: str, **kwargs: Any) -> subprocess.Popen:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(text))
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(script)], stdin=pipe, stdout=pipe, stderr=pipe, text=True, **kwargs
+    )
+
+
+def test_a_local_ray_is_started_and_ended(tmp_path: Path) -> None:
+    """As typed, without a guard, without a word; and again."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    script = """
+        import sys, tempfile, os
+        tempfile.tempdir = None if len({folder!r}) > 25 else {folder!r}
+        from sb3_a3c import A3C
+        assert "ray" not in sys.modules
+        model = A3C("MlpPolicy", "CartPole-v1", n_workers=2, backend="ray")
+        for _ in range(2):
+            print(model.learn(100, log_interval=None).num_timesteps)
+        import ray, psutil
+        print(ray.is_initialized(), psutil.Process().children(recursive=True))
+    """.replace("{folder!r}", repr(str(folder)))
+    out, err = run_script(tmp_path, script).communicate(timeout=300)
+    assert (out, err) == ("100\n100\nFalse []\n", "")
+
+
+def test_a_program_that_is_killed_takes_its_actors_with_it(tmp_path: Path) -> None:
+    script = """
+        from sb3_a3c import A3C
+        def tell(locals_, _):
+            print("learning", flush=True)
+            return True
+        A3C("MlpPolicy", "CartPole-v1", n_workers=2, backend="ray").learn(10**9, callback=tell)
+    """
+    program = run_script(tmp_path, script)
+    assert program.stdout is not None and program.stdout.readline() == "learning\n"
+    children = psutil.Process(program.pid).children(recursive=True)
+    assert sum("WorkerActor" in " ".join(process.cmdline()) for process in children) == 2
+    # Ray's own agents try to tell the rest of Ray, which is gone, for up to a minute.
+    children = [process for process in children if not process.cmdline()[0].endswith("Agent")]
+    program.kill()
+    program.communicate()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive, [process.cmdline() for process in alive]
