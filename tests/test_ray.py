@@ -81,8 +81,15 @@ def make_model(env: Any = None, n_workers: int = 2, **kwargs: Any) -> A3C:
     return A3C("MlpPolicy", make_env() if env is None else env, n_workers=n_workers, backend="ray", seed=0, **kwargs)
 
 
-def actors() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "WorkerActor" in " ".join(p.cmdline())]
+def actors(program: int | None = None) -> list[psutil.Process]:
+    return [p for p in psutil.Process(program).children(recursive=True) if "WorkerActor" in command_line(p)]
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
 
 
 @pytest.fixture(autouse=True)
@@ -324,10 +331,10 @@ def test_a_program_that_is_killed_takes_its_actors_with_it(tmp_path: Path) -> No
     program = run_script(tmp_path, script)
     assert program.stdout is not None and program.stdout.readline() == "learning\n"
     children = psutil.Process(program.pid).children(recursive=True)
-    assert sum("WorkerActor" in " ".join(process.cmdline()) for process in children) == 2
+    assert len(actors(program.pid)) == 2
     # Ray's own agents try to tell the rest of Ray, which is gone, for up to a minute.
-    children = [process for process in children if not process.cmdline()[0].endswith("Agent")]
+    children = [process for process in children if "Agent" not in command_line(process)]
     program.kill()
     program.communicate()
     _, alive = psutil.wait_procs(children, timeout=30)
-    assert not alive, [process.cmdline() for process in alive]
+    assert not alive, [command_line(process) for process in alive]
