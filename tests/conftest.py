@@ -13,6 +13,9 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
+# Ray gives its actors a lower priority than other processes have, so that tests beside them would starve them.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 # A shell that starts the tests in the background lets them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from test_interrupts import Interrupt, Tracer
 
 from sb3_a3c import A3C, WorkerDied
 from sb3_a3c.backends.process.failures import WorkerTraceback
@@ -338,3 +340,27 @@ def test_a_program_that_is_killed_takes_its_actors_with_it(tmp_path: Path) -> No
     program.communicate()
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive, [command_line(process) for process in alive]
+
+
+@pytest.mark.slow
+@shares_ray
+def test_an_exception_at_some_lines_leaves_nothing_behind() -> None:
+    """See ``test_interrupts.py``. Here each line takes seconds."""
+    model = make_model(make_env(2), max_lead=0)
+
+    def learn() -> None:
+        model.learn(20, Watching(lambda watching: watching.model.env.get_attr("seconds")), reset_num_timesteps=False)
+
+    learn()
+    with Tracer() as tracer:
+        learn()
+    lines = sorted(line for line in tracer.counts if line[0].startswith("backends") and "process" not in line[0])
+    assert len(lines) > 100
+    for line in lines[:: len(lines) // 12]:
+        with suppress(Interrupt), Tracer(line):  # it may not be reached again
+            learn()
+        assert not actors() and not vars(model.env).keys() & {"get_attr", "reset"}, line
+        assert all(th.isfinite(param).all() for param in model.policy.parameters())
+        num_timesteps = model.num_timesteps
+        learn()
+        assert model.num_timesteps == num_timesteps + 20, line

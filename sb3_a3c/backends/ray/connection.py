@@ -74,12 +74,11 @@ class Connection:
                 )
             return self
         self._is_ours = True
-        address = options.address or get_ray_address_from_environment(None, None)
         common: dict[str, Any] = dict(namespace=options.namespace, logging_level=logging.ERROR)
-        if address is None:
+        if options.address is None and get_ray_address_from_environment(None, None) is None:
             self._start_local(common)
-        else:
-            ray.init(address, **common)
+        else:  # with None, Ray finds the address again, and the token that goes with it
+            ray.init(options.address, **common)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
