@@ -4,6 +4,7 @@ Ray Tune searches the hyperparameters of A3C: ten trials, two at a time, of whic
 Ray starts one process per trial. Within it the workers are threads: the trials use the cores. With backend="ray" each trial
 would take cores from the others.
 
+    pip install '.[tune]'
     python examples/ray_tune.py
 """
 

@@ -23,7 +23,8 @@ class Promise:
     :param last_line: A pattern of the last line printed
     :param files: Patterns of the files in ``--out`` with how many there are of each; none: the example has no ``--out``
     :param unit: What the size is the number of
-    :param extra: Packages of the extra ``extra`` that it needs
+    :param extra: Packages of an extra that it needs
+    :param extra_name: The name of the extra
     """
 
     size: int
@@ -31,6 +32,7 @@ class Promise:
     files: dict[str, int]
     unit: str = "timesteps"
     extra: tuple[str, ...] = ()
+    extra_name: str = "extra"
 
 
 PROMISES = {
@@ -73,6 +75,13 @@ PROMISES = {
         {"model.zip": 1, "learning_curve.png": 1, "vecnormalize.pkl": 1, "monitor.csv": 1},
         extra=("matplotlib", "rich", "tqdm"),
     ),
+    "ray_tune": Promise(
+        500,
+        rf"best of 10 trials: mean return {_NUMBER} with learning_rate=.*, ent_coef=.*",
+        {},
+        extra=("pandas",),  # those of the extra that are left out below
+        extra_name="tune",
+    ),
     "tutorial_pendulum": Promise(
         4,
         rf"seed 0: moving average -\d+ at the end, -\d+ at best; mean reward {_NUMBER} \+/- {_NUMBER} over 500 episodes .*",
@@ -101,10 +110,13 @@ def run_without_extras(name: str, *options: str) -> subprocess.CompletedProcess[
 @pytest.mark.parametrize("name", [name for name in PROMISES if PROMISES[name].extra])
 def test_an_example_says_which_extra_it_needs(name: str, tmp_path: Path) -> None:
     """In its head, and in the last line of its error; it has written nothing by then."""
-    assert "pip install '.[extra]'" in (ROOT / "examples" / f"{name}.py").read_text().partition('"""\n\n')[0]
-    run = run_without_extras(name, "--out", str(tmp_path / "out"))
-    missing = ", ".join(PROMISES[name].extra)
-    message = f"This example needs the extra 'extra' (missing: {missing}). In a clone of sb3_a3c: pip install '.[extra]'"
+    promise = PROMISES[name]
+    assert f"pip install '.[{promise.extra_name}]'" in (ROOT / "examples" / f"{name}.py").read_text().partition('"""\n\n')[0]
+    run = run_without_extras(name, *(["--out", str(tmp_path / "out")] if promise.files else []))
+    message = (
+        f"This example needs the extra '{promise.extra_name}' (missing: {', '.join(promise.extra)}). In a clone of sb3_a3c: "
+        f"pip install '.[{promise.extra_name}]'"
+    )
     assert run.returncode == 1 and run.stderr.splitlines()[-1] == f"sb3_a3c.system.extras.MissingExtra: {message}", run.stderr
     assert not (tmp_path / "out").exists()
 
