@@ -61,7 +61,7 @@ def no_new_process() -> Iterator[None]:
 def local_ray() -> Iterator[Any]:
     """Ray on this machine, which all tests of a process share: it takes seconds to start."""
     ray = pytest.importorskip("ray")
-    ray.init("local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init("local", num_cpus=8, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield ray
     ray.shutdown()
 

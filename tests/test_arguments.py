@@ -54,7 +54,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"n_workers": True}, "n_workers must be .*, but it is True"),
     ({"n_workers": "2"}, "n_workers must be .*, but it is '2'"),
     ({"n_workers": 3}, "n_workers must be at most the number of environments, 2, but it is 3"),
-    ({"backend": "rocket"}, r"backend must be one of \['process', 'serial', 'thread'\], but it is 'rocket'"),
+    ({"backend": "rocket"}, r"backend must be one of \['process', 'ray', 'serial', 'thread'\], but it is 'rocket'"),
     ({"backend": None}, "backend must be one of"),
     ({"backend_kwargs": {"start_method": "spawn"}}, "backend_kwargs must be None: backend 'thread' has no options"),
     (
@@ -138,7 +138,7 @@ def _model(**kwargs: Any) -> A3C:
 
 
 CHANGED: list[tuple[dict[str, Any], str]] = [
-    ({"backend": "proces"}, r"backend must be one of \['process', 'serial', 'thread'\], but it is 'proces'"),
+    ({"backend": "proces"}, r"backend must be one of \['process', 'ray', 'serial', 'thread'\], but it is 'proces'"),
     ({"engine": "fast"}, r"engine must be one of \['auto', 'fused', 'torch'\], but it is 'fast'"),
     ({"rollout_order": "arival"}, r"rollout_order must be one of \['arrival', 'env'\], but it is 'arival'"),
     ({"backend_kwargs": {"start_method": "spawn"}}, "backend_kwargs must be None: backend 'thread' has no options"),
