@@ -58,7 +58,8 @@ class Connection:
     def __init__(self, options: RayOptions, actor_class: type, n_actors: int) -> None:
         self._options = options
         self._n_actors = n_actors
-        self._actor_class = ray.remote(concurrency_groups={_BETWEEN_STEPS: 1})(actor_class)
+        remote: Any = ray.remote  # its types lack concurrency_groups
+        self._actor_class = remote(concurrency_groups={_BETWEEN_STEPS: 1})(actor_class)
         self._is_ours = False
         self._folder: str | None = None
         self._authentication = os.environ.get(_AUTHENTICATION)
@@ -75,7 +76,7 @@ class Connection:
             return self
         self._is_ours = True
         common: dict[str, Any] = dict(namespace=options.namespace, logging_level=logging.ERROR)
-        if options.address is None and get_ray_address_from_environment(None, None) is None:
+        if options.address is None and get_ray_address_from_environment(None, None) is None:  # type: ignore[arg-type]
             self._start_local(common)
         else:  # with None, Ray finds the address again, and the token that goes with it
             ray.init(options.address, **common)
