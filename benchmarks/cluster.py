@@ -5,7 +5,8 @@ Real runs: each worker has one environment whose step waits, as for a simulator,
 limit`` is the share of the steps/s of workers that wait for nothing else: as many as there are workers, divided by the pause.
 
 Simulation: each worker makes a rollout, and sends its gradient over a network to the driver, which handles one message after
-another and answers with the parameters. The time that the driver takes per rollout is measured, with vectors of several sizes.
+another and answers with the parameters. The processor time that the driver takes per rollout, all its threads together, is
+measured, with vectors of several sizes.
 
     python benchmarks/cluster.py
 """
@@ -61,15 +62,15 @@ class Waiting(gym.Env):
 
 
 class Clock(BaseCallback):
-    """Measures the steps/s and the staleness after the workers have started."""
+    """Measures the steps/s, the driver's processor time and the staleness after the workers have started."""
 
     def _on_training_start(self) -> None:
         self.staleness: list[int] = []
 
     def _on_step(self) -> bool:
         if self.n_calls == WARM_UP * self.model.n_steps:  # type: ignore[attr-defined]
-            self.started, self.first = time.monotonic(), self.num_timesteps
-        self.ended = time.monotonic()
+            self.started, self.first, self.cpu_started = time.monotonic(), self.num_timesteps, time.process_time()
+        self.ended, self.cpu_ended = time.monotonic(), time.process_time()
         return True
 
     def _on_rollout_end(self) -> None:
@@ -80,12 +81,19 @@ class Clock(BaseCallback):
         """:return: Steps/s"""
         return (self.num_timesteps - self.first) / (self.ended - self.started)
 
+    @property
+    def driver_seconds(self) -> float:
+        """:return: Processor time of this process, all threads together, for each rollout"""
+        n_steps = (self.num_timesteps - self.first) / self.model.n_steps  # type: ignore[attr-defined]
+        return (self.cpu_ended - self.cpu_started) / n_steps
+
 
 class Measured(NamedTuple):
     """A real run, or a simulated one."""
 
     rate: float
     staleness: float
+    driver_seconds: float
 
 
 def learn(n_workers: int, seconds: float, n_rollouts: int, n_steps: int = N_STEPS, width: int = 64) -> Measured:
@@ -104,7 +112,7 @@ def learn(n_workers: int, seconds: float, n_rollouts: int, n_steps: int = N_STEP
     )
     clock = Clock()
     model.learn(n_workers * n_steps * (WARM_UP + n_rollouts), clock, log_interval=None)
-    return Measured(clock.rate, statistics.mean(clock.staleness[WARM_UP * n_workers :]))
+    return Measured(clock.rate, statistics.mean(clock.staleness[WARM_UP * n_workers :]), clock.driver_seconds)
 
 
 def n_parameters(width: int) -> int:
@@ -163,7 +171,7 @@ def simulate(
         if kind != 1 and waiting[worker] and not is_busy[worker]:
             begin(worker, now)
     n_measured = total - total // 3
-    return Measured(n_measured * N_STEPS / (free_at - warm_up_at), statistics.mean(staleness[-n_measured:]))
+    return Measured(n_measured * N_STEPS / (free_at - warm_up_at), statistics.mean(staleness[-n_measured:]), driver_seconds)
 
 
 def main() -> None:
@@ -179,8 +187,8 @@ def main() -> None:
     widths = WIDTHS[:1] if args.quick else WIDTHS
     driver_seconds = {}
     for width in widths:
-        rates = [learn(4, 0.0, max(args.rollouts, 20), n_steps=1, width=width).rate for _ in range(args.repetitions)]
-        driver_seconds[width] = 1 / statistics.median(rates)
+        runs = [learn(2, pause, max(args.rollouts, 20), n_steps=4, width=width) for _ in range(args.repetitions)]
+        driver_seconds[width] = statistics.median(run.driver_seconds for run in runs)
     counts = {width: n_parameters(width) for width in widths}
     real: dict[int, Measured] = {}
     for n_workers in map(int, args.workers.split(",")):
@@ -228,9 +236,8 @@ def main() -> None:
         [
             f"Each step waits {args.pause:g} ms, and a rollout has {N_STEPS} steps. Staleness is the mean number of updates "
             "between a worker's pull and its push.",
-            f"The driver takes per rollout, the bytes of a vector there and back in brackets: {costs}. This was measured "
-            "with four workers whose steps take no time. It includes what the workers take of this machine's cores. A driver "
-            "with cores of its own is faster.",
+            f"The driver takes per rollout, the bytes of a vector there and back in brackets: {costs}. This is the processor "
+            "time of all its threads, of which some run beside each other, so a real driver is a little faster.",
             f"The simulation is of nodes with enough cores, {args.network:g} ms per message each way, and the smallest "
             "policy.",
         ],
