@@ -70,5 +70,6 @@ def local_ray() -> Iterator[Any]:
 def ray_is_there(request: pytest.FixtureRequest) -> None:
     """Start Ray for the first test that has "ray" among its parameters."""
     params = getattr(getattr(request.node, "callspec", None), "params", {}).values()
-    if any(param == "ray" for param in params if isinstance(param, str)):
+    names = [param.get("backend") if isinstance(param, dict) else param for param in params]
+    if any(name == "ray" for name in names if isinstance(name, str)):
         request.getfixturevalue("local_ray")

@@ -23,6 +23,7 @@ BACKENDS = [
     pytest.param(dict(backend="serial"), id="serial"),
     pytest.param(dict(backend="thread"), id="thread"),
     pytest.param(dict(backend="process"), id="process"),
+    pytest.param(dict(backend="ray"), id="ray", marks=pytest.mark.slow),
 ]
 
 

@@ -122,7 +122,8 @@ def test_slices_normalize_as_sb3_does_to_the_last_bit(n_envs: int, options: dict
 
 @pytest.mark.parametrize(
     ("backend", "n_workers", "engine"),
-    [("serial", 1, "fused"), ("serial", 4, "torch"), ("thread", 1, "torch"), ("thread", 4, "fused"), ("process", 2, "fused")],
+    [("serial", 1, "fused"), ("serial", 4, "torch"), ("thread", 1, "torch"), ("thread", 4, "fused"), ("process", 2, "fused")]
+    + [pytest.param("ray", 2, "fused", marks=pytest.mark.slow)],
 )
 def test_every_observation_is_counted_once(backend: str, n_workers: int, engine: str) -> None:
     env = make_env()
