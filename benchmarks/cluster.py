@@ -236,8 +236,8 @@ def main() -> None:
         [
             f"Each step waits {args.pause:g} ms, and a rollout has {N_STEPS} steps. Staleness is the mean number of updates "
             "between a worker's pull and its push.",
-            f"The driver takes per rollout, the bytes of a vector there and back in brackets: {costs}. This is the processor "
-            "time of all its threads, of which some run beside each other, so a real driver is a little faster.",
+            f"Time of the driver per rollout, with the bytes of a vector there and back in brackets: {costs}. This is the "
+            "processor time of all its threads. Some of them run at the same time, so a real driver is a little faster.",
             f"The simulation is of nodes with enough cores, {args.network:g} ms per message each way, and the smallest "
             "policy.",
         ],

@@ -1,4 +1,4 @@
-"""Who is asked for the next rollout, and with which parameters."""
+"""Chooses the worker that makes the next rollout, and the parameters that it gets."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -60,7 +60,7 @@ class Pump:
         steps: HandOut,
         restarts: Restarts,
     ) -> None:
-        #: Messages for the main thread: the index of a worker, and what there is of it.
+        #: Messages for the main thread: the index of a worker, and its message.
         self.inbox: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._connect = connect

@@ -12,7 +12,7 @@ _REPORT_AFTER, _CHECK_EVERY = 60.0, 5.0
 
 
 class Cluster(Protocol):
-    """What there is room for, in words."""
+    """Describes the capacity of the cluster."""
 
     def demand(self) -> str:
         """
