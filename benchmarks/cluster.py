@@ -201,7 +201,7 @@ def main() -> None:
         return simulate(n_workers, N_STEPS * pause, seconds, args.network / 1000)
 
     rows = []
-    for n_workers in [*real, *simulated]:
+    for n_workers in sorted({*real, *simulated}):
         limit = n_workers / pause
         model = simulated_run(n_workers, small)
         measured = real.get(n_workers)
