@@ -29,6 +29,7 @@ from sb3_a3c.backends.process.env_calls import EnvCalls
 from sb3_a3c.backends.process.failures import Failure
 from sb3_a3c.backends.process.guard import GUARD, is_importing_the_script
 from sb3_a3c.backends.process.messages import EnvResult, FinalState, Notice, Ready, Rollouts, Stack
+from sb3_a3c.backends.process.notices import Notices
 from sb3_a3c.backends.process.remote_worker import RemoteWorker
 from sb3_a3c.backends.process.restarts import Restarts
 from sb3_a3c.backends.process.runner import Assignment
@@ -93,8 +94,7 @@ class ProcessBackend(AsynchronousBackend):
         self._restarts = Restarts(max_restarts)
         self._watchdog = Watchdog(self.workers, self._quota, self._locks, worker_timeout)
         self._env_calls = EnvCalls(self.workers, "process")
-        #: Warnings of workers, and whether the user has seen them: all workers may send the same.
-        self._notices: dict[str, bool] = {}
+        self._notices = Notices()
         self._has_begun = False
         self._stopping = False
 
@@ -143,10 +143,8 @@ class ProcessBackend(AsynchronousBackend):
             worker.close()
         self._raise_failures(error)
         for worker in self.workers:
-            text, worker.lost = worker.lost, ""
-            if text:
-                warnings.warn(text, stacklevel=2)
-        self._show_notices()
+            worker.warn_of_loss()
+        self._notices.show()
 
     def _permit(self, worker: int, n_rollouts: int) -> None:
         self.workers[worker].permit_lead(n_rollouts)
@@ -164,7 +162,7 @@ class ProcessBackend(AsynchronousBackend):
                 return
         if self._failures:
             raise self._failures[0]
-        self._show_notices()
+        self._notices.show()
 
     def _handle(self, index: int, message: Any) -> None:
         worker = self.workers[index]
@@ -183,7 +181,7 @@ class ProcessBackend(AsynchronousBackend):
                 worker.on_ready()
                 self._begin()
             case Notice(text):
-                self._notices.setdefault(text, False)
+                self._notices.add(text)
             case FinalState():
                 worker.take_back(message)
             case Failure():
@@ -198,12 +196,6 @@ class ProcessBackend(AsynchronousBackend):
             self._has_begun = True
             for worker in self.workers:
                 worker.permit(1)
-
-    def _show_notices(self) -> None:
-        for text, shown in list(self._notices.items()):
-            self._notices[text] = True
-            if not shown:
-                warnings.warn(text, stacklevel=2)
 
     def _handle_exit(self, worker: RemoteWorker) -> None:
         """Its process has exited. If it was not meant to, the worker is replaced, or the run fails."""
@@ -220,13 +212,11 @@ class ProcessBackend(AsynchronousBackend):
             self._schedule_restart(worker, cause)
 
     def _schedule_restart(self, worker: RemoteWorker, cause: str) -> None:
-        delay = self._restarts.schedule(worker.index, cause)
-        if delay is None:
+        text = self._restarts.schedule(worker.index, cause)
+        if text is None:
             self._fail(worker, cause + self._restarts.history())
-            return
-        when = f"in {delay:g} s" if delay > 0 else "now"
-        count = f"restart {self._restarts.n_restarts} of at most {self._restarts.max_restarts}"
-        warnings.warn(f"{cause}. It is replaced {when}, and its environments begin anew ({count})", stacklevel=2)
+        else:
+            warnings.warn(text, stacklevel=2)
 
     def _fail(self, worker: RemoteWorker, cause: str) -> None:
         worker.failed |= worker.was_ready or worker.n_processes > 1

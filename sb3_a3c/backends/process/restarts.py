@@ -30,13 +30,13 @@ class Restarts:
         """
         self._consecutive_failures[worker] = 0
 
-    def schedule(self, worker: int, cause: str) -> float | None:
+    def schedule(self, worker: int, cause: str) -> str | None:
         """
         Count a restart, if another is allowed.
 
         :param worker: Index of a worker that has died
         :param cause: Why it has died
-        :return: Seconds until it is replaced. None: it is not
+        :return: What happened and when the worker is replaced, for the user. None: it is not replaced
         """
         self._history.append(f"{time.monotonic() - self._started_at:.1f} s: {cause}")
         if self.n_restarts >= self.max_restarts:
@@ -45,7 +45,9 @@ class Restarts:
         failures = self._consecutive_failures[worker] = self._consecutive_failures.get(worker, 0) + 1
         delay = 0.0 if failures == 1 else min(_FIRST_DELAY * 2.0 ** (failures - 2), _LONGEST_DELAY)
         self.due[worker] = time.monotonic() + delay
-        return delay
+        when = f"in {delay:g} s" if delay > 0 else "now"
+        count = f"restart {self.n_restarts} of at most {self.max_restarts}"
+        return f"{cause}. It is replaced {when}, and its environments begin anew ({count})"
 
     def take_due(self) -> list[int]:
         """

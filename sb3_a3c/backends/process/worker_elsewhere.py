@@ -1,5 +1,6 @@
 """A worker in another process as the main thread sees it: its environments, which leave and come back."""
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -65,6 +66,12 @@ class WorkerElsewhere:
         """
         self.failed = True
         self.lost = f"{name_environments(self.env_indices)} will begin anew: {why}"
+
+    def warn_of_loss(self) -> None:
+        """Tell the user, once, if its environments will be reset."""
+        text, self.lost = self.lost, ""
+        if text:
+            warnings.warn(text, stacklevel=3)
 
 
 def pack_assignment(assignment: Any, spec: WorkerSpec, advice: str) -> Parcel:

@@ -25,6 +25,7 @@ from sb3_a3c.backends.asynchronous import AsynchronousBackend
 from sb3_a3c.backends.process.env_calls import EnvCalls
 from sb3_a3c.backends.process.failures import Failure
 from sb3_a3c.backends.process.messages import EnvResult, FinalState, Notice, Rollouts
+from sb3_a3c.backends.process.notices import Notices
 from sb3_a3c.backends.process.restarts import Restarts
 from sb3_a3c.backends.protocol import Option, RunSpec
 from sb3_a3c.backends.ray.actor import WorkerActor
@@ -109,8 +110,7 @@ class RayBackend(AsynchronousBackend):
         self._pump = Pump(connect, slots, shared, self._quota, steps, self._restarts)
         self._thread = ThreadGroup({_NAME: self._pump.run})
         self._env_calls = EnvCalls(self.workers, "ray")
-        #: Warnings of workers, and whether the user has seen them: all workers may send the same.
-        self._notices: dict[str, bool] = {}
+        self._notices = Notices()
         #: Workers whose final state has not been taken back.
         self._out: set[int] = set()
         self._stopping = False
@@ -150,10 +150,8 @@ class RayBackend(AsynchronousBackend):
             worker.close()
         self._raise_failures(error)
         for worker in self.workers:
-            text, worker.lost = worker.lost, ""
-            if text:
-                warnings.warn(text, stacklevel=2)
-        self._show_notices()
+            worker.warn_of_loss()
+        self._notices.show()
 
     def reach(self, method: Callable) -> Callable:
         """See :meth:`Backend.reach`."""
@@ -174,7 +172,7 @@ class RayBackend(AsynchronousBackend):
             self._handle(*self._pump.inbox.get())
         if self._failures:
             raise self._failures[0]
-        self._show_notices()
+        self._notices.show()
 
     def _handle(self, index: int, message: Any) -> None:
         match message:
@@ -183,7 +181,7 @@ class RayBackend(AsynchronousBackend):
             case EnvResult():
                 self._env_calls.note_result(self.workers[index], message)
             case Notice(text):
-                self._notices.setdefault(text, False)
+                self._notices.add(text)
             case Died(text):
                 warnings.warn(text, stacklevel=2)
             case Failure():
@@ -204,12 +202,6 @@ class RayBackend(AsynchronousBackend):
             case Lost(why):
                 worker.lose_envs(why)
         self._out.discard(worker.index)  # at the end, because this may be interrupted
-
-    def _show_notices(self) -> None:
-        for text, shown in list(self._notices.items()):
-            self._notices[text] = True
-            if not shown:
-                warnings.warn(text, stacklevel=2)
 
 
 def _is_amount(value: Any) -> bool:

@@ -244,13 +244,11 @@ class Pump:
             self._fail(slot, WorkerDied(cause), error)
 
     def _schedule_restart(self, slot: Slot, cause: str) -> None:
-        delay = self._restarts.schedule(slot.index, cause)
-        if delay is None:
+        text = self._restarts.schedule(slot.index, cause)
+        if text is None:
             self._fail(slot, WorkerDied(cause + self._restarts.history()))
-            return
-        when = f"in {delay:g} s" if delay > 0 else "now"
-        count = f"restart {self._restarts.n_restarts} of at most {self._restarts.max_restarts}"
-        self.inbox.put((slot.index, Died(f"{cause}. It is replaced {when}, and its environments begin anew ({count})")))
+        else:
+            self.inbox.put((slot.index, Died(text)))
 
     def _on_stop(self, has_patience: bool) -> None:
         self._stopping = True
