@@ -44,7 +44,7 @@ def _n_bytes(value: Any, seen: set[int]) -> int:
     seen.add(id(value))
     if hasattr(value, "nbytes"):  # an array or a tensor
         return int(value.nbytes)
-    if isinstance(value, Rollout | States | Steps | RolloutBuffer | StackedObservations):
+    if isinstance(value, States | Steps | RolloutBuffer | StackedObservations):
         value = vars(value)
     if isinstance(value, dict):
         value = list(value.values())

@@ -53,11 +53,10 @@ class Quota:
         :param worker: Index of a worker that is about to begin a rollout
         :return: Whether it may. If so, the rollout has been counted
         """
+        if len(self._sharers[worker]) == 1:
+            return self._take(worker)  # nobody else takes from it, and nobody gives back while the worker lives
         with self._lock:
-            if self.is_exhausted(worker):
-                return False
-            self._taken.array[worker] += 1  # one store: a process that is killed has either taken one or not
-            return True
+            return self._take(worker)
 
     def is_exhausted(self, worker: int) -> bool:
         """
@@ -65,6 +64,8 @@ class Quota:
         :return: Whether all rollouts that it may begin have been begun, by it or by others
         """
         sharers = self._sharers[worker]
+        if len(sharers) == 1:
+            return int(self._taken.array[worker]) >= self._n_rollouts
         return sum(self._taken.array[sharers].tolist()) >= self._n_rollouts * len(sharers)
 
     def taken(self, worker: int) -> int:
@@ -87,3 +88,9 @@ class Quota:
     def free(self) -> None:
         """Release the lock if the caller still holds it, see :meth:`~sb3_a3c.system.locks.Lock.free`."""
         self._lock.free()
+
+    def _take(self, worker: int) -> bool:
+        if self.is_exhausted(worker):
+            return False
+        self._taken.array[worker] += 1  # one store: a process that is killed has either taken one or not
+        return True

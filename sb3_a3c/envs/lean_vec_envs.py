@@ -30,6 +30,9 @@ class LeanDummyVecEnv(DummyVecEnv):
     array at each step.
     """
 
+    #: Whether infos are copied, see :func:`read_infos_at_once`. Those of episodes always are.
+    copies_infos = True
+
     def step_wait(self) -> VecEnvStepReturn:
         """As ``DummyVecEnv.step_wait``."""
         buffers, array = self.buf_obs, None
@@ -47,7 +50,7 @@ class LeanDummyVecEnv(DummyVecEnv):
             info["TimeLimit.truncated"] = truncated and not terminated
             if done:
                 info["terminal_observation"] = obs
-            infos.append(_copied(info))
+            infos.append(_copied(info) if done or self.copies_infos or "episode" in info else info)
             if done:
                 obs, self.reset_infos[env_idx] = env.reset()
             if array is not None:
@@ -159,6 +162,17 @@ def lean_class(venv: VecEnv) -> type[VecEnv]:
     if type(venv) is VecNormalize and isinstance(venv.observation_space, spaces.Box):
         return LeanVecNormalize
     return type(venv)
+
+
+def read_infos_at_once(venv: VecEnv, at_once: bool) -> None:
+    """
+    :param venv: A slice
+    :param at_once: Whether nobody reads the infos of a step after the next step, unless they are of an episode. Then they are
+        not copied, unless there are wrappers that may keep them
+    """
+    base = venv.venv if isinstance(venv, LeanVecNormalize) else venv
+    if isinstance(base, LeanDummyVecEnv):
+        base.copies_infos = not at_once
 
 
 def _copied(info: dict[str, Any]) -> dict[str, Any]:

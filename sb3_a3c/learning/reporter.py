@@ -135,7 +135,7 @@ class Reporter:
         model, logger, arguments = self._model, self._model.logger, Arguments.of(self._model)
         buffers = [rollout.rollout_buffer for rollout in rollouts]
         values, returns = (
-            np.concatenate([buffer.swap_and_flatten(getattr(buffer, name)) for buffer in buffers])
+            np.concatenate([RolloutBuffer.swap_and_flatten(getattr(buffer, name)) for buffer in buffers])
             for name in ("values", "returns")
         )
         losses = [rollout.losses for rollout in rollouts]

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines import Engine, stack
 from sb3_a3c.engines.hyperparameters import Hyperparameters
+from sb3_a3c.envs.lean_vec_envs import read_infos_at_once
 from sb3_a3c.envs.normalization import JournaledMeanStd, stack_moments
 from sb3_a3c.envs.state import LayerState, changes_only_with_episodes, read_state, stack_states
 from sb3_a3c.envs.vector_vec_env import VectorVecEnv
@@ -63,6 +64,7 @@ class Collector:
         self._stopping = False
         self._first_obs: VecEnvObs | None = last_obs
         self._batched = env.unwrapped if isinstance(env.unwrapped, VectorVecEnv) else None
+        read_infos_at_once(env, needs < CallbackNeeds.STEPS)
 
     def reset(self, seed: int | None) -> None:
         """

@@ -2,6 +2,7 @@
 
 import math
 import traceback
+from collections.abc import Callable
 
 import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -24,6 +25,25 @@ class NonFiniteError(ArithmeticError, ValueError):
     An observation, a reward or a gradient contains NaN or infinity. Such a gradient is never applied. (It is also a
     ValueError, since A2C raises one if its policy meets NaN.)
     """
+
+
+class Explaining:
+    """
+    A block whose errors are explained, and raised. (``contextlib.contextmanager`` takes four times as long, and a worker has
+    four such blocks per rollout.)
+
+    :param explain: Adds notes to an error
+    """
+
+    def __init__(self, explain: Callable[[BaseException], None]) -> None:
+        self._explain = explain
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, error_type: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and not isinstance(error, WorkerStopped):
+            self._explain(error)
 
 
 def blame(error: BaseException, worker: int, env_indices: np.ndarray, env: VecEnv, last_obs: VecEnvObs) -> None:

@@ -18,8 +18,9 @@ from sb3_a3c.parameters.layout import Vector
 ARRAYS_OF_STEPS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
 ARRAYS_IN_THE_END = ("advantages", "returns")
 _SHOWN_ARRAYS = (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END)
-#: What the explained variance is computed from, and what ``_update_info_buffer`` reads.
-_LOGGED_ARRAYS, _LOGGED_INFOS = ("values", "returns"), ("episode", "is_success")
+#: What ``_update_info_buffer`` reads.
+_LOGGED_INFOS = ("episode", "is_success")
+_NO_VALUES = np.empty(0)
 
 #: The losses of a rollout whose gradient has not been computed.
 NOT_LEARNED = Losses(math.nan, math.nan, math.nan, True)
@@ -75,14 +76,50 @@ class Ending(NamedTuple):
     dones: np.ndarray
 
 
-@dataclass(frozen=True)
-class Rollout:
+class LoggedArrays(NamedTuple):
+    """
+    What the logger reads of a rollout buffer, for the explained variance. It is held as bytes, which are pickled faster than
+    arrays.
+
+    :param shape: ``(n_steps, n_envs)``
+    :param dtype: The type of the numbers
+    :param bytes_of_values: The values
+    :param bytes_of_returns: The returns
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    bytes_of_values: bytes
+    bytes_of_returns: bytes
+
+    @classmethod
+    def of(cls, buffer: RolloutBuffer) -> "LoggedArrays":
+        """
+        :param buffer: A full buffer
+        :return: Copies of its arrays
+        """
+        values, returns = buffer.values, buffer.returns
+        return cls(values.shape, values.dtype.str, values.tobytes(), returns.astype(values.dtype, copy=False).tobytes())
+
+    @property
+    def values(self) -> np.ndarray:
+        """The values, ``(n_steps, n_envs)``."""
+        return np.frombuffer(self.bytes_of_values, self.dtype).reshape(self.shape)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """The returns, ``(n_steps, n_envs)``."""
+        return np.frombuffer(self.bytes_of_returns, self.dtype).reshape(self.shape)
+
+
+class Rollout(NamedTuple):
     """
     One rollout of one worker. Its gradient has been pushed, unless the worker waits for callbacks to see the rollout first.
 
     :param worker: Index of the worker
     :param env_indices: Indices of its environments
-    :param rollout_buffer: The full buffer, with returns and advantages. Arrays are ``(n_steps, n_envs, ...)``
+    :param rollout_buffer: The full buffer, with returns and advantages. Arrays are ``(n_steps, n_envs, ...)``. If no callback
+        looks at the rollout, it may be reduced to what the logger reads
     :param states: The states after each step. None if no callback reads them
     :param steps: The steps themselves. None if no callback reads them
     :param endings: The steps at which episodes ended or were reported
@@ -98,7 +135,7 @@ class Rollout:
 
     worker: int
     env_indices: np.ndarray
-    rollout_buffer: RolloutBuffer
+    rollout_buffer: RolloutBuffer | LoggedArrays
     states: States | None
     steps: Steps | None
     endings: list[Ending]
@@ -119,28 +156,21 @@ def lighten(rollout: Rollout) -> Rollout:
     :param rollout: A rollout as its worker made it
     :return: A rollout with less in it
     """
+    buffer = rollout.rollout_buffer
+    assert isinstance(buffer, RolloutBuffer)
     if rollout.steps is not None:
-        return _replace(rollout, rollout_buffer=_with_arrays(rollout.rollout_buffer, _SHOWN_ARRAYS))
+        return rollout._replace(rollout_buffer=_with_arrays(buffer, _SHOWN_ARRAYS))
     endings = [
         ending._replace(infos=[{key: info[key] for key in _LOGGED_INFOS if key in info} for info in ending.infos])
         for ending in rollout.endings
     ]
-    buffer = _with_arrays(rollout.rollout_buffer, _LOGGED_ARRAYS)
-    return _replace(rollout, rollout_buffer=buffer, endings=endings, last_values=np.empty(0))
+    return rollout._replace(rollout_buffer=LoggedArrays.of(buffer), endings=endings, last_values=_NO_VALUES)
 
 
 def _with_arrays(buffer: RolloutBuffer, names: Sequence[str]) -> RolloutBuffer:
     """A buffer with these arrays alone. The main thread knows its spaces and the rest."""
     light = object.__new__(RolloutBuffer)
     light.__dict__.update({name: getattr(buffer, name) for name in names})
-    return light
-
-
-def _replace(rollout: Rollout, **changed: Any) -> Rollout:
-    """Like ``dataclasses.replace``, which takes ten times as long."""
-    light = object.__new__(Rollout)
-    light.__dict__.update(vars(rollout))
-    light.__dict__.update(changed)
     return light
 
 

@@ -8,9 +8,7 @@ during each step of its environments, so that callbacks can use them between two
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -27,7 +25,7 @@ from sb3_a3c.envs.normalization import JournaledMeanStd, set_moments
 from sb3_a3c.parameters.protocol import Access, Parameters
 from sb3_a3c.worker.callback_needs import CallbackNeeds
 from sb3_a3c.worker.collector import Collector, Records
-from sb3_a3c.worker.errors import NonFiniteError, WorkerStopped, blame, is_of_first_use, non_finite_parts
+from sb3_a3c.worker.errors import Explaining, NonFiniteError, blame, is_of_first_use, non_finite_parts
 from sb3_a3c.worker.recorder import Recorder
 from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, NOT_LEARNED, Rollout
 
@@ -86,6 +84,7 @@ class Worker:
         self._statistics = statistics
         self._collector = Collector(env, env_indices, engine, last_obs, last_episode_starts, statistics, needs)
         self.env_lock = self._collector.env_lock
+        self._explaining_errors = Explaining(self._explain)
         self._vector = parameters.native(engine.vector) if engine.compiled else engine.vector
         self._log_std = parameters.layout.slice_of("log_std")
         gradient = th.zeros_like(engine.vector)
@@ -112,7 +111,7 @@ class Worker:
     def collect(self, idle_seconds: float = 0.0) -> None:
         """The first part of :meth:`step`: pull, and collect a rollout."""
         started = time.monotonic()
-        with self._explaining_errors():
+        with self._explaining_errors:
             hyperparameters = self._in_use = self.hyperparameters
             if hyperparameters.env_attributes != self._env_attributes:
                 self._env_attributes = hyperparameters.env_attributes
@@ -133,7 +132,7 @@ class Worker:
     def push(self) -> Rollout:
         """The last part of :meth:`step`: apply the gradient."""
         pulled, losses = self._collected.pulled, self._losses
-        with self._explaining_errors():
+        with self._explaining_errors:
             learning_rates = self._learning_rates(pulled)
             pushed = self._parameters.push(
                 self._gradient,
@@ -175,7 +174,7 @@ class Worker:
         self._parameters.pull(self._vector, self._engine.buffers)
         self._scale_std(hyperparameters)
         self._compute_gradient()
-        return replace(self.push(), gradient=self._gradient)
+        return self.push()._replace(gradient=self._gradient)
 
     def reset_envs(self, seed: int | None) -> None:
         """
@@ -184,7 +183,7 @@ class Worker:
         :param seed: Seed of the first environment, None: no seed
         """
         self._pull(self.hyperparameters)  # observations are normalized with the current statistics
-        with self._explaining_errors():
+        with self._explaining_errors:
             self._collector.reset(seed)
 
     def stop(self) -> None:
@@ -211,20 +210,13 @@ class Worker:
         """Whether it has made a step."""
         return self._collector.has_stepped
 
-    @contextmanager
-    def _explaining_errors(self) -> Iterator[None]:
-        """Note in errors which worker and environment they are of."""
-        try:
-            yield
-        except WorkerStopped:
-            raise
-        except BaseException as error:
-            self.failed = True
-            collector = self._collector
-            if self.note_at_first_use and is_of_first_use(error, self.env, collector.has_stepped, collector.has_reset):
-                error.add_note(self.note_at_first_use)
-            blame(error, self.index, self.env_indices, self.env, collector.last_obs)
-            raise
+    def _explain(self, error: BaseException) -> None:
+        """Note in an error which worker and environment it is of."""
+        self.failed = True
+        collector = self._collector
+        if self.note_at_first_use and is_of_first_use(error, self.env, collector.has_stepped, collector.has_reset):
+            error.add_note(self.note_at_first_use)
+        blame(error, self.index, self.env_indices, self.env, collector.last_obs)
 
     def _pull(self, hyperparameters: Hyperparameters) -> Access:
         """theta' <- theta."""
@@ -241,13 +233,13 @@ class Worker:
             log_std += hyperparameters.log_std_offset
 
     def _compute_returns(self) -> None:
-        with self._explaining_errors():
+        with self._explaining_errors:
             dones = self.last_episode_starts
             self._last_values = self._engine.predict_values(self.last_obs, dones)
             self._engine.compute_returns(self._rollout_buffer, self._last_values, dones)
 
     def _compute_gradient(self) -> None:
-        with self._explaining_errors():
+        with self._explaining_errors:
             losses = self._engine.gradient(self._rollout_buffer, self._gradient, self._collected.records.valid)
             if not losses.finite:
                 self._collector.check_observation(None)

@@ -104,7 +104,7 @@ class Runner:
         #: Whether methods of the environments have been called.
         self._was_called = False
         self._sending = threading.Lock()
-        self._permits = threading.Semaphore(0)
+        self._permits: SimpleQueue[int] = SimpleQueue()
         self._calls: SimpleQueue[EnvCall] = SimpleQueue()
         self._stopping = threading.Event()
         self._done = threading.Event()
@@ -133,12 +133,15 @@ class Runner:
         self._done.set()
 
     def _make_rollouts(self) -> None:
+        n_permits = 0
         while True:
-            started = time.monotonic()
-            if not self._permits.acquire(blocking=False):
-                self._send_gathered()  # the main process waits for them before it sends permits
-                self._permits.acquire()
-            idle_seconds = time.monotonic() - started
+            started = now = time.monotonic()
+            while n_permits == 0 and not self._stopping.is_set():
+                if self._permits.empty():
+                    self._send_gathered()  # the main process waits for them before it sends permits
+                n_permits, now = self._permits.get(), time.monotonic()
+            n_permits -= 1
+            idle_seconds = now - started
             if self._stopping.is_set() or not self._quota.take(self._worker.index):
                 return
             self._gathered.append(lighten(self._worker.step(idle_seconds)))
@@ -197,7 +200,7 @@ class Runner:
             case Failure():  # the main process must not wait for a result
                 self._send(message)
             case Permits(n_rollouts):
-                self._permits.release(n_rollouts)
+                self._permits.put(n_rollouts)
             case SetHyperparameters(hyperparameters):
                 self._worker.hyperparameters = hyperparameters
             case EnvCall():  # it waits for the environments, and this thread must go on reading
@@ -210,7 +213,7 @@ class Runner:
     def _stop(self) -> None:
         self._stopping.set()
         self._worker.stop()
-        self._permits.release()  # wakes up a worker that waits for a permit
+        self._permits.put(0)  # wakes up a worker that waits for a permit
 
     def _call_envs(self) -> None:
         """Make the calls in their order, interrupted ones too, in a separate thread."""

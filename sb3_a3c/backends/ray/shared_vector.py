@@ -1,7 +1,5 @@
 """The shared parameters on the driver's side: read for each rollout that is handed out, stepped along each that comes back."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch as th
 
@@ -52,7 +50,7 @@ class SharedVector:
         if self._recorder is not None:
             self._recorder.pulled(rollout.worker, version)
             self._recorder.pushed(rollout.worker, access.n_updates)
-        return replace(rollout, staleness=access.n_updates - version - 1, lock_seconds=access.waited)
+        return rollout._replace(staleness=access.n_updates - version - 1, lock_seconds=access.waited)
 
     def note_failure(self, worker: int, version: int) -> None:
         """
