@@ -264,6 +264,41 @@ def test_gradient_with_a_layout_of_two_parts_and_a_critic_with_features_of_its_o
     np.testing.assert_allclose(gradients[1].numpy(), gradients[0].numpy(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        lambda: make_policy(),
+        lambda: make_policy(OBS_SPACES["multi-discrete"], spaces.Discrete(3), net_arch=dict(pi=[33, 16, 7], vf=[18])),
+        lambda: make_policy(BOX, spaces.Box(-1, 1, (2,)), net_arch=[]),
+        lambda: make_policy(BOX, spaces.Box(-1, 1, (2,)), use_sde=True, log_std_init=-1),
+    ],
+    ids=["two layers", "one-hot", "no hidden layer", "gSDE"],
+)
+@pytest.mark.parametrize("n_envs", [1, 5])
+def test_gradient_from_the_outputs_that_acting_has_kept(policy: Callable[[], ActorCriticPolicy], n_envs: int) -> None:
+    """Of one of several workers: it is the gradient that is computed from the rollout alone, to rounding."""
+    policy, rng = policy(), np.random.default_rng(0)
+    engine, buffer = make(FusedEngine, policy), empty_buffer(policy, 6, n_envs)
+    engine.start_rollout(buffer, hyperparameters())
+    policy.observation_space.seed(0)
+    for n_steps in range(7):
+        obs = np.stack([policy.observation_space.sample() for _ in range(n_envs)])
+        if n_steps < 6:
+            act(engine, obs, n_steps)
+            engine.add(rng.normal(size=n_envs).astype(np.float32))
+    dones = np.zeros(n_envs, bool)
+    engine.compute_returns(buffer, engine.predict_values(obs, dones), dones)
+    gradients = [th.empty_like(engine.vector) for _ in range(3)]
+    losses = [engine.gradient(buffer, gradients[0])]
+    losses.append(make(FusedEngine, policy, n_envs=n_envs).gradient(buffer, gradients[1]))
+    norm = float(gradients[1].norm())
+    np.testing.assert_allclose(gradients[0].numpy(), gradients[1].numpy(), rtol=1e-5, atol=1e-6 * norm)
+    np.testing.assert_allclose(losses[0][:4], losses[1][:4], rtol=1e-5, atol=1e-6)
+    engine._kept[:] = 0
+    engine.gradient(buffer, gradients[2])
+    assert float((gradients[2] - gradients[1]).norm()) > 0.01 * norm  # it is computed from what was kept
+
+
 SDE_POLICIES: list[dict[str, Any]] = [
     {},
     dict(net_arch=[]),

@@ -283,14 +283,14 @@ def test_the_gradient_is_of_the_present_parameters() -> None:
 
 @pytest.mark.parametrize("critic", CRITICS)
 def test_what_several_workers_keep_is_what_a_single_one_computes_again(critic: str) -> None:
-    """To the last bit."""
+    """To rounding: sums over one row are computed in another order than those over four."""
     rollout = Rollout(make_policy(critic=critic, n_layers=2))
     for _ in range(2):
         buffer = rollout.collect()
         kept, computed = (th.empty_like(rollout.fused.vector) for _ in range(2))
         rollout.fused.gradient(buffer, kept)
         rollout.fused.gradient(copy(buffer), computed)
-        assert th.equal(kept, computed)
+        np.testing.assert_allclose(kept, computed, rtol=1e-5, atol=1e-6 * float(computed.norm()))
 
 
 def test_states_that_begin_anew_are_zeros() -> None:

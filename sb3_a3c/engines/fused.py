@@ -15,23 +15,17 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 import sb3_a3c.kernels.network_table as fields
 from sb3_a3c.engines.conversions import Conversions, float32
 from sb3_a3c.engines.hyperparameters import Hyperparameters
-from sb3_a3c.engines.network import read_network, why_not_fused
+from sb3_a3c.engines.network import read_network, why_not_faster, why_not_fused
 from sb3_a3c.engines.protocol import Action, Losses, State, add_to_buffer, overrides_get, stack
 from sb3_a3c.engines.recurrence import Recurrence
-from sb3_a3c.engines.turns import LARGE
 from sb3_a3c.kernels.acting import act, predict_values
-from sb3_a3c.kernels.cache import KERNELS
 from sb3_a3c.kernels.gradient import gradient
 from sb3_a3c.kernels.returns import returns
 from sb3_a3c.kernels.state_dependent_noise import draw_noise
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.hooks import GradientRules
-from sb3_a3c.policies.recurrent_states import is_recurrent
 
-#: Number of parameters from which on a recurrent policy is large. torch computes it one step at a time, also for the gradient.
-#: On two cores, with 1 or 8 environments, LSTMs of 256, 512 and 1024 units make 3 to 9, 3 to 6 and 1.4 to 4 times torch's
-#: steps/s.
-_LARGE_AND_RECURRENT = 5_000_000
+_NOTHING = np.zeros(0, dtype=np.float32)
 
 
 class FusedEngine:
@@ -63,7 +57,10 @@ class FusedEngine:
         self._recurrence = None if network.encoders is None else Recurrence(network.encoders, self._params)
         self._n_inputs = int(self._network[fields.N_OBS])
         self._size_of_workspace = network.workspace_size
+        self._n_units = int(self._network[fields.ACTOR_UNITS] + self._network[fields.CRITIC_UNITS])
         self._workspace, self._n_rows = np.zeros(0, dtype=np.float32), 0
+        #: The outputs of all layers in this rollout.
+        self._kept = np.zeros(0, dtype=np.float32)
         #: Whether there are several workers.
         self._several = seed is not None
         if seed is None:
@@ -72,7 +69,6 @@ class FusedEngine:
         self.rng_state = seed.generate_state(4, np.uint64)
         self._use_sde, self._n_latent = policy.use_sde, network.n_latent
         self._noise = np.zeros(0, dtype=np.float32)
-        self._no_gradient = np.zeros(0, dtype=np.float32)
         self._hyperparameters: Hyperparameters
         self._rollout_buffer: RolloutBuffer
         self._obs: list[np.ndarray]
@@ -100,12 +96,7 @@ class FusedEngine:
     @staticmethod
     def drawback(policy: ActorCriticPolicy) -> str | None:
         """See :meth:`Engine.drawback`."""
-        if not KERNELS:
-            return "NUMBA_DISABLE_JIT is set, and without compilation torch is faster"
-        n_parameters = sum(param.numel() for param in policy.parameters())
-        if n_parameters < (_LARGE_AND_RECURRENT if is_recurrent(policy) else LARGE):
-            return None
-        return f"with {n_parameters:,} parameters torch is as fast, and other workers can compute at the same time"
+        return why_not_faster(policy)
 
     def follow(self, hyperparameters: Hyperparameters) -> None:
         """See :meth:`Engine.follow`."""
@@ -119,6 +110,9 @@ class FusedEngine:
         n_steps, n_envs = rollout_buffer.buffer_size, rollout_buffer.n_envs
         self._shape_of_obs = n_envs, self._n_obs
         self._room(n_envs)
+        n_kept = n_steps * n_envs * self._n_units
+        if self._kept.size != n_kept:
+            self._kept = np.zeros(n_kept, dtype=np.float32)
         if self._recurrence is not None:
             self._recurrence.start_rollout(n_steps, n_envs)
         if self._use_sde:
@@ -165,6 +159,7 @@ class FusedEngine:
             self._clipped_actions,
             self._values,
             self._log_probs,
+            self._kept,
             self._workspace,
         )
         trouble = trouble if invalid_row < 0 else invalid_row
@@ -242,10 +237,12 @@ class FusedEngine:
         """See :meth:`Engine.gradient`."""
         n_steps, n_envs = rollout_buffer.rewards.shape
         inputs, actions = rollout_buffer.observations, rollout_buffer.actions
-        advantages, targets, inputs_out = rollout_buffer.advantages, rollout_buffer.returns, self._no_gradient
+        advantages, targets, inputs_out = rollout_buffer.advantages, rollout_buffer.returns, _NOTHING
+        # Of several workers, nobody writes to the parameters or the rollout before its gradient is computed.
+        is_as_acted = self._several and rollout_buffer is self._rollout_buffer and len(self._obs) == n_steps
+        kept = self._kept if is_as_acted and self._plain and valid is None else _NOTHING
         if self._recurrence is not None:
-            # Of several workers, nobody writes to the parameters or the rollout before its gradient is computed.
-            if not (self._several and rollout_buffer is self._rollout_buffer and len(self._obs) == n_steps):
+            if not is_as_acted:
                 observations = float32(inputs, (n_steps, n_envs, self._n_obs))
                 self._recurrence.evaluate(observations, rollout_buffer.episode_starts)
             inputs = self._recurrence.inputs(valid)
@@ -268,6 +265,7 @@ class FusedEngine:
                 float32(actions, (n_steps, n_envs, self._n_actions)),
                 float32(advantages, (n_steps, n_envs)),
                 float32(targets, (n_steps, n_envs)),
+                kept,
                 self._room(n_steps * n_envs),
                 in_place,
                 inputs_out,

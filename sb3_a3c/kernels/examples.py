@@ -32,6 +32,7 @@ def _network() -> np.ndarray:
     """One number per observation and per action, and one layer with one weight and one bias for both actor and critic."""
     table = np.zeros(fields.N_FIELDS + 1 + fields.LAYER_FIELDS, np.int64)
     table[[fields.N_OBS, fields.N_FEATURES, fields.N_ACTIONS, fields.WIDEST, fields.STD_COLUMNS]] = 1
+    table[[fields.ACTOR_UNITS, fields.CRITIC_UNITS]] = 1
     table[[fields.ACTOR, fields.CRITIC]] = fields.N_FIELDS
     table[fields.N_FIELDS :] = 1, 1, 1, 0, 1
     return table
@@ -48,7 +49,7 @@ def _limits() -> np.ndarray:
 def _act() -> None:
     rng, rows = np.ones(4, np.uint64), _zeros(3, 1, 1, 1)
     columns = _zeros(2, 1, 1)
-    act(_network(), _limits(), _zeros(2), rng, _zeros(2), _zeros(1, 1), 0, *rows, *columns, _zeros(8))
+    act(_network(), _limits(), _zeros(2), rng, _zeros(2), _zeros(1, 1), 0, *rows, *columns, _zeros(2), _zeros(8))
 
 
 def _draw_noise() -> None:
@@ -66,7 +67,9 @@ def _returns() -> None:
 
 def _gradient() -> None:
     rows, columns = _zeros(2, 1, 1, 1), _zeros(2, 1, 1)
-    gradient(_network(), _limits(), _zeros(2), *rows, *columns, _zeros(8), _zeros(2), _zeros(0), 0.0, 0.5, 0.5, False)
+    gradient(
+        _network(), _limits(), _zeros(2), *rows, *columns, _zeros(2), _zeros(8), _zeros(2), _zeros(0), 0.0, 0.5, 0.5, False
+    )
 
 
 def _encoders() -> np.ndarray:

@@ -8,7 +8,16 @@ from sb3_a3c.kernels.distributions import action_gradient
 from sb3_a3c.kernels.float32 import ONE, TWO, ZERO
 from sb3_a3c.kernels.jit import inner, kernel, merged
 from sb3_a3c.kernels.network_table import ACTION_KIND, ACTOR, CRITIC, CRITIC_INPUTS, N_ACTIONS, STATE_DEPENDENT, WIDEST
-from sb3_a3c.kernels.networks import backward, features, forward, inputs_of, latent_of_actor, size_of_latent
+from sb3_a3c.kernels.networks import (
+    backward,
+    features,
+    forward,
+    hidden_of,
+    inputs_of,
+    latent_of_actor,
+    outputs_of,
+    size_of_latent,
+)
 from sb3_a3c.kernels.state_dependent_noise import noise_variances, state_dependent_gradient
 
 
@@ -21,6 +30,7 @@ def gradient(
     actions,
     advantages,
     returns,
+    kept,
     workspace,
     out,
     inputs_out,
@@ -40,6 +50,8 @@ def gradient(
     :param actions: ``(n_steps, n_envs, n_actions)``
     :param advantages: ``A``, ``(n_steps, n_envs)``
     :param returns: ``R``, ``(n_steps, n_envs)``
+    :param kept: The outputs of all layers, as :func:`~sb3_a3c.kernels.acting.act` has computed them with the same parameters
+        from the same observations. Empty: they are computed again
     :param workspace: Overwritten
     :param out: Written: the gradient, ``(size,)``, with zeros between parameters
     :param inputs_out: Written: the gradient of the networks' inputs, flat. Empty: there is none to compute. If it is computed,
@@ -54,7 +66,7 @@ def gradient(
     widest = n_rows * network[WIDEST]
     delta, spare, hidden = workspace[:widest], workspace[widest : 2 * widest], workspace[2 * widest :]
     inputs, room, _ = features(network, observations.reshape(observations.size), n_rows, hidden)
-    hidden = hidden[room:]
+    free = hidden[room:]
     advantage, target = advantages.reshape(n_rows), returns.reshape(n_rows)
     out[:] = ZERO
     share = np.float32(1.0 / n_rows)
@@ -74,9 +86,13 @@ def gradient(
     for is_actor in (True, False):
         net = network[ACTOR] if is_actor else network[CRITIC]
         x = inputs_of(network, net, inputs, n_rows)
-        head = forward(network, net, vector, limits[0], x, hidden, n_rows)
+        hidden = free if kept.size == 0 else hidden_of(network, net, kept, n_rows)
+        if kept.size == 0:
+            head = forward(network, net, vector, limits[0], x, hidden, 0, n_rows, n_rows)
+        else:
+            head = outputs_of(network, net, hidden, n_rows)
         n_outputs = head.size // n_rows
-        latent = latent_of_actor(network, x, hidden, n_rows)
+        latent = latent_of_actor(network, x, hidden, 0, n_rows, n_rows)
         for row in range(n_rows):
             if not is_actor:
                 off = head[row] - target[row]

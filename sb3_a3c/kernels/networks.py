@@ -12,8 +12,10 @@ from sb3_a3c.kernels.jit import merged
 from sb3_a3c.kernels.network_table import (
     ACTIVATION,
     ACTOR,
+    ACTOR_UNITS,
     CRITIC,
     CRITIC_INPUTS,
+    CRITIC_UNITS,
     FLAT,
     LAYER_FIELDS,
     N_FEATURES,
@@ -68,7 +70,7 @@ def inputs_of(network, net, inputs, n_rows):
 
 
 @merged
-def forward(network, net, vector, parameter, x, hidden, n_rows):
+def forward(network, net, vector, parameter, x, hidden, first_row, n_rows, n_all):
     """
     ``y = W_n f(... f(W_1 x + b_1) ...) + b_n``.
 
@@ -77,8 +79,10 @@ def forward(network, net, vector, parameter, x, hidden, n_rows):
     :param vector: The parameters, ``(size,)``
     :param parameter: The activation's parameter
     :param x: Inputs of the first layer
-    :param hidden: Written: the outputs of one layer after another
-    :param n_rows: Number of rows
+    :param hidden: Written: the outputs of one layer after another, each of ``n_all`` rows
+    :param first_row: The first row of ``hidden`` to compute
+    :param n_rows: Number of rows to compute
+    :param n_all: Number of rows that ``hidden`` has room for
     :return: The outputs of the last layer
     """
     n_layers, end = network[net], 0
@@ -86,13 +90,40 @@ def forward(network, net, vector, parameter, x, hidden, n_rows):
     for layer in range(n_layers):
         at = net + 1 + LAYER_FIELDS * layer
         n_in, n_out, weight, bias = network[at], network[at + 1], network[at + 2], network[at + 3]
-        y = hidden[end : end + n_rows * n_out]
+        y = hidden[end + first_row * n_out : end + (first_row + n_rows) * n_out]
         dense(x, vector[weight : weight + n_in * n_out], vector[bias : bias + n_out], y, n_rows, n_in, n_out)
         if layer < n_layers - 1:
             activate(network[ACTIVATION], parameter, y)
         x = y
-        end += n_rows * n_out
+        end += n_all * n_out
     return y
+
+
+@merged
+def hidden_of(network, net, kept, n_all):
+    """
+    :param network: The table of the network
+    :param net: ``network[ACTOR]`` or ``network[CRITIC]``
+    :param kept: The outputs of the layers of both networks, each of ``n_all`` rows: the actor's, then the critic's
+    :param n_all: Number of rows
+    :return: The part of this network
+    """
+    n_actor = n_all * network[ACTOR_UNITS]
+    return kept[n_actor : n_actor + n_all * network[CRITIC_UNITS]] if net == network[CRITIC] else kept[:n_actor]
+
+
+@merged
+def outputs_of(network, net, hidden, n_rows):
+    """
+    :param network: The table of the network
+    :param net: ``network[ACTOR]`` or ``network[CRITIC]``
+    :param hidden: What :func:`forward` has written for all its rows
+    :param n_rows: Number of rows
+    :return: The outputs of the last layer
+    """
+    n_outputs = n_rows * network[net + 2 + LAYER_FIELDS * (network[net] - 1)]
+    n_units = network[CRITIC_UNITS] if net == network[CRITIC] else network[ACTOR_UNITS]
+    return hidden[n_rows * n_units - n_outputs : n_rows * n_units]
 
 
 @merged
@@ -106,12 +137,14 @@ def size_of_latent(network):
 
 
 @merged
-def latent_of_actor(network, x, hidden, n_rows):
+def latent_of_actor(network, x, hidden, first_row, n_rows, n_all):
     """
     :param network: The table of the network
     :param x: Inputs of the actor's first layer
     :param hidden: What :func:`forward` has written for the actor
+    :param first_row: The first row
     :param n_rows: Number of rows
+    :param n_all: Number of rows that ``hidden`` has room for
     :return: Inputs of the actor's last layer
     """
     n_layers = network[network[ACTOR]]
@@ -119,8 +152,9 @@ def latent_of_actor(network, x, hidden, n_rows):
         return x
     start = 0
     for layer in range(n_layers - 2):
-        start += n_rows * network[network[ACTOR] + 2 + LAYER_FIELDS * layer]
-    return hidden[start : start + n_rows * size_of_latent(network)]
+        start += n_all * network[network[ACTOR] + 2 + LAYER_FIELDS * layer]
+    size = size_of_latent(network)
+    return hidden[start + first_row * size : start + (first_row + n_rows) * size]
 
 
 @merged
