@@ -117,6 +117,13 @@ class Backend(ABC):
         """
         return
 
+    @classmethod
+    def n_cores(cls) -> int | None:
+        """
+        :return: How many cores of this machine workers can keep busy with Python code, None: it is not known
+        """
+        return None
+
     def __enter__(self) -> Self:
         return self
 

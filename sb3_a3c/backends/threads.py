@@ -68,6 +68,11 @@ class ThreadBackend(AsynchronousBackend):
             }
         )
 
+    @classmethod
+    def n_cores(cls) -> int:
+        """See :meth:`Backend.n_cores`. Threads take turns to run Python code."""
+        return 1
+
     def __enter__(self) -> "ThreadBackend":
         self._threads.start()
         return self

@@ -15,6 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_a3c.engines.hyperparameters import as_numbers, of_worker
+from sb3_a3c.learning.advice import Advice
 from sb3_a3c.learning.arguments import Arguments
 from sb3_a3c.learning.asynchrony import Asynchrony
 from sb3_a3c.learning.policy_sync import PolicySync
@@ -31,6 +32,7 @@ class Reporter:
     :param needs: What the callback reads. Nothing else is prepared for it
     :param parameters: The shared parameters
     :param log_interval: Rollouts of all environments between two logs, None: no logs
+    :param advice: Measures the rollouts
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Reporter:
         needs: CallbackNeeds,
         parameters: SharedParameters,
         log_interval: int | None,
+        advice: Advice,
     ) -> None:
         self._model = model
         self._callback = callback
@@ -48,6 +51,7 @@ class Reporter:
         self._log_interval = log_interval
         self._iteration = 0
         self._asynchrony = Asynchrony()
+        self._advice = advice
         self._unrecorded: Sequence[Rollout] = ()
         self._learning_rate: float | None = None
         #: Whether callbacks may have changed the policy since the last :meth:`absorb`.
@@ -101,6 +105,7 @@ class Reporter:
         if rollouts[0].gradient is not None and self.needs >= CallbackNeeds.MODEL:
             self._sync.show_gradient(rollouts[0].gradient, rollouts[0].losses.without_gradient)
         self._asynchrony.count(rollouts)
+        self._advice.count(rollouts)
         self._unrecorded = rollouts
         was, self.needs = self.needs, self._needs_in_next_rollout()
         if was < self.needs:

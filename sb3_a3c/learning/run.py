@@ -19,6 +19,7 @@ from sb3_a3c.envs.normalization import journal_statistics, moments_of, running_s
 from sb3_a3c.envs.slices import CannotSlice, environments_in, merge_counters, slice_vec_env, take_envs_back, units_of
 from sb3_a3c.envs.state import read_state, write_state
 from sb3_a3c.kernels.cache import use_cache
+from sb3_a3c.learning.advice import Advice
 from sb3_a3c.learning.arguments import Arguments
 from sb3_a3c.learning.model_changes import ModelChanges
 from sb3_a3c.learning.reporter import Reporter
@@ -65,7 +66,9 @@ def run(
         None if next_run is None else terms_of(model, arguments.vf_lr_schedule, len(specs), n_rollouts, engine, specs[0].seed)
     )
     backend = _make_backend(arguments, next_run, specs, parameters, n_rollouts, terms)
-    reporter = Reporter(model, callback, needs, parameters, log_interval)
+    n_cores = None if specs[0].has_factory else backend.n_cores()  # a factory makes other environments for each worker
+    advice = Advice(len(specs), n_cores, model.logger if model.verbose >= 1 else None)
+    reporter = Reporter(model, callback, needs, parameters, log_interval, advice)
     if model.verbose >= 1:  # a caller may have given the model a logger that prints
         model.logger.info(f"Learning with {len(specs)} worker(s), backend {arguments.backend}, engine {engine} ({why})")
     stack = CleanupStack()

@@ -1,6 +1,7 @@
 """The environments of one worker: steps them with the engine's actions, and records what callbacks need of the steps."""
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_a3c.engines import Engine, stack
 from sb3_a3c.engines.hyperparameters import Hyperparameters
@@ -25,6 +26,7 @@ class Records(NamedTuple):
     """
     What is known of a rollout beyond its buffer, see :class:`~sb3_a3c.worker.rollout.Rollout`.
 
+    :param env_seconds: Seconds of processor time of the environments' steps, estimated from the one in the middle
     :param valid: Whether steps are transitions, ``(n_steps, n_envs)``. In others, environments have only been reset. None: all
         are
     """
@@ -32,6 +34,7 @@ class Records(NamedTuple):
     states: States | None
     steps: Steps | None
     endings: list[Ending]
+    env_seconds: float
     valid: np.ndarray | None
 
 
@@ -62,6 +65,7 @@ class Collector:
         self._statistics = statistics
         self._needs = needs
         self._stopping = False
+        self._step_seconds = 0.0
         self._first_obs: VecEnvObs | None = last_obs
         self._batched = env.unwrapped if isinstance(env.unwrapped, VectorVecEnv) else None
         read_infos_at_once(env, needs < CallbackNeeds.STEPS)
@@ -102,6 +106,7 @@ class Collector:
         valid = None if self._batched is None else np.ones((rollout_buffer.buffer_size, env.num_envs), dtype=bool)
         rollout_buffer.reset()  # makes new arrays, since callbacks keep those of the last rollout
         engine.start_rollout(rollout_buffer, hyperparameters)
+        timed = rollout_buffer.buffer_size // 2
         for n_steps in range(rollout_buffer.buffer_size):
             if self._stopping:
                 raise WorkerStopped
@@ -111,7 +116,7 @@ class Collector:
                 self.check_observation(error)
                 raise
             with env_lock:
-                new_obs, rewards, dones, infos = env.step(clipped_actions)
+                new_obs, rewards, dones, infos = env.step(clipped_actions) if n_steps != timed else self._time(clipped_actions)
             check_rewards(rewards, env, self._env_indices)
             if self._batched is not None and valid is not None:
                 valid[n_steps] = ~self._batched.only_reset
@@ -134,6 +139,7 @@ class Collector:
             None if states is None else states.stacked(),
             None if steps is None else steps.stacked(engine),
             endings,
+            rollout_buffer.buffer_size * self._step_seconds,
             None if valid is None or valid.all() else valid,
         )
 
@@ -147,6 +153,13 @@ class Collector:
         cause = non_finite_observation(self.last_obs, self.env, self._env_indices)
         if cause is not None:
             raise cause from error
+
+    def _time(self, clipped_actions: np.ndarray) -> VecEnvStepReturn:
+        """Step the environments, and measure the processor time."""
+        started = time.thread_time()
+        result = self.env.step(clipped_actions)
+        self._step_seconds = time.thread_time() - started
+        return result
 
     def _bootstrap_truncated(
         self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict], gamma: float

@@ -110,7 +110,7 @@ class Worker:
 
     def collect(self, idle_seconds: float = 0.0) -> None:
         """The first part of :meth:`step`: pull, and collect a rollout."""
-        started = time.monotonic()
+        started, cpu_started = time.monotonic(), time.thread_time()
         with self._explaining_errors:
             hyperparameters = self._in_use = self.hyperparameters
             if hyperparameters.env_attributes != self._env_attributes:
@@ -122,7 +122,7 @@ class Worker:
             if self._recorder is not None:
                 self._recorder.pulled(self.index, pulled.n_updates)
             records = self._collector.collect(self._rollout_buffer, hyperparameters)
-        self._collected = _Collected(started, idle_seconds, pulled, records)
+        self._collected = _Collected(started, cpu_started, idle_seconds, pulled, records)
 
     def compute_gradient(self) -> None:
         """The second part of :meth:`step`: compute returns, advantages and the gradient with the local parameters."""
@@ -253,7 +253,7 @@ class Worker:
         return self._in_use.learning_rates(1.0 - float(num_timesteps) / float(self._total_timesteps))
 
     def _rollout(self, losses: Losses, learning_rates: tuple[float, float], staleness: int, lock_seconds: float) -> Rollout:
-        started, idle_seconds, _, records = self._collected
+        started, cpu_started, idle_seconds, _, records = self._collected
         return Rollout(
             worker=self.index,
             env_indices=self.env_indices,
@@ -268,6 +268,8 @@ class Worker:
             seconds=time.monotonic() - started,
             lock_seconds=lock_seconds,
             idle_seconds=idle_seconds,
+            cpu_seconds=time.thread_time() - cpu_started,
+            env_seconds=records.env_seconds,
         )
 
     def _n_timesteps(self) -> int:
@@ -278,6 +280,7 @@ class _Collected(NamedTuple):
     """A rollout before its gradient is pushed."""
 
     started: float
+    cpu_started: float
     idle_seconds: float
     pulled: Access
     records: Records

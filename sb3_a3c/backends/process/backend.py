@@ -37,6 +37,7 @@ from sb3_a3c.backends.process.starter import Starter
 from sb3_a3c.backends.process.watchdog import Watchdog
 from sb3_a3c.backends.process.worker_process import Exited, Inbox
 from sb3_a3c.backends.protocol import Option, RunSpec
+from sb3_a3c.system.cores import usable_cores
 from sb3_a3c.system.file_lock import unsupported
 from sb3_a3c.worker.errors import WorkerDied
 from sb3_a3c.worker.rollout import Rollout
@@ -110,6 +111,11 @@ class ProcessBackend(AsynchronousBackend):
             raise ValueError(f"backend must be 'thread' or 'serial' on {platform.system()}, but it is 'process': {reason}")
         if not isinstance(options, dict) or options.get("start_method", "forkserver") == "forkserver":
             fork_server.prepare()
+
+    @classmethod
+    def n_cores(cls) -> int:
+        """See :meth:`Backend.n_cores`."""
+        return usable_cores()
 
     @property
     def n_restarts(self) -> int:  # type: ignore[override]
