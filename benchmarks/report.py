@@ -1,4 +1,10 @@
-"""The report of a benchmark: a table with its machine, versions and command, printed, and written as a page with a picture."""
+"""
+The report of a benchmark: a table with its machine, versions and command, printed, and written as a page with a picture.
+
+A page can be read alone. It begins with the first paragraph of the script's docstring, which says in a few sentences what was run,
+on what, and what it shows. Then come the picture, the table, and the rest of the docstring. What a docstring says about results has to
+be true of the committed figures: read it again after each run.
+"""
 
 import argparse
 import shlex
@@ -13,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _QUICK = "A quick run: it shows that the script works, and not how fast anything is."
+_DETAILS = "How it was measured"
 _DOTS_PER_INCH = 80
 
 
@@ -44,9 +51,21 @@ def report(
     figure = Figure(figsize=(8.0, 3.5), layout="constrained")
     draw(figure)
     figure.savefig(args.out / f"{name}.png", dpi=_DOTS_PER_INCH, pil_kwargs=dict(optimize=True))
+    lead, details = lead_and_details(args.description)
     picture = f".. image:: {name}.png\n   :alt: {title}, as a picture"
-    page = "\n\n".join([f"{title}\n{'=' * len(title)}", picture, table, *explained]) + "\n"
+    if details:
+        explained.append(f"{_DETAILS}\n{'-' * len(_DETAILS)}\n\n{details}")
+    page = "\n\n".join([f"{title}\n{'=' * len(title)}", lead, picture, table, *explained]) + "\n"
     (args.out / f"{name}.rst").write_text(page, encoding="utf-8")
+
+
+def lead_and_details(description: str) -> tuple[str, str]:
+    """
+    :param description: A script's docstring
+    :return: Its first paragraph, and the others without the commands
+    """
+    lead, *others = description.strip().split("\n\n")
+    return lead, "\n\n".join(paragraph for paragraph in others if not paragraph.startswith("    python "))
 
 
 def bars(

@@ -25,7 +25,7 @@ def draw() -> None:
     fast = {name: float(measured("throughput", [row, "8 environments"], "By A2C's")) for name, row in FAST.items()}
     slow = {name: float(measured("uneven_envs", [row, "thread"], "A3C / A2C")) for name, row in SLOW.items()}
     _, panels = plt.subplots(
-        2, 1, figsize=(6.2, 4.6), sharex=True, layout="constrained", height_ratios=[len(fast) + 1, len(slow) + 1]
+        2, 1, figsize=(5.2, 4.4), sharex=True, layout="constrained", height_ratios=[len(fast) + 1, len(slow) + 1]
     )
     titles = ["8 fast environments (Pendulum)", "8 slow environments (2 ms per step), 8 threads"]
     for axes, title, ratios, colour in zip(panels, titles, (fast, slow), ("#1f77b4", "#2a9d5c"), strict=True):

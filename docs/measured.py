@@ -57,6 +57,14 @@ def measured_role(name: str, rawtext: str, text: str, *args: Any, **kwargs: Any)
     return [nodes.inline(rawtext, measured(page, row.split(" | "), column), classes=["measured"])], []
 
 
+def mark_tables(app: Any, doctree: nodes.document) -> None:
+    """Give the tables of benchmarks a class of their own, because they hold numbers."""
+    if app.env.docname.startswith(f"{PAGES.name}/"):
+        for table in doctree.findall(nodes.table):
+            table["classes"].append("numbers")
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.add_role("measured", measured_role)
+    app.connect("doctree-read", mark_tables)
     return dict(parallel_read_safe=True)

@@ -54,7 +54,7 @@ def draw_worker(axes: Axes, index: int, left: float, width: float) -> None:
 def draw() -> None:
     width, gap = 1.5, 0.2
     right = len(MOMENTS) * width + (len(MOMENTS) - 1) * gap
-    _, axes = plt.subplots(figsize=(6.2, 4.9), layout="constrained")
+    _, axes = plt.subplots(figsize=(5.2, 4.5), layout="constrained")
     draw_box(axes, 0, 3.6, right, 1.25, SHARED)
     draw_network(axes, 2.75, 3.75, 1.4, 0.95)
     axes.text(0.15, 4.45, "shared network", va="center", fontsize=12, weight="bold")

@@ -63,7 +63,7 @@ def draw_steps(axes: Axes, name: str, steps: Sequence[Sequence[Step]]) -> None:
 
 def draw() -> None:
     times = draw_times(50)
-    _, (above, below) = plt.subplots(2, 1, figsize=(6.2, 4.2), sharex=True, layout="constrained")
+    _, (above, below) = plt.subplots(2, 1, figsize=(5.2, 4.2), sharex=True, layout="constrained")
     draw_steps(above, "A2C", synchronous(times))
     draw_steps(below, "A3C", asynchronous(times))
     below.set_xlabel("milliseconds (blue: a step; grey: waiting)", fontsize=10)
