@@ -15,6 +15,7 @@ copyright = "2026, the sb3_a3c authors"
 release = version = __version__
 extensions = [
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
@@ -31,6 +32,7 @@ html_theme = "furo"
 html_title = f"sb3_a3c {release}"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
+autosummary_generate = False  # the names are described on the pages that explain them
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 nitpicky = False

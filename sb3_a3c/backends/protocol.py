@@ -90,7 +90,7 @@ class SeenWorker(Protocol):
 
 class Backend(ABC):
     """
-    A context manager. Workers run within the block. When the block is left, for whatever reason, all workers have ended, and
+    Where workers run: a context manager. Workers run within the block. When the block is left, for whatever reason, all workers have ended, and
     an error of one of them has been raised. An exception can come at any line (Ctrl-C): ``__exit__`` is called even if
     ``__enter__`` was interrupted, and is called again if it was itself interrupted.
 
