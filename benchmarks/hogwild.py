@@ -1,6 +1,6 @@
 """
-Speed, staleness and returns of updates with locks and without (Hogwild), on CartPole with eight workers. The speeds are close to
-each other, so locks cost little here. Returns vary from run to run, with locks and without.
+Speed, staleness and returns of updates with locks and without (Hogwild), on CartPole with eight workers. The speeds are close
+to each other, so locks cost little here. Returns vary from run to run, with locks and without.
 
 CartPole, eight workers with one environment each, in threads and in processes. ``Staleness`` is the number of updates that
 others made between a worker's pull and its push. ``Waiting`` is the share of the workers' time that they wait for the lock.

@@ -1,9 +1,9 @@
 """
 The report of a benchmark: a table with its machine, versions and command, printed, and written as a page with a picture.
 
-A page can be read alone. It begins with the first paragraph of the script's docstring, which says in a few sentences what was run,
-on what, and what it shows. Then come the picture, the table, and the rest of the docstring. What a docstring says about results has to
-be true of the committed figures: read it again after each run.
+A page can be read alone. It begins with the first paragraph of the script's docstring, which says in a few sentences what was
+run, on what, and what it shows. Then come the picture, the table, and the rest of the docstring. What a docstring says about
+results has to be true of the committed figures: read it again after each run.
 """
 
 import argparse

@@ -27,7 +27,7 @@ def draw() -> None:
     _, panels = plt.subplots(
         2, 1, figsize=(5.2, 4.4), sharex=True, layout="constrained", height_ratios=[len(fast) + 1, len(slow) + 1]
     )
-    titles = ["8 fast environments (Pendulum)", "8 slow environments (2 ms per step), 8 threads"]
+    titles = ["8 fast environments (Pendulum)", "8 slow environments (2 ms per step)"]
     for axes, title, ratios, colour in zip(panels, titles, (fast, slow), ("#1f77b4", "#2a9d5c"), strict=True):
         bars = axes.barh(list(ratios), list(ratios.values()), color=colour)
         axes.bar_label(bars, [f"{ratio:.1f}" for ratio in ratios.values()], padding=3, fontsize=10)

@@ -58,10 +58,12 @@ def measured_role(name: str, rawtext: str, text: str, *args: Any, **kwargs: Any)
 
 
 def mark_tables(app: Any, doctree: nodes.document) -> None:
-    """Give the tables of benchmarks a class of their own, because they hold numbers."""
+    """Give the tables of benchmarks a class of their own, because they hold numbers; a "-" there is no list."""
     if app.env.docname.startswith(f"{PAGES.name}/"):
         for table in doctree.findall(nodes.table):
             table["classes"].append("numbers")
+            for empty in [found for found in table.findall(nodes.bullet_list) if not found.astext()]:
+                empty.replace_self(nodes.paragraph("", "-"))
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -82,6 +82,6 @@ def test_the_committed_page_says_what_its_script_says(name: str, monkeypatch: py
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     lead, details = import_module("report").lead_and_details(ast.get_docstring(ast.parse(_SOURCES[name])))
     page = (ROOT / f"docs/benchmarks/{name}.rst").read_text()
-    title, rule, rest = page.split("\n", 2)
+    _title, rule, rest = page.split("\n", 2)
     assert set(rule) == {"="} and rest.startswith(f"\n{lead}\n\n.. image:: {name}.png\n") and rest.endswith(f"{details}\n")
     assert read_table(rest)
