@@ -30,9 +30,11 @@ def draw() -> None:
     titles = ["8 fast environments (Pendulum)", "8 slow environments (2 ms per step)"]
     for axes, title, ratios, colour in zip(panels, titles, (fast, slow), ("#1f77b4", "#2a9d5c"), strict=True):
         bars = axes.barh(list(ratios), list(ratios.values()), color=colour)
-        axes.bar_label(bars, [f"{ratio:.1f}" for ratio in ratios.values()], padding=3, fontsize=10)
+        labels = axes.bar_label(bars, [f"{ratio:.1f}" for ratio in ratios.values()], padding=3, fontsize=10)
+        for label in labels:
+            label.set_bbox(dict(facecolor="white", edgecolor="none", pad=0.5))  # over the dotted line
         axes.set_title(title, loc="left", fontsize=11)
-        axes.axvline(1.0, color="black", linestyle=":")
+        axes.axvline(1.0, color="black", linestyle=":", zorder=0)
         axes.invert_yaxis()
         axes.margins(x=0.1)
         axes.tick_params(labelsize=10)

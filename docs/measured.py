@@ -58,7 +58,7 @@ def measured_role(name: str, rawtext: str, text: str, *args: Any, **kwargs: Any)
 
 
 def mark_tables(app: Any, doctree: nodes.document) -> None:
-    """Give the tables of benchmarks a class of their own, because they hold numbers. A "-" in a cell is not a list."""
+    """Mark the tables of benchmarks, because they hold numbers. A "-" in a cell is not a list."""
     if app.env.docname.startswith(f"{PAGES.name}/"):
         for table in doctree.findall(nodes.table):
             table["classes"].append("numbers")
