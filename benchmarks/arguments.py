@@ -26,7 +26,7 @@ def parse_arguments(description: str | None, repetitions: int = 3, **options: Op
     :param description: The benchmark's docstring
     :param repetitions: How often everything is measured
     :param options: Its options by their names
-    :return: The options' values, and ``out``: the folder to write the report to, None: it is printed only
+    :return: The options' values, ``description``, and ``out``: the folder to write the report to, None: it is printed only
     """
     options = {"repetitions": Option(repetitions, 1, "of everything, one after another"), **options}
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -36,7 +36,7 @@ def parse_arguments(description: str | None, repetitions: int = 3, **options: Op
         "--quick", action="store_true", help="a short run that shows whether the script works; its numbers mean nothing"
     )
     parser.add_argument("--out", type=Path, help="folder of the report (default: docs/benchmarks; none for a quick run)")
-    args = parser.parse_args()
+    args = parser.parse_args(namespace=argparse.Namespace(description=description))
     for name, option in options.items():
         if getattr(args, name) is None:
             setattr(args, name, option.quick if args.quick else option.default)

@@ -1,6 +1,7 @@
 """
-Steps per second with batched environments: random actions (the limit), A3C with two workers, and Stable-Baselines3's A2C and
-PPO over the same ``VectorVecEnv``.
+Steps per second with simulators that step many environments in one call: A3C with two workers, beside Stable-Baselines3's
+A2C and PPO over the same ``VectorVecEnv``. A3C makes several times their steps. Random actions show what the simulators can do
+without a policy.
 
 Simulators: Gymnasium's CartPole (one function for the batch), the compiled Pendulum of ``examples/compiled_env.py``, and
 EnvPool's Pendulum and HalfCheetah, if EnvPool is installed (``pip install envpool``). Two batches, ``n_steps`` 8, two hidden

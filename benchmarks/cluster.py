@@ -1,5 +1,6 @@
 """
-What workers on Ray cost, and how far they scale: real runs on this machine, and a simulation fed with times measured in them.
+Steps per second of workers on Ray: of real ones, all on one machine, and of up to 1,000 in a simulation that is fed with times
+measured in the real runs. The speed grows with the number of workers, until the driver's time per rollout is the limit.
 
 Real runs: each worker has one environment whose step waits, as for a simulator, so that cores are not the limit. ``Of the
 limit`` is the share of the steps/s of workers that wait for nothing else: as many as there are workers, divided by the pause.

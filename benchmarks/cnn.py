@@ -1,5 +1,7 @@
 """
-Steps per second of A3C and A2C with a convolutional network, as for Atari games.
+Steps per second of A3C and A2C with a convolutional network, on eight environments that return images as Atari games do. Two
+worker processes make somewhat more steps than A2C. Eight workers make fewer, because torch computes the network for each of
+them separately.
 
 Eight environments that return noise, four frames of 84 x 84 pixels, CnnPolicy, ``n_steps`` 5. torch computes all of it. A2C
 uses torch's default number of threads, or one. A3C uses one torch thread per worker if there are several workers.

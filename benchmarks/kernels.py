@@ -1,5 +1,6 @@
 """
-Microseconds of one step, one gradient and one optimizer step, of the torch engine and of the fused engine's kernels.
+Microseconds of one step, one gradient and one optimizer step, computed by the torch engine and by the fused engine's kernels,
+for networks of 64x64 to 1024x1024 units. The kernels are faster in all cases. The smaller the network, the larger the gain.
 
     python benchmarks/kernels.py
 """

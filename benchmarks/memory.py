@@ -1,5 +1,6 @@
 """
-Memory of one worker.
+Memory of one of eight workers on Pendulum, in threads and in processes that are started in three ways. A thread takes least. A
+process of the fork server, the default, takes much less than one that is spawned.
 
 Pendulum, eight workers with one environment each, in the middle of a run. Memory is Linux's proportional set size: a page that
 n processes share counts 1/n for each. ``A worker`` is the mean over the worker processes. For threads, it is the growth of
@@ -129,7 +130,7 @@ def main() -> None:
     ]
     header = ["Workers live in", "A worker", "largest", "Fork server", "Main process"]
     panels = {"": {name: memory.worker for name, memory in medians.items()}}
-    report(args, "Memory of a worker", header, rows, notes, bars(panels, "MB a worker, proportional set size"))
+    report(args, "Memory of a worker", header, rows, notes, bars(panels, "MB per worker, proportional set size"))
 
 
 if __name__ == "__main__":

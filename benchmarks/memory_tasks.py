@@ -1,9 +1,11 @@
 """
-How A3C with an LSTM learns tasks that need a memory, compared with RecurrentPPO and with A3C without an LSTM.
+Returns of A3C with an LSTM, A3C without one, and RecurrentPPO, on tasks that need a memory: a cue to be remembered for 20 or
+50 steps, and CartPole without velocities. Without an LSTM, A3C learns none of them. RecurrentPPO learns the cues from fewer
+steps, and A3C makes many more steps per second.
 
-The tasks are in ``benchmarks/memory_envs.py``: a cue to be remembered for 20 or 50 steps, and CartPole without velocities. The
-settings are in ``benchmarks/settings/a3c_lstm.yml`` and ``recurrent_ppo.yml``. A3C without an LSTM has those of A3C with one,
-but an MlpPolicy. All LSTMs begin with open forget gates. Finished runs are kept in the folder ``--runs`` and not repeated.
+The tasks are in ``benchmarks/memory_envs.py``, and the settings in ``benchmarks/settings/a3c_lstm.yml`` and
+``recurrent_ppo.yml``. A3C without an LSTM has the settings of A3C with one, but an MlpPolicy. All LSTMs begin with open forget
+gates. Finished runs are kept in the folder ``--runs`` and not repeated.
 
     python benchmarks/memory_tasks.py
     python benchmarks/memory_tasks.py --tasks Cue20-v0

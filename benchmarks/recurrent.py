@@ -1,11 +1,12 @@
 """
-Steps per second of A3C and RecurrentPPO with LSTMs.
+Steps per second of A3C and RecurrentPPO with LSTMs of 64 to 256 units, on CartPole and Pendulum without velocities. A3C makes
+tens of times as many: compiled kernels compute its LSTM, and it learns from each step once, where RecurrentPPO learns ten
+times.
 
 CartPole and Pendulum without their velocities, which a policy has to remember; MlpLstmPolicy with separate LSTMs of 64, 128
 and 256 units for actor and critic; 1 and 8 environments. A3C's ``n_steps`` is 16. RecurrentPPO has its defaults: it learns
 from each rollout of 128 steps in ten epochs, A3C from each of 16 steps once. So a step of one is not worth a step of the
-other. Each repetition runs all rows one after another, and ratios are of two rows of the same
-repetition.
+other. Each repetition runs all rows one after another, and ratios are of two rows of the same repetition.
 
     python benchmarks/recurrent.py
 """

@@ -1,4 +1,10 @@
-"""The report of a benchmark: a table with its machine, versions and command, printed, and written as a page with a picture."""
+"""
+The report of a benchmark: a table with its machine, versions and command, printed, and written as a page with a picture.
+
+A page can be read alone. It begins with the first paragraph of the script's docstring, which says in a few sentences what was
+run, on what, and what it shows. Then come the picture, the table, and the rest of the docstring. What a docstring says about
+results has to be true of the committed figures: read it again after each run.
+"""
 
 import argparse
 import shlex
@@ -13,7 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _QUICK = "A quick run: it shows that the script works, and not how fast anything is."
-_DOTS_PER_INCH = 80
+_DETAILS = "How it was measured"
+#: A narrow picture at a high resolution has letters that can be read on a phone.
+_WIDTH, _DOTS_PER_INCH = 6.0, 120
 
 
 def report(
@@ -41,12 +49,24 @@ def report(
     from matplotlib.figure import Figure  # here, for worker processes import the benchmark too
 
     args.out.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(8.0, 3.5), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 3.5), layout="constrained")
     draw(figure)
     figure.savefig(args.out / f"{name}.png", dpi=_DOTS_PER_INCH, pil_kwargs=dict(optimize=True))
+    lead, details = lead_and_details(args.description)
     picture = f".. image:: {name}.png\n   :alt: {title}, as a picture"
-    page = "\n\n".join([f"{title}\n{'=' * len(title)}", picture, table, *explained]) + "\n"
+    if details:
+        explained.append(f"{_DETAILS}\n{'-' * len(_DETAILS)}\n\n{details}")
+    page = "\n\n".join([f"{title}\n{'=' * len(title)}", lead, picture, table, *explained]) + "\n"
     (args.out / f"{name}.rst").write_text(page, encoding="utf-8")
+
+
+def lead_and_details(description: str) -> tuple[str, str]:
+    """
+    :param description: A script's docstring
+    :return: Its first paragraph, and the others without the commands
+    """
+    lead, *others = description.strip().split("\n\n")
+    return lead, "\n\n".join(paragraph for paragraph in others if not paragraph.startswith("    python "))
 
 
 def bars(
@@ -62,7 +82,7 @@ def bars(
 
     def draw(figure: "Figure") -> None:
         heights = [1 + len(values) for values in panels.values()]
-        figure.set_size_inches(8.0, 0.6 + 0.27 * sum(heights))
+        figure.set_size_inches(_WIDTH, 0.6 + 0.27 * sum(heights))
         all_axes = figure.subplots(len(panels), 1, sharex=share_x, squeeze=False, height_ratios=heights)[:, 0]
         for i, (axes, (title, values)) in enumerate(zip(all_axes, panels.items(), strict=True)):
             drawn = axes.barh(list(values), list(values.values()), color=f"C{i}")
@@ -71,7 +91,9 @@ def bars(
             )
             axes.set_title(title, loc="left", fontsize="medium")
             axes.invert_yaxis()
-            axes.margins(x=0.12)
+            axes.margins(x=0.17)
+            axes.locator_params(axis="x", nbins=5)
+            axes.xaxis.set_major_formatter("{x:,.10g}")
             axes.spines[["top", "right"]].set_visible(False)
             if mark is not None:
                 axes.axvline(mark[0], color="black", linestyle=":", label=mark[1])

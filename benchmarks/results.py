@@ -1,5 +1,6 @@
 """
-How well and how fast A3C learns eight tasks, compared with A2C and PPO.
+Returns and times of A3C, A2C and PPO on eight tasks, after the same number of steps. A3C makes the most steps per second. Its
+returns are about those of A2C with the same settings; on HalfCheetah, A2C and PPO with their own settings reach more.
 
 A2C and PPO run twice: with the settings of rl-baselines3-zoo, and with A3C's (``sb3_a3c/zoo/a3c.yml``, tuned for these
 budgets of steps), to separate the effect of the settings from that of the algorithm. If both settings are equal, A2C runs

@@ -1,10 +1,12 @@
 """
-Time and steps that different numbers of workers need to reach a return, as in Table 2 of the A3C paper (Mnih et al. 2016).
+Time and steps that 1 to 16 workers need to reach a return, as in Table 2 of the A3C paper (Mnih et al. 2016), on CartPole with
+a pause at each step. Steps per second grow with the number of workers. The time falls somewhat less, because many workers need
+more steps.
 
-CartPole with a pause at each step, as for a simulator or a service, so that cores are not the limit. Each worker is a thread
-with one environment. A run ends when the mean return of the last 20 training episodes reaches the reference. ``Speedup in
-time`` is the seconds of one worker divided by those of n workers, ``in steps`` the same for environment steps, and ``in
-rate`` the steps/s of n workers divided by those of one.
+The pause is as for a simulator or a service, so that cores are not the limit. Each worker is a thread with one environment. A
+run ends when the mean return of the last 20 training episodes reaches the reference. ``Speedup in time`` is the seconds of one
+worker divided by those of n workers, ``in steps`` the same for environment steps, and ``in rate`` the steps/s of n workers
+divided by those of one.
 
     python benchmarks/scaling.py
 """

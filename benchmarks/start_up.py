@@ -1,5 +1,6 @@
 """
-Seconds that a user waits for the first update: imports, compilation and the start of the workers.
+Seconds that a user waits for the first update on Pendulum, with 1 to 8 workers in threads and in processes. Threads and forked
+processes start fastest. Processes of the fork server, the default, take a little longer, and spawned ones much longer.
 
 Pendulum, one environment per worker. The table has the seconds from ``learn()`` until all workers have made their first
 update, with kernels that were compiled before: for the first ``learn()`` of a new process, and for the second one, when the

@@ -1,5 +1,6 @@
 """
-Steps per second of A3C, A2C, PPO and random actions in fast environments.
+Steps per second of A3C, A2C, PPO and random actions on Pendulum, whose steps take microseconds, with 1 to 32 environments. A3C
+with the fused engine is faster than A2C everywhere, and fastest with two processes that step several environments each.
 
 Pendulum, ``n_steps`` 8 (64 for PPO, whose speed hardly depends on it), no callback, with 1, 8, 16 and 32 environments, and
 with 8 environments under VecNormalize. Each repetition runs all rows one after another. A ratio is of two rows of the same

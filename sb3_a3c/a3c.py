@@ -85,8 +85,8 @@ class A3C(OnPolicyAlgorithm):
         ``worker_timeout`` (seconds after which a worker that has not finished a rollout is killed and replaced, ``None``:
         never). ``"ray"`` has those of ``docs/cluster.rst``. The other backends have no options
     :param engine: How the policy is computed: ``"torch"`` (any policy; the reference), ``"fused"`` (compiled kernels for
-        ``MlpPolicy`` and ``BoundedMlpPolicy`` without custom parts; equal up to rounding and noise) or ``"auto"`` (fused if
-        it supports the policy)
+        ``MlpPolicy``, ``BoundedMlpPolicy`` and ``MlpLstmPolicy`` without custom parts; equal up to rounding and noise) or
+        ``"auto"`` (fused if it supports the policy)
     :param use_locking: Whether updates are atomic, so that none is lost. ``False`` is Hogwild
     :param rollout_order: ``"env"``: callbacks see one step of every environment, in order, as in SB3. ``"arrival"``: callbacks
         see rollouts as they arrive, for environments whose speeds always differ. The local variable ``env_indices`` has the

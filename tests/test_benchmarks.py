@@ -1,9 +1,11 @@
 """Every benchmark runs, prints a table and writes it with a picture, and only where it is told to."""
 
+import ast
 import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,14 @@ def test_a_quick_run_writes_nothing_unless_it_is_told_where() -> None:
     )
     assert run.returncode == 0 and "A quick run" in run.stdout
     assert folder_contents(ROOT / "docs" / "benchmarks") == docs
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_committed_page_says_what_its_script_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins with what was run and what it shows, before the picture and the table, and ends with how it was measured."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    lead, details = import_module("report").lead_and_details(ast.get_docstring(ast.parse(_SOURCES[name])))
+    page = (ROOT / f"docs/benchmarks/{name}.rst").read_text()
+    _title, rule, rest = page.split("\n", 2)
+    assert set(rule) == {"="} and rest.startswith(f"\n{lead}\n\n.. image:: {name}.png\n") and rest.endswith(f"{details}\n")
+    assert read_table(rest)

@@ -8,6 +8,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import zlib
 from configparser import ConfigParser
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ import matplotlib
 import pytest
 from matplotlib import pyplot
 
+import sb3_a3c
 from sb3_a3c.compare import make_parser
 from sb3_a3c.zoo.__main__ import COMMANDS as ZOO_COMMANDS
 
@@ -187,8 +189,71 @@ def test_names_in_files_exist(page: Path) -> None:
             found = getattr(found, part)
 
 
-def test_the_picture_of_a_gradient_s_path_is_true() -> None:
-    """It reads names and calls from the code, and says which is gone."""
+PICTURES = sorted(set(re.findall(r"^\.\. plot:: (\S+)", "\n".join(page.read_text() for page in PAGES), re.MULTILINE)))
+
+
+@pytest.fixture
+def docs_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Sphinx makes them in docs/conf.py."""
+    for folder in ("benchmarks", "docs"):
+        monkeypatch.syspath_prepend(ROOT / folder)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.usefixtures("docs_are_importable")
+def test_pictures_can_be_drawn(name: str) -> None:
+    """The one of a gradient's path reads names and calls from the code, and says which is gone."""
     with pyplot.rc_context():
-        runpy.run_path(str(ROOT / "docs/gradient_path.py"))
+        runpy.run_path(str(ROOT / "docs" / name))
+        assert pyplot.get_fignums()
         pyplot.close("all")
+
+
+@pytest.mark.usefixtures("docs_are_importable")
+def test_the_time_lines_are_of_the_same_steps() -> None:
+    """A2C's environments begin each step together, when the slowest has made its last one. A3C's never wait."""
+    with pyplot.rc_context():
+        drawn = runpy.run_path(str(ROOT / "docs/time_lines.py"))
+        pyplot.close("all")
+    times = [[1.0, 2.0, 1.0], [3.0, 1.0, 1.0]]
+    assert drawn["synchronous"](times) == [[(0, 1), (3, 5), (5, 6)], [(0, 3), (3, 4), (5, 6)]]
+    assert drawn["asynchronous"](times) == [[(0, 1), (1, 3), (3, 4)], [(0, 3), (3, 4), (4, 5)]]
+
+
+@pytest.mark.usefixtures("docs_are_importable")
+def test_linked_names_of_other_projects_exist(tmp_path: Path) -> None:
+    inventories = import_module("inventories")
+    names = {
+        name
+        for _, pages in inventories.NAMES.values()
+        for roles in pages.values()
+        for found in roles.values()
+        for name in found
+    }
+    for name in names | {alias for aliases in inventories.ALIASES.values() for alias in aliases}:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(import_module(module or "builtins"), attribute), name
+    inventories.write_inventories(tmp_path)
+    head, _, packed = (tmp_path / "numpy.inv").read_bytes().partition(b"using zlib.\n")
+    assert head.startswith(b"# Sphinx inventory version 2\n")
+    assert zlib.decompress(packed) == b"numpy.ndarray py:class 1 reference/generated/numpy.ndarray.html#numpy.ndarray -\n"
+
+
+@pytest.mark.usefixtures("docs_are_importable")
+def test_figures_are_those_of_the_benchmarks() -> None:
+    """The build of the pages reads them from the tables, and fails if one is gone."""
+    measured = import_module("measured").measured
+    pages = [page for page in PAGES if page.suffix == ".rst"]
+    roles = [role for page in pages for role in re.findall(r":measured:`([^`]+)`", page.read_text())]
+    assert len(roles) > 30
+    for role in roles:
+        page, cell = role.split(": ", 1)
+        row, column = cell.rsplit(": ", 1)
+        assert re.search(r"\d", measured(page, row.split(" | "), column)), role
+    with pytest.raises(LookupError, match="does not have one row A3C, 9 workers"):
+        measured("throughput", ["A3C, 9 workers"], "Steps/s")
+
+
+def test_the_api_page_has_all_names() -> None:
+    page = (ROOT / "docs/api.rst").read_text()
+    assert not [name for name in sb3_a3c.__all__ if not re.search(rf"(^    |`|exception:: ){name}\b", page, re.MULTILINE)]

@@ -90,9 +90,9 @@ class SeenWorker(Protocol):
 
 class Backend(ABC):
     """
-    A context manager. Workers run within the block. When the block is left, for whatever reason, all workers have ended, and
-    an error of one of them has been raised. An exception can come at any line (Ctrl-C): ``__exit__`` is called even if
-    ``__enter__`` was interrupted, and is called again if it was itself interrupted.
+    Where workers run: a context manager. Workers run within the block. When the block is left, for whatever reason, all
+    workers have ended, and an error of one of them has been raised. An exception can come at any line (Ctrl-C): ``__exit__``
+    is called even if ``__enter__`` was interrupted, and is called again if it was itself interrupted.
 
     A subclass has a constructor that takes a :class:`RunSpec` and, as keyword arguments, its own ``options``.
     """

@@ -38,7 +38,7 @@ class RecordedModel(Protocol):
 
 class Recording:
     """
-    A recorded order. It is empty until the recorded run has ended.
+    The order of pulls and pushes of one run. It is empty until the recorded run has ended.
 
     :ivar workers: The worker of each update, of shape ``(n_updates,)``
     :ivar pulls: The number of updates before its pull, for each update, of shape ``(n_updates,)``
@@ -59,6 +59,8 @@ class Recording:
 
     def save(self, path: str | Path) -> None:
         """
+        Write the recording to a file.
+
         :param path: The file to write. An old file is replaced when the new one is complete
         :raises ValueError: if nothing has been recorded
         """
@@ -74,6 +76,8 @@ class Recording:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """
+        Read a recording from a file.
+
         :param path: A file that :meth:`save` wrote
         :return: The recording
         :raises ValueError: if it is no such file, or another version of sb3_a3c wrote it
