@@ -1,7 +1,7 @@
 """
 Steps per second with simulators that step many environments in one call: A3C with two workers, beside Stable-Baselines3's
-A2C and PPO over the same ``VectorVecEnv``. A3C makes several times their steps. Random actions show what the simulators can do
-without a policy.
+A2C and PPO over the same ``VectorVecEnv``. A3C makes several times their steps. The limit is what simulators and kernels alone
+would reach, one after the other.
 
 Simulators: Gymnasium's CartPole (one function for the batch), the compiled Pendulum of ``examples/compiled_env.py``, and
 EnvPool's Pendulum and HalfCheetah, if EnvPool is installed (``pip install envpool``). Two batches, ``n_steps`` 8, two hidden
@@ -14,9 +14,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,16 @@ import gymnasium as gym
 import numpy as np
 from arguments import Option, parse_arguments
 from gymnasium.vector import VectorEnv
+from kernels import HYPERPARAMETERS
 from report import bars, report
 from speed import measure, median_and_ratios, preload
 from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_a3c import A3C, VectorVecEnv
+from sb3_a3c.engines.fused import FusedEngine
+from sb3_a3c.parameters.layout import Layout
 
 N_STEPS = 8
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
@@ -55,25 +61,60 @@ ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
     "A3C, 2 threads": (A3C, dict(n_steps=N_STEPS, backend="thread")),
     "A3C, 2 processes": (A3C, dict(n_steps=N_STEPS, backend="process")),
 }
-_RANDOM = "random actions, 1 thread"
+_SIMULATORS, _LIMIT = "the simulators alone, 2 processes", "simulators, then kernels, 2 processes"
 
 
-def measure_random(make: Callable[[], VectorEnv], seconds: float) -> float:
+def measure_limits(make: Callable[[], VectorEnv], seconds: float) -> tuple[float, float]:
     """
     :param make: Makes a batch
-    :param seconds: How long
-    :return: Steps/s of one batch with the same random actions again and again
+    :param seconds: How long each is measured
+    :return: Steps/s of two processes: of their simulators alone, and of one that steps and then computes, with nothing between
     """
+    context = get_context("forkserver")
+    barrier, rates = context.Barrier(2), context.SimpleQueue()
+    processes = [context.Process(target=_measure_parts, args=(make, seconds, barrier, rates)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    results = [rates.get() for _ in processes]
+    for process in processes:
+        process.join()
+    simulators, limits = zip(*results, strict=True)
+    return sum(simulators), sum(limits)
+
+
+def _measure_parts(make: Callable[[], VectorEnv], seconds: float, barrier: Any, rates: Any) -> None:
+    """Time a batch with the same random actions again and again, then the kernels' part of rollouts over its observations."""
     env = make()
-    env.reset(seed=0)
+    obs, _ = env.reset(seed=0)
     action = np.stack([env.single_action_space.sample() for _ in range(env.num_envs)])
-    started, n_steps = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        env.step(action)
-        n_steps += env.num_envs
-    rate = n_steps / (time.perf_counter() - started)
+    barrier.wait()
+    simulator = _rate(lambda: env.step(action), env.num_envs, seconds)
+    policy = ActorCriticPolicy(env.single_observation_space, env.single_action_space, lambda _: 7e-4)
+    layout = Layout(policy)
+    engine = FusedEngine(policy, layout, env.single_action_space, nullcontext(), np.random.SeedSequence(0))
+    buffer = RolloutBuffer(N_STEPS, policy.observation_space, policy.action_space, "cpu", n_envs=env.num_envs)
+    starts, gradient = np.zeros(env.num_envs, bool), np.zeros(layout.size, np.float32)
+
+    def compute() -> None:
+        engine.start_rollout(buffer, HYPERPARAMETERS)
+        for step in range(N_STEPS):
+            engine.act(obs, starts, step)
+        engine.compute_returns(buffer, engine.predict_values(obs, starts), starts)
+        engine.gradient(buffer, gradient)
+
+    compute()
+    barrier.wait()
+    kernels = _rate(compute, N_STEPS * env.num_envs, seconds)
+    rates.put((simulator, 1.0 / (1.0 / simulator + 1.0 / kernels)))
     env.close()
-    return rate
+
+
+def _rate(call: Callable[[], Any], n_steps: int, seconds: float) -> float:
+    started, n_calls = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        call()
+        n_calls += 1
+    return n_steps * n_calls / (time.perf_counter() - started)
 
 
 def measure_rate(name: str, make: Callable[[], VectorEnv], timesteps: int) -> float:
@@ -99,19 +140,24 @@ def main() -> None:
     for simulator, make_batch in SIMULATORS.items():
         for size in map(int, args.sizes.split(",")):
             make = partial(make_batch, size)
-            rates: dict[str, list[float]] = {name: [] for name in [*ALGORITHMS, _RANDOM]}
+            rates: dict[str, list[float]] = {name: [] for name in [*ALGORITHMS, _SIMULATORS, _LIMIT]}
             for _ in range(args.repetitions):
                 for name in ALGORITHMS:
                     rates[name].append(measure_rate(name, make, args.timesteps))
-                rates[_RANDOM].append(measure_random(make, 0.01 if args.quick else 1.0))
+                for name, rate in zip((_SIMULATORS, _LIMIT), measure_limits(make, 0.01 if args.quick else 1.0), strict=True):
+                    rates[name].append(rate)
             title = f"{simulator}, {size} per batch"
-            rows += [[f"{title}: {name}", *median_and_ratios(values, rates["A2C"])] for name, values in rates.items()]
+            for name, values in rates.items():
+                ratios = median_and_ratios(values, rates["A2C"])
+                of_limit = statistics.median(a / b for a, b in zip(values, rates[_LIMIT], strict=True))
+                rows.append([f"{title}: {name}", *ratios, "-" if name == _SIMULATORS else f"{of_limit:.0%}"])
             panels[title] = {name: statistics.median(values) for name, values in rates.items()}
     notes = [
         f"Medians of {args.repetitions} repetition(s); two batches, n_steps={N_STEPS} (PPO: 64), two layers of 64 units. "
-        "Ratios are to A2C. Random actions: one batch in one thread, without a policy."
+        "Ratios are to A2C. The limit is what two processes reach that step their simulator and then compute actions, returns "
+        "and gradient with A3C's kernels, with nothing between; it is computed from the times of the two parts."
     ]
-    header = ["Simulator and algorithm", "Steps/s", "By A2C's", "least"]
+    header = ["Simulator and algorithm", "Steps/s", "By A2C's", "least", "Of the limit"]
     report(args, "Batched environments: steps per second", header, rows, notes, bars(panels, "steps/s", share_x=False))
 
 

@@ -34,7 +34,7 @@ N_STEPS = 8
 CASES: list[tuple[str, int, spaces.Space, list[int], int]] = [
     ("Pendulum, 64x64", 3, spaces.Box(-2, 2, (1,)), [64, 64], 1),
     ("CartPole, 64x64", 4, spaces.Discrete(2), [64, 64], 1),
-    ("CartPole, 64x64, 4 environments", 4, spaces.Discrete(2), [64, 64], 4),
+    *((f"CartPole, 64x64, {n} environments", 4, spaces.Discrete(2), [64, 64], n) for n in (4, 64, 256, 1024)),
     ("HalfCheetah, 64x64", 17, spaces.Box(-1, 1, (6,)), [64, 64], 1),
     ("HalfCheetah, 256x256", 17, spaces.Box(-1, 1, (6,)), [256, 256], 1),
     ("HalfCheetah, 400x300", 17, spaces.Box(-1, 1, (6,)), [400, 300], 1),
@@ -118,15 +118,14 @@ def time_engines(
     layout, seed = Layout(policy), np.random.SeedSequence(0)
     in_torch = TorchEngine(policy, layout, action_space, nullcontext(), seed)
     fused = FusedEngine(policy, layout, action_space, nullcontext(), seed)
-    filled_buffer(fused, obs_space, action_space, n_envs)
-    buffer = filled_buffer(in_torch, obs_space, action_space, n_envs)
+    engines: tuple[Any, ...] = (in_torch, fused)
+    buffers = [filled_buffer(engine, obs_space, action_space, n_envs) for engine in engines]
     out = th.zeros(layout.size)
-    obs, starts = buffer.observations[0], np.zeros(n_envs, dtype=bool)
-    engines = in_torch, fused
-    return [
-        [watch.microseconds(partial(engine.act, obs, starts, 0)) for engine in engines],
-        [watch.microseconds(partial(engine.gradient, buffer, out)) for engine in engines],
+    gradients = [
+        watch.microseconds(partial(each.gradient, buffer, out)) for each, buffer in zip(engines, buffers, strict=True)
     ]
+    obs, starts = buffers[0].observations[0], np.zeros(n_envs, dtype=bool)
+    return [[watch.microseconds(partial(engine.act, obs, starts, 0)) for engine in engines], gradients]
 
 
 def time_optimizers(watch: Stopwatch, size: int) -> dict[str, list[float]]:
