@@ -8,9 +8,9 @@ from stable_baselines3.common.logger import Logger
 from sb3_a3c.system.cores import usable_cores
 from sb3_a3c.worker.rollout import Rollout
 
-#: Seconds of all workers that are left out, in which code is loaded and caches are filled, and seconds that are then measured.
-#: Chosen arbitrarily.
-_WARM_UP, _MEASURED = 1.0, 2.0
+#: Seconds of each worker that are left out, in which code is loaded and caches are filled, and seconds of each worker that are
+#: then measured: about two seconds of a run, in which one rollout in eight is measured. Chosen arbitrarily.
+_WARM_UP, _MEASURED = 1.0, 0.25
 #: The share of the cores from which on workers are said to wait for nothing else.
 _BUSY = 0.8
 #: How many times as fast a run must become for a line of the log, and for a warning.
@@ -49,9 +49,10 @@ class Advice:
             if self._left_out < _WARM_UP * self._n_workers:
                 self._left_out += rollout.idle_seconds + rollout.seconds
                 continue
-            self._seconds += rollout.idle_seconds + rollout.seconds
-            self._env_seconds += rollout.env_seconds
-            self._cpu_seconds += rollout.cpu_seconds
+            if rollout.cpu_seconds > 0.0:  # it was measured
+                self._seconds += rollout.idle_seconds + rollout.seconds
+                self._env_seconds += rollout.env_seconds
+                self._cpu_seconds += rollout.cpu_seconds
         if self._seconds >= _MEASURED * self._n_workers:
             self.is_given = True
             self._give()

@@ -26,7 +26,7 @@ class Records(NamedTuple):
     """
     What is known of a rollout beyond its buffer, see :class:`~sb3_a3c.worker.rollout.Rollout`.
 
-    :param env_seconds: Seconds of processor time of the environments' steps, estimated from the one in the middle
+    :param env_seconds: Seconds of processor time of the environments' steps, estimated from one step. 0: not measured
     :param valid: Whether steps are transitions, ``(n_steps, n_envs)``. In others, environments have only been reset. None: all
         are
     """
@@ -89,12 +89,13 @@ class Collector:
         """End a rollout after the current step of the environments. May be called from any thread."""
         self._stopping = True
 
-    def collect(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters) -> Records:
+    def collect(self, rollout_buffer: RolloutBuffer, hyperparameters: Hyperparameters, timed: bool) -> Records:
         """
         Fill a rollout buffer, with the same steps in the same order as SB3's ``collect_rollouts``.
 
         :param rollout_buffer: The buffer
         :param hyperparameters: Hyperparameters of the rollout
+        :param timed: Whether to measure a step of the environments
         :return: Records of the rollout
         :raises WorkerStopped: if :meth:`stop` has been called
         :raises NonFiniteError: if an observation or a reward is not finite
@@ -106,7 +107,7 @@ class Collector:
         valid = None if self._batched is None else np.ones((rollout_buffer.buffer_size, env.num_envs), dtype=bool)
         rollout_buffer.reset()  # makes new arrays, since callbacks keep those of the last rollout
         engine.start_rollout(rollout_buffer, hyperparameters)
-        timed = rollout_buffer.buffer_size // 2
+        timed_step, self._step_seconds = rollout_buffer.buffer_size // 2 if timed else -1, 0.0
         for n_steps in range(rollout_buffer.buffer_size):
             if self._stopping:
                 raise WorkerStopped
@@ -116,7 +117,9 @@ class Collector:
                 self.check_observation(error)
                 raise
             with env_lock:
-                new_obs, rewards, dones, infos = env.step(clipped_actions) if n_steps != timed else self._time(clipped_actions)
+                new_obs, rewards, dones, infos = (
+                    env.step(clipped_actions) if n_steps != timed_step else self._time(clipped_actions)
+                )
             check_rewards(rewards, env, self._env_indices)
             if self._batched is not None and valid is not None:
                 valid[n_steps] = ~self._batched.only_reset

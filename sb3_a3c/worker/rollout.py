@@ -130,7 +130,7 @@ class Rollout(NamedTuple):
     :param seconds: Seconds from pull to push
     :param lock_seconds: Seconds of these spent waiting for the lock of the shared parameters
     :param idle_seconds: Seconds that the worker waited for the main thread before the rollout
-    :param cpu_seconds: Seconds of processor time of the worker's thread from pull to push
+    :param cpu_seconds: Seconds of processor time of the worker's thread from pull to push. 0: not measured
     :param env_seconds: Those of the environments' steps, estimated from one step
     :param gradient: The gradient, ``(size,)``, if the worker waits for callbacks
     """

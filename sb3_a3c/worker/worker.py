@@ -29,6 +29,9 @@ from sb3_a3c.worker.errors import Explaining, NonFiniteError, blame, is_of_first
 from sb3_a3c.worker.recorder import Recorder
 from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, NOT_LEARNED, Rollout
 
+#: One rollout in so many has its processor time measured, which takes system calls. Chosen arbitrarily.
+_TIME_EVERY = 8
+
 
 class Worker:
     """
@@ -91,6 +94,7 @@ class Worker:
         self._gradient = parameters.native(gradient) if engine.compiled else gradient
         self._in_use = hyperparameters
         self._env_attributes = hyperparameters.env_attributes
+        self._n_collected = 0
         self._collected: _Collected
         self._last_values: th.Tensor | np.ndarray
         self._losses: Losses
@@ -110,7 +114,9 @@ class Worker:
 
     def collect(self, idle_seconds: float = 0.0) -> None:
         """The first part of :meth:`step`: pull, and collect a rollout."""
-        started, cpu_started = time.monotonic(), time.thread_time()
+        self._n_collected += 1
+        timed = self._n_collected % _TIME_EVERY == 0
+        started, cpu_started = time.monotonic(), time.thread_time() if timed else None
         with self._explaining_errors:
             hyperparameters = self._in_use = self.hyperparameters
             if hyperparameters.env_attributes != self._env_attributes:
@@ -121,7 +127,7 @@ class Worker:
             pulled = self._pull(hyperparameters)
             if self._recorder is not None:
                 self._recorder.pulled(self.index, pulled.n_updates)
-            records = self._collector.collect(self._rollout_buffer, hyperparameters)
+            records = self._collector.collect(self._rollout_buffer, hyperparameters, timed)
         self._collected = _Collected(started, cpu_started, idle_seconds, pulled, records)
 
     def compute_gradient(self) -> None:
@@ -268,7 +274,7 @@ class Worker:
             seconds=time.monotonic() - started,
             lock_seconds=lock_seconds,
             idle_seconds=idle_seconds,
-            cpu_seconds=time.thread_time() - cpu_started,
+            cpu_seconds=0.0 if cpu_started is None else time.thread_time() - cpu_started,
             env_seconds=records.env_seconds,
         )
 
@@ -280,7 +286,7 @@ class _Collected(NamedTuple):
     """A rollout before its gradient is pushed."""
 
     started: float
-    cpu_started: float
+    cpu_started: float | None
     idle_seconds: float
     pulled: Access
     records: Records
