@@ -15,7 +15,7 @@ import numpy as np
 #: Bytes of a part: somewhat less than Ray's ``max_direct_call_object_size``.
 _LARGEST_PART = 96 * 1024
 #: Bytes of the largest vector that is cut into parts.
-_LARGEST_VECTOR = 1 << 20
+LARGEST_VECTOR = 1 << 20
 #: Bytes that are expected of a message. Larger ones are sent, too.
 _MESSAGE = 16 * 1024
 #: The last bytes of the content: how many of the vector there are, and its type.
@@ -27,7 +27,7 @@ def count_parts(vector: np.ndarray) -> int:
     :param vector: A vector of the size of those to be sent
     :return: The number of parts for it and its message
     """
-    if vector.nbytes > _LARGEST_VECTOR:
+    if vector.nbytes > LARGEST_VECTOR:
         return 1
     return -(-(vector.nbytes + _MESSAGE) // _LARGEST_PART)
 
@@ -41,7 +41,7 @@ def split(message: bytes, vector: np.ndarray | None, n_parts: int) -> list[Any]:
     """
     if vector is None:
         vector = np.empty(0, np.float32)
-    if vector.nbytes > _LARGEST_VECTOR:
+    if vector.nbytes > LARGEST_VECTOR:
         return [b""] * (n_parts - 1) + [(message, vector)]
     content = b"".join((vector.data, message, _TRAILER.pack(vector.nbytes, vector.dtype.str.encode())))
     size = -(-len(content) // n_parts)
