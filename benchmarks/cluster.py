@@ -2,8 +2,8 @@
 What workers on Ray cost, and how far they scale: real runs on this machine, and a simulation fed with times measured in them.
 
 Real runs, on a cluster of two nodes on this machine: each worker has one environment whose step waits, as for a simulator, so
-that cores are not the limit. ``Of the limit`` is the share of the steps/s of workers that wait for nothing else: as many as there
-are workers, divided by the pause. They are made with no callback that looks at steps, with one that does, and with
+that cores are not the limit. ``Of the limit`` is the share of the steps/s of workers that wait for nothing else: as many as
+there are workers, divided by the pause. They are made with no callback that looks at steps, with one that does, and with
 ``backend="process"``.
 
 Simulation: each worker makes a rollout, and sends its gradient over a network to the driver, which handles one message after
@@ -14,6 +14,7 @@ measured, with vectors of several sizes; and once more with every vector in Ray'
 """
 
 import heapq
+import logging
 import statistics
 import time
 from collections import Counter, deque
@@ -44,6 +45,7 @@ WARM_UP = 10
 #: Hidden units of the policies that the driver's time is measured with.
 WIDTHS = (64, 256, 1024)
 N_IN_FLIGHT = 2
+_PROCESSES = ("driver", "workers", "daemons")
 
 
 class Waiting(gym.Env):
@@ -76,13 +78,9 @@ class Clock(BaseCallback):
         n_steps: int = self.model.n_steps  # type: ignore[attr-defined]
         if self.n_calls == WARM_UP * n_steps:
             self.started, self.first, self.cpu_started = time.monotonic(), self.num_timesteps, cpu_seconds()
-        elif self.n_calls % n_steps == 0:
-            self.ended, self.last = time.monotonic(), self.num_timesteps
+        elif self.num_timesteps >= self.model._total_timesteps:
+            self.ended, self.last, self.cpu_ended = time.monotonic(), self.num_timesteps, cpu_seconds()
         return True
-
-    def _on_training_end(self) -> None:
-        self.cpu_ended = cpu_seconds()
-        self.cpu_late = time.monotonic() - self.ended
 
     @property
     def rate(self) -> float:
@@ -91,9 +89,9 @@ class Clock(BaseCallback):
 
     @property
     def cpu(self) -> dict[str, float]:
-        """:return: Processor time for each rollout of the driver, all its threads together, of all actors, and of Ray's daemons"""
+        """:return: Processor time per rollout: of the driver, all its threads together, of all actors, and of Ray's daemons"""
         n_rollouts = (self.last - self.first) / self.model.n_steps  # type: ignore[attr-defined]
-        return {name: (seconds - self.cpu_started[name]) / n_rollouts for name, seconds in self.cpu_ended.items()}
+        return {name: (self.cpu_ended[name] - self.cpu_started[name]) / n_rollouts for name in _PROCESSES}
 
 
 class LookingClock(Clock):
@@ -155,7 +153,7 @@ def learn(
     model.learn(n_workers * n_steps * (WARM_UP + n_rollouts), clock, log_interval=None)
     cpu = clock.cpu
     staleness = model.logger.name_to_value["async/staleness_mean"]
-    return Measured(clock.rate, staleness, cpu["driver"], cpu["workers"], cpu["daemons"])
+    return Measured(clock.rate, staleness, *(cpu[name] for name in _PROCESSES))
 
 
 @contextmanager
@@ -167,7 +165,7 @@ def two_nodes(n_cpus: int) -> Iterator[None]:
     """
     cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=n_cpus, include_dashboard=False))
     cluster.add_node(num_cpus=n_cpus)
-    ray.init(cluster.address, logging_level="ERROR", log_to_driver=False)
+    ray.init(cluster.address, logging_level=logging.ERROR, log_to_driver=False)
     try:
         yield
     finally:
@@ -257,7 +255,9 @@ def main() -> None:
     widths = WIDTHS[:2] if args.quick else WIDTHS
     counts = {width: n_parameters(width) for width in widths}
     numbers = [int(n) for n in args.workers.split(",")]
-    costs: dict[tuple[int, bool], list[Measured]] = {(width, stored): [] for width in widths for stored in (False, True)}
+    in_parts = [width for width in widths if 100_000 < 4 * counts[width] <= parts.LARGEST_VECTOR]
+    costs: dict[tuple[int, bool], list[Measured]] = {(width, False): [] for width in widths}
+    costs |= {(width, True): [] for width in in_parts}
     kinds: dict[str, dict[str, Any]] = {"ray": {}, "looking": dict(looking=True), "process": dict(backend="process")}
     runs: dict[tuple[int, str], list[Measured]] = {(n, kind): [] for n in numbers for kind in kinds}
     with two_nodes(n_cpus=max(numbers)):
@@ -297,8 +297,8 @@ def main() -> None:
         axes.grid(alpha=0.3)
 
     listed = ", ".join(
-        f"{cost[width, False] * 1e3:.2f} ms with {counts[width]:,} parameters (a vector of {4 * counts[width] / 1e6:.2g} MB; "
-        f"{cost[width, True] * 1e3:.2f} ms through the object store)"
+        f"{cost[width, False] * 1e3:.2f} ms with {counts[width]:,} parameters (a vector of {4 * counts[width] / 1e6:.2g} MB"
+        f"{f'; {cost[width, True] * 1e3:.2f} ms through the object store' if width in in_parts else ''})"
         for width in widths
     )
     largest = real[numbers[-1], "ray"]
@@ -310,12 +310,12 @@ def main() -> None:
         ["Workers", "Steps/s", "Of the limit", "Looking", "Processes", "Staleness", "Simulated", "Of the limit", "Staleness"],
         rows,
         [
-            f"Each step waits {args.pause:g} ms, and a rollout has {N_STEPS} steps. Looking: of the limit, with a callback that "
-            'looks at every step. Processes: of the limit, with ``backend="process"``. Staleness is the mean number of updates '
-            "between a worker's pull and its push. Simulated: steps/s in the simulation.",
+            f"Each step waits {args.pause:g} ms, and a rollout has {N_STEPS} steps. Looking: of the limit, with a callback "
+            'that looks at every step. Processes: of the limit, with ``backend="process"``. Staleness is the mean number of '
+            "updates between a worker's pull and its push. Simulated: steps/s in the simulation.",
             f"With {numbers[-1]} workers, a rollout took {used[0] * 1e3:.2f} ms of processor time in the driver, "
-            f"{used[1] * 1e3:.2f} ms in its actor, and {used[2] * 1e3:.2f} ms in Ray's daemons. At {largest.rate:,.0f} steps/s "
-            f"that is {n_cores:.1f} cores.",
+            f"{used[1] * 1e3:.2f} ms in its actor, and {used[2] * 1e3:.2f} ms in Ray's daemons. At {largest.rate:,.0f} "
+            f"steps/s that is {n_cores:.1f} cores.",
             f"Processor time of the driver per rollout: {listed}. It is that of all its threads. Some of them run at the same "
             "time, so a real driver is a little faster.",
             f"The simulation is of nodes with enough cores, {args.network:g} ms per message each way, and the smallest "
