@@ -15,6 +15,7 @@ measured, with vectors of several sizes; and once more with every vector in Ray'
 
 import heapq
 import logging
+import os
 import statistics
 import time
 from collections import Counter, deque
@@ -163,6 +164,7 @@ def two_nodes(n_cpus: int) -> Iterator[None]:
 
     :param n_cpus: How many cores each of them is to think it has
     """
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as other processes have
     cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=n_cpus, include_dashboard=False))
     cluster.add_node(num_cpus=n_cpus)
     ray.init(cluster.address, logging_level=logging.ERROR, log_to_driver=False)
