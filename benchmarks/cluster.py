@@ -109,7 +109,7 @@ def cpu_seconds() -> Counter[str]:
     seconds = Counter({"driver": time.process_time()})
     for process in psutil.Process().children(recursive=True):
         try:
-            is_worker = any("WorkerActor" in part or "A3C" in part for part in process.cmdline())
+            is_worker = any("WorkerActor" in part or "forkserver" in part for part in process.cmdline())
             times = process.cpu_times()
         except psutil.Error:  # it has ended
             continue
@@ -303,9 +303,8 @@ def main() -> None:
         f"{f'; {cost[width, True] * 1e3:.2f} ms through the object store' if width in in_parts else ''})"
         for width in widths
     )
-    largest = real[numbers[-1], "ray"]
-    used = (largest.driver_seconds, largest.worker_seconds, largest.daemon_seconds)
-    n_cores = sum(used) * largest.rate / N_STEPS
+    used = {kind: real[numbers[-1], kind] for kind in kinds}
+    n_cores = {kind: sum(run[2:]) * run.rate / N_STEPS for kind, run in used.items()}
     report(
         args,
         "Workers on Ray",
@@ -315,9 +314,11 @@ def main() -> None:
             f"Each step waits {args.pause:g} ms, and a rollout has {N_STEPS} steps. Looking: of the limit, with a callback "
             'that looks at every step. Processes: of the limit, with ``backend="process"``. Staleness is the mean number of '
             "updates between a worker's pull and its push. Simulated: steps/s in the simulation.",
-            f"With {numbers[-1]} workers, a rollout took {used[0] * 1e3:.2f} ms of processor time in the driver, "
-            f"{used[1] * 1e3:.2f} ms in its actor, and {used[2] * 1e3:.2f} ms in Ray's daemons. At {largest.rate:,.0f} "
-            f"steps/s that is {n_cores:.1f} cores.",
+            f"With {numbers[-1]} workers on Ray, a rollout took {used['ray'].driver_seconds * 1e3:.2f} ms of processor time in "
+            f"the driver, {used['ray'].worker_seconds * 1e3:.2f} ms in its actor, and "
+            f"{used['ray'].daemon_seconds * 1e3:.2f} ms in Ray's daemons: {n_cores['ray']:.1f} cores in all. With processes, it "
+            f"took {used['process'].driver_seconds * 1e3:.2f} ms in the main process and "
+            f"{used['process'].worker_seconds * 1e3:.2f} ms in the worker: {n_cores['process']:.1f} cores.",
             f"Processor time of the driver per rollout: {listed}. It is that of all its threads. Some of them run at the same "
             "time, so a real driver is a little faster.",
             f"The simulation is of nodes with enough cores, {args.network:g} ms per message each way, and the smallest "

@@ -220,10 +220,14 @@ def learn_rllib(make_config: "Callable[[], AlgorithmConfig]", n_workers: int, se
     def evaluate() -> float:
         return algorithm.evaluate()["env_runners"]["episode_return_mean"]
 
+    def n_steps() -> int:
+        return int(algorithm.train()["env_runners"].get("num_env_steps_sampled_lifetime", 0))
+
+    while (first := n_steps()) == 0:  # its processes are starting
+        pass
     run, clock = None, Clock(limit)
     while run is None:
-        n_steps = algorithm.train()["env_runners"].get("num_env_steps_sampled_lifetime", 0)
-        run = clock.evaluate(evaluate, int(n_steps))
+        run = clock.evaluate(evaluate, n_steps() - first)
     algorithm.stop()
     return run
 
