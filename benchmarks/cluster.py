@@ -314,11 +314,11 @@ def main() -> None:
             f"Each step waits {args.pause:g} ms, and a rollout has {N_STEPS} steps. Looking: of the limit, with a callback "
             'that looks at every step. Processes: of the limit, with ``backend="process"``. Staleness is the mean number of '
             "updates between a worker's pull and its push. Simulated: steps/s in the simulation.",
-            f"With {numbers[-1]} workers on Ray, a rollout took {used['ray'].driver_seconds * 1e3:.2f} ms of processor time in "
-            f"the driver, {used['ray'].worker_seconds * 1e3:.2f} ms in its actor, and "
-            f"{used['ray'].daemon_seconds * 1e3:.2f} ms in Ray's daemons: {n_cores['ray']:.1f} cores in all. With processes, it "
-            f"took {used['process'].driver_seconds * 1e3:.2f} ms in the main process and "
-            f"{used['process'].worker_seconds * 1e3:.2f} ms in the worker: {n_cores['process']:.1f} cores.",
+            f"Processor time per rollout with {numbers[-1]} workers on Ray: {used['ray'].driver_seconds * 1e3:.2f} ms in the "
+            f"driver, {used['ray'].worker_seconds * 1e3:.2f} ms in its actor and {used['ray'].daemon_seconds * 1e3:.2f} ms in "
+            f"Ray's daemons, which is {n_cores['ray']:.1f} cores in all. With as many processes: "
+            f"{used['process'].driver_seconds * 1e3:.2f} ms in the main process and "
+            f"{used['process'].worker_seconds * 1e3:.2f} ms in the worker, which is {n_cores['process']:.1f} cores.",
             f"Processor time of the driver per rollout: {listed}. It is that of all its threads. Some of them run at the same "
             "time, so a real driver is a little faster.",
             f"The simulation is of nodes with enough cores, {args.network:g} ms per message each way, and the smallest "

@@ -29,6 +29,7 @@ from test_interrupts import Interrupt, Tracer
 
 from sb3_a3c import A3C, WorkerDied
 from sb3_a3c.backends.process.failures import WorkerTraceback
+from sb3_a3c.backends.ray.parts import LARGEST_VECTOR, count_parts, join, split
 from sb3_a3c.system.extras import MissingExtra
 
 pytest.importorskip("ray")
@@ -93,6 +94,29 @@ def command_line(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:  # it has ended
         return ""
+
+
+@pytest.mark.parametrize("size", [1, 10_000, 26_000, 262_144, 262_145])
+@pytest.mark.parametrize("n_bytes", [0, 5_000, 3_000_000])
+def test_parts_are_small_enough_for_ray_and_join_to_what_was_split(size: int, n_bytes: int) -> None:
+    rng = np.random.default_rng(0)
+    vector, message = rng.normal(size=size).astype(np.float32), rng.bytes(n_bytes)
+    n_parts = count_parts(vector)
+    parts = split(message, vector, n_parts)
+    assert len(parts) == n_parts
+    if n_bytes < 10_000 and vector.nbytes <= LARGEST_VECTOR:
+        # A result must be smaller than this; an argument may be as large.
+        assert all(len(part) < 100 * 1024 for part in parts)
+    else:  # where it is large, all is in the last part: Ray says that it is there, and the others are there too
+        assert not any(parts[:-1])
+    for content in (vector, vector.astype(np.float64), None):
+        joined, same = join(split(message, content, n_parts))
+        assert bytes(joined) == message
+        if content is None:
+            assert same is None
+        else:
+            assert same is not None and same.dtype == content.dtype and not (same is not content and same.flags.writeable)
+            np.testing.assert_array_equal(same, content)
 
 
 @pytest.fixture(autouse=True)
@@ -221,6 +245,31 @@ def test_not_more_often_than_is_allowed() -> None:
     with pytest.raises(WorkerDied, match=r"worker 0(.|\n)*max_restarts=1 is reached"):
         model.learn(100_000, Watching(kill))
     assert len(killed) == 2
+
+
+@pytest.mark.slow
+@shares_ray
+@pytest.mark.parametrize("width", [256, 600])
+def test_large_vectors_arrive_as_small_ones(width: int) -> None:
+    """In several parts, and through the object store. The first rollout has the parameters that the model began with."""
+    model = make_model(policy_kwargs=dict(net_arch=[width] * 2), learning_rate=0.0, backend_kwargs=dict(n_in_flight=1))
+    before = th.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
+    assert (4 * len(before) > LARGEST_VECTOR) == (width == 600) and 4 * len(before) > 2 * 100 * 1024
+    values = []
+
+    def look(watching: Watching) -> None:
+        obs, shown = watching.locals["obs_tensor"], watching.locals["values"]
+        with th.no_grad():
+            values.append((shown.flatten(), model.policy.predict_values(obs).flatten()))
+
+    model.learn(400, Watching(look))
+    for shown, computed in values:
+        th.testing.assert_close(shown, computed, rtol=1e-4, atol=1e-5)
+    model.learning_rate = 7e-4
+    model._setup_lr_schedule()
+    model.learn(400)
+    after = th.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+    assert model._n_updates == 2 * 40 and not th.equal(before, after) and bool(after.isfinite().all())
 
 
 @shares_ray

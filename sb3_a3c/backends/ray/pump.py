@@ -154,14 +154,10 @@ class Pump:
                 else:
                     then(slot, *results)
 
-        self._connection.call(
-            slot.actor,
-            method,
-            *args,
-            done=lambda get_results: self._events.put(partial(handle, get_results)),
-            n_results=n_results,
-            between_steps=between_steps,
-        )
+        def done(get_results: Callable[[], list[Any]]) -> None:
+            self._events.put(partial(handle, get_results))
+
+        self._connection.call(slot.actor, method, *args, done=done, n_results=n_results, between_steps=between_steps)
 
     def _on_started(self, slot: Slot, result: bytes) -> None:
         message = decode(result)
