@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import torch as th
+import yaml
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -333,6 +334,19 @@ def test_options_that_are_not_allowed(options: dict[str, Any], message: str) -> 
 def test_another_address_than_that_of_ray_as_it_is_is_refused() -> None:
     with pytest.raises(ValueError, match=r"backend_kwargs\['address'\] must be None or '.*', because Ray is initialised"):
         make_model(backend_kwargs=dict(address="10.0.0.1:6379")).learn(20)
+
+
+def test_ray_accepts_the_cluster_of_the_documentation() -> None:
+    """What ``ray up`` checks before it starts machines."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    page = (Path(__file__).parents[1] / "docs" / "cluster.rst").read_text()
+    block = re.search(r"code-block:: yaml\n\n((?:    .*\n)+)", page)
+    assert block is not None
+    config = yaml.safe_load(textwrap.dedent(block[1]))
+    validate_config(prepare_config(config))
+    with pytest.raises(Exception, match="Additional properties are not allowed"):
+        validate_config(prepare_config(config | {"another": 1}))
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
