@@ -158,7 +158,7 @@ def test_a_program_that_is_killed_leaves_no_actor_in_the_cluster(cluster: Any, s
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.filterwarnings("ignore:the actor of worker .* has died")
 @pytest.mark.filterwarnings("ignore:environment")
-@pytest.mark.parametrize("n_kills", [20, pytest.param(100, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("n_kills", [12, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_many_kills(n_kills: int) -> None:
     """At random points of the actors' lives: in steps, and just after their start."""
     rng = random.Random(0)

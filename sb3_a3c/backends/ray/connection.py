@@ -113,8 +113,12 @@ class Connection:
         :param n_results: How many results the method returns. Only the last may be large: when it is here, all are
         :param between_steps: Whether to call it while the actor makes a step, and not after that
         """
-        group = dict(concurrency_group=_BETWEEN_STEPS) if between_steps else {}
-        refs = getattr(actor, method).options(num_returns=n_results, **group).remote(*args)
+        function = getattr(actor, method)
+        if between_steps:
+            function = function.options(concurrency_group=_BETWEEN_STEPS)
+        elif n_results > 1:
+            function = function.options(num_returns=n_results)  # takes longer than a call without it
+        refs = function.remote(*args)
         if n_results == 1:
             refs.future().add_done_callback(lambda future: done(lambda: [future.result()]))
         else:
