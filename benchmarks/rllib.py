@@ -7,7 +7,7 @@ RLlib has the settings of its own examples for CartPole, with which policy and v
 ``sb3_a3c/zoo/a3c.yml``, with separate networks. RLlib is not among the requirements of this project, because it needs another
 version of gymnasium. In an environment of its own:
 
-    pip install 'ray[rllib]==2.60.0' 'gymnasium<1.3' .
+    pip install 'ray[rllib]==2.60.0' '.[compare]'
     python benchmarks/rllib.py
 """
 
@@ -274,10 +274,11 @@ def main() -> None:
         rows,
         [
             f"Steps/s: medians over {args.repetitions} seed(s). Solved: a mean return of {THRESHOLD:g} in {N_EVAL_EPISODES} "
-            "evaluation episodes. After: medians over the seeds, in brackets the minimum and the maximum; a run that had not "
+            "evaluation episodes. After: medians over the seeds (of two, the later), in brackets the minimum and the maximum; a run that had not "
             f"solved it in {args.seconds:g} s counts as later than all others. It is checked every {EVALUATE_EVERY:g} s, so "
             "shorter times are not told apart.",
-            "A3C has 4 environments per worker, and RLlib 16 per runner and one learner, as in its examples.",
+            f"A3C has 4 environments per worker, and its runs end after {N_TIMESTEPS:,} steps, where its learning rate is 0. RLlib "
+            "has 16 environments per runner and one learner, as in its examples.",
             f"Ray {ray.__version__}.",
         ],
         bars(
