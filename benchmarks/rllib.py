@@ -274,11 +274,11 @@ def main() -> None:
         rows,
         [
             f"Steps/s: medians over {args.repetitions} seed(s). Solved: a mean return of {THRESHOLD:g} in {N_EVAL_EPISODES} "
-            "evaluation episodes. After: medians over the seeds (of two, the later), in brackets the minimum and the maximum; a run that had not "
-            f"solved it in {args.seconds:g} s counts as later than all others. It is checked every {EVALUATE_EVERY:g} s, so "
-            "shorter times are not told apart.",
-            f"A3C has 4 environments per worker, and its runs end after {N_TIMESTEPS:,} steps, where its learning rate is 0. RLlib "
-            "has 16 environments per runner and one learner, as in its examples.",
+            "evaluation episodes. After: medians over the seeds (of two, the later), in brackets the minimum and the maximum; "
+            f"a run that had not solved it in {args.seconds:g} s counts as later than all others. It is checked every "
+            f"{EVALUATE_EVERY:g} s, so shorter times are not told apart.",
+            f"A3C has 4 environments per worker, and its runs end after {N_TIMESTEPS:,} steps, where its learning rate is 0. "
+            "RLlib has 16 environments per runner and one learner, as in its examples.",
             f"Ray {ray.__version__}.",
         ],
         bars(
