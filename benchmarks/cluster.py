@@ -2,31 +2,41 @@
 Steps per second of workers on Ray: of real ones, all on one machine, and of up to 1,000 in a simulation that is fed with times
 measured in the real runs. The speed grows with the number of workers, until the driver's time per rollout is the limit.
 
-Real runs: each worker has one environment whose step waits, as for a simulator, so that cores are not the limit. ``Of the
-limit`` is the share of the steps/s of workers that wait for nothing else: as many as there are workers, divided by the pause.
+Real runs, on a cluster of two nodes on this machine: each worker has one environment whose step waits, as for a simulator, so
+that cores are not the limit. ``Of the limit`` is the share of the steps/s of workers that wait for nothing else: as many as
+there are workers, divided by the pause. They are made with no callback that looks at steps, with one that does, and with
+``backend="process"``.
 
 Simulation: each worker makes a rollout, and sends its gradient over a network to the driver, which handles one message after
 another and answers with the parameters. The processor time that the driver takes per rollout, all its threads together, is
-measured, with vectors of several sizes.
+measured, with vectors of several sizes; and once more with every vector in Ray's object store, instead of beside the calls.
 
     python benchmarks/cluster.py
 """
 
 import heapq
+import logging
+import os
 import statistics
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+import psutil
+import ray
 from arguments import Option, parse_arguments
 from gymnasium import spaces
+from ray.cluster_utils import Cluster
 from report import report
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_a3c import A3C
+from sb3_a3c import A3C, register_callback
+from sb3_a3c.backends.ray import parts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +47,7 @@ WARM_UP = 10
 #: Hidden units of the policies that the driver's time is measured with.
 WIDTHS = (64, 256, 1024)
 N_IN_FLIGHT = 2
+_PROCESSES = ("driver", "workers", "daemons")
 
 
 class Waiting(gym.Env):
@@ -63,57 +74,116 @@ class Waiting(gym.Env):
 
 
 class Clock(BaseCallback):
-    """Measures the steps/s, the driver's processor time and the staleness after the workers have started."""
-
-    def _on_training_start(self) -> None:
-        self.staleness: list[int] = []
+    """Measures the steps/s and processor times after the workers have started. It looks at no step."""
 
     def _on_step(self) -> bool:
-        if self.n_calls == WARM_UP * self.model.n_steps:  # type: ignore[attr-defined]
-            self.started, self.first, self.cpu_started = time.monotonic(), self.num_timesteps, time.process_time()
-        self.ended, self.cpu_ended = time.monotonic(), time.process_time()
+        n_steps: int = self.model.n_steps  # type: ignore[attr-defined]
+        if self.n_calls == WARM_UP * n_steps:
+            self.started, self.first, self.cpu_started = time.monotonic(), self.num_timesteps, cpu_seconds()
+        elif self.num_timesteps >= self.model._total_timesteps:
+            self.ended, self.last, self.cpu_ended = time.monotonic(), self.num_timesteps, cpu_seconds()
         return True
-
-    def _on_rollout_end(self) -> None:
-        self.staleness += self.locals["staleness"]
 
     @property
     def rate(self) -> float:
         """:return: Steps/s"""
-        return (self.num_timesteps - self.first) / (self.ended - self.started)
+        return (self.last - self.first) / (self.ended - self.started)
 
     @property
-    def driver_seconds(self) -> float:
-        """:return: Processor time of this process, all threads together, for each rollout"""
-        n_steps = (self.num_timesteps - self.first) / self.model.n_steps  # type: ignore[attr-defined]
-        return (self.cpu_ended - self.cpu_started) / n_steps
+    def cpu(self) -> dict[str, float]:
+        """:return: Processor time per rollout: of the driver, all its threads together, of all actors, and of Ray's daemons"""
+        n_rollouts = (self.last - self.first) / self.model.n_steps  # type: ignore[attr-defined]
+        return {name: (self.cpu_ended[name] - self.cpu_started[name]) / n_rollouts for name in _PROCESSES}
+
+
+class LookingClock(Clock):
+    """A clock that looks at every step."""
+
+
+register_callback(Clock, lambda callback, n_steps: False)
+
+
+def cpu_seconds() -> Counter[str]:
+    """
+    :return: Processor time so far of this process, of workers and of Ray's daemons, all its children
+    """
+    seconds = Counter({"driver": time.process_time()})
+    for process in psutil.Process().children(recursive=True):
+        try:
+            is_worker = any("WorkerActor" in part or "forkserver" in part for part in process.cmdline())
+            times = process.cpu_times()
+        except psutil.Error:  # it has ended
+            continue
+        seconds["workers" if is_worker else "daemons"] += times.user + times.system
+    return seconds
 
 
 class Measured(NamedTuple):
-    """A real run, or a simulated one."""
+    """A real run, or a simulated one. Seconds are of processor time for each rollout."""
 
     rate: float
     staleness: float
     driver_seconds: float
+    worker_seconds: float = 0.0
+    daemon_seconds: float = 0.0
 
 
-def learn(n_workers: int, seconds: float, n_rollouts: int, n_steps: int = N_STEPS, width: int = 64) -> Measured:
+def learn(
+    n_workers: int,
+    seconds: float,
+    n_rollouts: int,
+    n_steps: int = N_STEPS,
+    width: int = 64,
+    backend: str = "ray",
+    looking: bool = False,
+) -> Measured:
     """
     :param n_workers: How many workers
     :param seconds: The pause of each step
     :param n_rollouts: How many rollouts each worker makes while the clock runs
     :param n_steps: Steps of a rollout
     :param width: Hidden units of each layer
+    :param backend: Where the workers are
+    :param looking: Whether a callback looks at every step
     :return: What was measured
     """
     env = DummyVecEnv([lambda: Waiting(seconds)] * n_workers)
-    options = dict(num_cpus=0.5, n_in_flight=N_IN_FLIGHT)
-    model = A3C(
-        "MlpPolicy", env, n_steps=n_steps, backend="ray", backend_kwargs=options, policy_kwargs=dict(net_arch=[width] * 2)
-    )
-    clock = Clock()
+    options = dict(num_cpus=0.5, n_in_flight=N_IN_FLIGHT) if backend == "ray" else None
+    policy = dict(net_arch=[width] * 2)
+    model = A3C("MlpPolicy", env, n_steps=n_steps, backend=backend, backend_kwargs=options, policy_kwargs=policy)
+    clock = LookingClock() if looking else Clock()
     model.learn(n_workers * n_steps * (WARM_UP + n_rollouts), clock, log_interval=None)
-    return Measured(clock.rate, statistics.mean(clock.staleness[WARM_UP * n_workers :]), clock.driver_seconds)
+    cpu = clock.cpu
+    staleness = model.logger.name_to_value["async/staleness_mean"]
+    return Measured(clock.rate, staleness, *(cpu[name] for name in _PROCESSES))
+
+
+@contextmanager
+def two_nodes(n_cpus: int) -> Iterator[None]:
+    """
+    Ray on two nodes, which are both on this machine.
+
+    :param n_cpus: How many cores each of them is to think it has
+    """
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as other processes have
+    cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=n_cpus, include_dashboard=False))
+    cluster.add_node(num_cpus=n_cpus)
+    ray.init(cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@contextmanager
+def everything_in_the_store() -> Iterator[None]:
+    """Let Ray put every vector of more than 100 kB into its object store."""
+    before, parts.LARGEST_VECTOR = parts.LARGEST_VECTOR, 0
+    try:
+        yield
+    finally:
+        parts.LARGEST_VECTOR = before
 
 
 def n_parameters(width: int) -> int:
@@ -178,67 +248,80 @@ def simulate(
 def main() -> None:
     args = parse_arguments(
         __doc__,
-        workers=Option("2,4,8", "2", "real workers, separated by commas"),
+        workers=Option("2,4,8,16", "2", "real workers, separated by commas"),
         simulated=Option("16,64,128,256,512,1000", "64", "simulated workers, separated by commas"),
         pause=Option(2.0, 2.0, "milliseconds that a step of an environment waits"),
-        rollouts=Option(200, 10, "rollouts of each worker while the clock runs"),
+        rollouts=Option(100, 10, "rollouts of each worker while the clock runs"),
         network=Option(0.5, 0.5, "milliseconds that a message takes in the simulation, each way"),
     )
     pause = args.pause / 1000
-    widths = WIDTHS[:1] if args.quick else WIDTHS
-    driver_seconds = {}
-    for width in widths:
-        runs = [learn(2, pause, max(args.rollouts, 20), n_steps=4, width=width) for _ in range(args.repetitions)]
-        driver_seconds[width] = statistics.median(run.driver_seconds for run in runs)
+    widths = WIDTHS[:2] if args.quick else WIDTHS
     counts = {width: n_parameters(width) for width in widths}
-    real: dict[int, Measured] = {}
-    for n_workers in map(int, args.workers.split(",")):
-        runs = [learn(n_workers, pause, args.rollouts) for _ in range(args.repetitions)]
-        real[n_workers] = sorted(runs)[len(runs) // 2]
+    numbers = [int(n) for n in args.workers.split(",")]
+    in_parts = [width for width in widths if 100_000 < 4 * counts[width] <= parts.LARGEST_VECTOR]
+    costs: dict[tuple[int, bool], list[Measured]] = {(width, False): [] for width in widths}
+    costs |= {(width, True): [] for width in in_parts}
+    kinds: dict[str, dict[str, Any]] = {"ray": {}, "looking": dict(looking=True), "process": dict(backend="process")}
+    runs: dict[tuple[int, str], list[Measured]] = {(n, kind): [] for n in numbers for kind in kinds}
+    with two_nodes(n_cpus=max(numbers)):
+        for _ in range(args.repetitions):
+            for (width, stored), of_repetitions in costs.items():
+                with everything_in_the_store() if stored else nullcontext():
+                    of_repetitions.append(learn(2, pause, max(args.rollouts, 20), n_steps=4, width=width))
+            for (n_workers, kind), of_repetitions in runs.items():
+                of_repetitions.append(learn(n_workers, pause, args.rollouts, **kinds[kind]))
+    cost = {key: statistics.median(run.driver_seconds for run in measured) for key, measured in costs.items()}
+    real = {key: sorted(measured)[len(measured) // 2] for key, measured in runs.items()}
     simulated = [int(n) for n in args.simulated.split(",")]
-    small = driver_seconds[widths[0]]
 
-    def simulated_run(n_workers: int, seconds: float) -> Measured:
-        return simulate(n_workers, N_STEPS * pause, seconds, args.network / 1000)
+    def simulate_with(n_workers: int, width: int) -> Measured:
+        return simulate(n_workers, N_STEPS * pause, cost[width, False], args.network / 1000)
 
     rows = []
-    for n_workers in sorted({*real, *simulated}):
-        limit = n_workers / pause
-        model = simulated_run(n_workers, small)
-        measured = real.get(n_workers)
-        cells = (
-            ["-"] * 3
-            if measured is None
-            else [f"{measured.rate:,.0f}", f"{measured.rate / limit:.0%}", f"{measured.staleness:.1f}"]
-        )
+    for n_workers in sorted({*numbers, *simulated}):
+        limit, model = n_workers / pause, simulate_with(n_workers, widths[0])
+        cells = ["-"] * 5
+        if n_workers in numbers:
+            ray_, looking, process = (real[n_workers, kind] for kind in kinds)
+            shares = [f"{run.rate / limit:.0%}" for run in (ray_, looking, process)]
+            cells = [f"{ray_.rate:,.0f}", *shares, f"{ray_.staleness:.1f}"]
         rows.append([f"{n_workers:,}", *cells, f"{model.rate:,.0f}", f"{model.rate / limit:.0%}", f"{model.staleness:.1f}"])
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
-        n = sorted({*real, *simulated})
+        n = sorted({*numbers, *simulated})
         axes.plot(n, [n_workers / pause for n_workers in n], ":", color="black", label="no worker waits")
-        for width, seconds in driver_seconds.items():
-            label = f"simulated, {counts[width]:,} parameters, {seconds * 1e3:.2f} ms per rollout"
-            axes.plot(n, [simulated_run(n_workers, seconds).rate for n_workers in n], label=label)
-        axes.plot(list(real), [run.rate for run in real.values()], "o", color="C0", label="measured")
+        for width in widths:
+            label = f"simulated, {counts[width]:,} parameters, {cost[width, False] * 1e3:.2f} ms per rollout"
+            axes.plot(n, [simulate_with(n_workers, width).rate for n_workers in n], label=label)
+        axes.plot(numbers, [real[n_workers, "ray"].rate for n_workers in numbers], "o", color="C0", label="measured")
         axes.set(xscale="log", yscale="log", xlabel="workers", ylabel="steps/s")
         axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
 
-    costs = ", ".join(
-        f"{seconds * 1e3:.2f} ms with {counts[width]:,} parameters ({8 * counts[width] / 1e6:.2g} MB)"
-        for width, seconds in driver_seconds.items()
+    listed = ", ".join(
+        f"{cost[width, False] * 1e3:.2f} ms with {counts[width]:,} parameters (a vector of {4 * counts[width] / 1e6:.2g} MB"
+        f"{f'; {cost[width, True] * 1e3:.2f} ms through the object store' if width in in_parts else ''})"
+        for width in widths
     )
+    used = {kind: real[numbers[-1], kind] for kind in kinds}
+    n_cores = {kind: sum(run[2:]) * run.rate / N_STEPS for kind, run in used.items()}
     report(
         args,
         "Workers on Ray",
-        ["Workers", "Steps/s", "Of the limit", "Staleness", "Simulated steps/s", "Of the limit", "Staleness"],
+        ["Workers", "Steps/s", "Of the limit", "Looking", "Processes", "Staleness", "Simulated", "Of the limit", "Staleness"],
         rows,
         [
-            f"Each step waits {args.pause:g} ms, and a rollout has {N_STEPS} steps. Staleness is the mean number of updates "
-            "between a worker's pull and its push.",
-            f"Time of the driver per rollout, with the bytes of a vector there and back in brackets: {costs}. This is the "
-            "processor time of all its threads. Some of them run at the same time, so a real driver is a little faster.",
+            f"Each step waits {args.pause:g} ms, and a rollout has {N_STEPS} steps. Looking: of the limit, with a callback "
+            'that looks at every step. Processes: of the limit, with ``backend="process"``. Staleness is the mean number of '
+            "updates between a worker's pull and its push. Simulated: steps/s in the simulation.",
+            f"Processor time per rollout with {numbers[-1]} workers on Ray: {used['ray'].driver_seconds * 1e3:.2f} ms in the "
+            f"driver, {used['ray'].worker_seconds * 1e3:.2f} ms in its actor and {used['ray'].daemon_seconds * 1e3:.2f} ms in "
+            f"Ray's daemons, which is {n_cores['ray']:.1f} cores in all. With as many processes: "
+            f"{used['process'].driver_seconds * 1e3:.2f} ms in the main process and "
+            f"{used['process'].worker_seconds * 1e3:.2f} ms in the worker, which is {n_cores['process']:.1f} cores.",
+            f"Processor time of the driver per rollout: {listed}. It is that of all its threads. Some of them run at the same "
+            "time, so a real driver is a little faster.",
             f"The simulation is of nodes with enough cores, {args.network:g} ms per message each way, and the smallest "
             "policy.",
         ],

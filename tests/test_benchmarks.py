@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 _SOURCES = {path.stem: path.read_text() for path in (ROOT / "benchmarks").glob("*.py")}
 SCRIPTS = sorted(name for name, source in _SOURCES.items() if "__main__" in source)
+#: Benchmarks that need a package which can't be installed beside those of this project, and that package.
+ELSEWHERE = {"rllib": "ray.rllib"}
 #: What the first column of a quick run's table says.
 ROWS = {
     "callbacks": ["A2C", "A3C, 2 threads", "A3C, 8 threads"],
@@ -43,12 +45,14 @@ def read_table(page: str) -> list[list[str]]:
 
 def test_make_bench_runs_all() -> None:
     listed = re.search(r"^BENCHMARKS := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert listed is not None and sorted(listed[1].split()) == SCRIPTS
+    assert listed is not None and sorted([*listed[1].split(), *ELSEWHERE]) == SCRIPTS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_benchmark(name: str, tmp_path: Path) -> None:
+    if name in ELSEWHERE:
+        pytest.importorskip(ELSEWHERE[name], reason=f"benchmarks/{name}.py needs {ELSEWHERE[name]}", exc_type=ImportError)
     docs = folder_contents(ROOT / "docs" / "benchmarks")
     command = [sys.executable, "-W", "error", f"benchmarks/{name}.py", "--quick", "--out", str(tmp_path)]
     one_torch_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # several are slow where other tests run beside this one

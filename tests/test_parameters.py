@@ -21,6 +21,7 @@ from sb3_a3c.parameters.flat_optimizer import FlatOptimizer
 from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.parameters.optimizers import WholeOptimizer, kept_of_vectors
 from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.system.memory import Memory
 
 
 @pytest.fixture
@@ -359,3 +360,13 @@ def test_an_optimizer_that_is_sent_to_a_process_holds_no_kernel() -> None:
     assert parameters.optimizer.compiled
     sent = unpack(pack(parameters.optimizer).content, [])
     assert not [name for name, value in vars(sent).items() if hasattr(value, "signatures")]
+
+
+@pytest.mark.parametrize("other", [1.0, -0.0, float("nan")])
+def test_memory_is_copied_and_compared_as_torch_does_it(other: float) -> None:
+    memory, copy = Memory(th.tensor([0.0, other])), Memory(th.full((2,), 7.0))
+    assert not memory.equals(copy)
+    copy.copy_from(memory)
+    th.testing.assert_close(copy.tensor, memory.tensor, rtol=0, atol=0, equal_nan=True)
+    assert copy.tensor.data_ptr() != memory.tensor.data_ptr()
+    assert memory.equals(copy) == th.equal(memory.tensor, copy.tensor)

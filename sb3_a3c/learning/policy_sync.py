@@ -57,9 +57,10 @@ class PolicySync:
         bound = [param.data_ptr() for param in self._params] == self._pointers
         vector = self._vector if bound else self._parameters.layout.gather(self._policy)
         seen = self._seen.vectors[0].tensor
+        same = self._state.vectors[0].equals(self._seen.vectors[0]) if bound else th.equal(vector, seen)
         buffers = self._read_buffers()
         with_statistics = self._has_other_statistics()
-        if with_statistics or not th.equal(vector, seen) or not all(map(th.equal, buffers, self._seen_buffers)):
+        if with_statistics or not same or not all(map(th.equal, buffers, self._seen_buffers)):
             self._check_finite(vector)
             self._in_sync = False
             self._parameters.write(self._policy, seen, self._seen_buffers, with_statistics)
@@ -137,7 +138,7 @@ class PolicySync:
         if list(map(id, state.values())) != self._identities:  # looking parameters up would take ten times as long
             return True
         pairs = zip(self._state.vectors[1:], self._seen.vectors[1:], strict=True)
-        return self._shown and not all(th.equal(memory.tensor, seen.tensor) for memory, seen in pairs)
+        return self._shown and not all(memory.equals(seen) for memory, seen in pairs)
 
     def _show_statistics(self, optimizer: FlatOptimizer) -> None:
         counts = self._state.numbers.array[0].tolist()

@@ -56,7 +56,7 @@ class State(NamedTuple):
         :param other: The state to copy
         """
         for memory, original in zip(self.memories(), other.memories(), strict=True):
-            memory.tensor.copy_(original.tensor)
+            memory.copy_from(original)
 
 
 class Run(NamedTuple):

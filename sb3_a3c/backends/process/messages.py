@@ -125,7 +125,7 @@ def encode(message: Any) -> bytes:
         return _dump(_CloudPickler, message)
 
 
-def decode(content: bytes | bytearray) -> Any:
+def decode(content: bytes | bytearray | memoryview) -> Any:
     """
     :param content: An encoded message
     :return: The message

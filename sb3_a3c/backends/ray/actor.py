@@ -10,8 +10,10 @@ What is assumed: two threads may use the environments, one at a time (``env_lock
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -26,6 +28,7 @@ from sb3_a3c.backends.process.parcel import unpack
 from sb3_a3c.backends.ray.carried import CarriedParameters
 from sb3_a3c.backends.ray.local_process import machine
 from sb3_a3c.backends.ray.messages import Assignment, Start, Started, Step, Stepped, Stopped
+from sb3_a3c.backends.ray.parts import join, split
 from sb3_a3c.envs.slices import is_reset_by_pickling
 from sb3_a3c.kernels.cache import use_cache
 from sb3_a3c.policies.hooks import take_notices
@@ -68,29 +71,13 @@ class WorkerActor:
         self._stepped_at = time.monotonic()
         return encode(Started(machine(), os.getpid()))
 
-    def step(self, message: bytes, vector: np.ndarray) -> tuple[bytes, np.ndarray | None]:
+    def step(self, *parts: Any) -> Any:
         """
-        :param message: A :class:`Step`
-        :param vector: The shared parameters, of shape ``(size,)``
-        :return: :class:`Stepped` with the gradient; or :class:`Stopped` or a :class:`Failure`, and None
+        :param parts: A :class:`Step`, and the shared parameters, of shape ``(size,)``, see :func:`split`
+        :return: As many parts: :class:`Stepped` with the gradient; or :class:`Stopped` or a :class:`Failure`, without one
         """
-        if self._ended:
-            return encode(Stopped()), None
-        try:
-            idle_seconds = time.monotonic() - self._stepped_at
-            step: Step = decode(message)
-            if step.hyperparameters is not None:
-                self._worker.hyperparameters = step.hyperparameters
-            self._parameters.carry(vector, step.pull)
-            rollout = lighten(self._worker.step(idle_seconds))
-            stepped = _encoded(Stepped(rollout, self._parameters.push_message, take_notices()))
-        except WorkerStopped:
-            return encode(Stopped()), None
-        except BaseException as error:  # SystemExit too: it is meant for the caller, not for this process
-            self._ended = True
-            return encode(Failure.of(error)), None
-        self._stepped_at = time.monotonic()
-        return stepped, self._parameters.gradient
+        answer = split(*self._step(parts), len(parts))
+        return answer if len(answer) > 1 else answer[0]
 
     def call_env(self, message: bytes) -> bytes:
         """
@@ -155,6 +142,27 @@ class WorkerActor:
         worker.note_at_first_use = FIRST_USE_NOTE
         if isinstance(spec.env, VecEnv) and (start.number > 0 or is_reset_by_pickling(worker.env)):
             worker.reset_envs(env_seed(spec.seed))
+
+    def _step(self, parts: Sequence[Any]) -> tuple[bytes, np.ndarray | None]:
+        if self._ended:
+            return encode(Stopped()), None
+        try:
+            idle_seconds = time.monotonic() - self._stepped_at
+            message, vector = join(parts)
+            assert vector is not None
+            step: Step = decode(message)
+            if step.hyperparameters is not None:
+                self._worker.hyperparameters = step.hyperparameters
+            self._parameters.carry(vector, step.pull)
+            rollout = lighten(self._worker.step(idle_seconds))
+            stepped = _encoded(Stepped(rollout, self._parameters.push_message, take_notices()))
+        except WorkerStopped:
+            return encode(Stopped()), None
+        except BaseException as error:  # SystemExit too: it is meant for the caller, not for this process
+            self._ended = True
+            return encode(Failure.of(error)), None
+        self._stepped_at = time.monotonic()
+        return stepped, self._parameters.gradient
 
 
 def _encoded(stepped: Stepped) -> bytes:

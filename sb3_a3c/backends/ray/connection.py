@@ -29,8 +29,8 @@ _LONGEST_FOLDER = 30
 _DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 #: Set by ``ray.init()`` where it starts Ray.
 _AUTHENTICATION = "RAY_AUTH_MODE"
-#: Called with the result, or with an exception in place of it, in a thread of Ray.
-Done = Callable[[Any], None]
+#: Called in a thread of Ray when a call has ended, with a function that returns its results or raises its error.
+Done = Callable[[Callable[[], list[Any]]], None]
 
 
 @dataclass(frozen=True)
@@ -101,25 +101,28 @@ class Connection:
             runtime_env=options.runtime_env,
             scheduling_strategy="SPREAD",  # over the nodes, as evenly as possible
             max_restarts=0,  # a new one would not know where its worker was
+            enable_task_events=False,  # Ray would keep an account of each call
         ).remote()
 
-    def call(self, actor: Any, method: str, *args: Any, done: Done, between_steps: bool = False) -> None:
+    def call(self, actor: Any, method: str, *args: Any, done: Done, n_results: int = 1, between_steps: bool = False) -> None:
         """
         :param actor: An actor
         :param method: The name of its method
         :param args: The arguments
-        :param done: Called with the result in the end, whatever happens to the actor
+        :param done: Called in the end, whatever happens to the actor
+        :param n_results: How many results the method returns. Only the last may be large: when it is here, all are
         :param between_steps: Whether to call it while the actor makes a step, and not after that
         """
         function = getattr(actor, method)
         if between_steps:
             function = function.options(concurrency_group=_BETWEEN_STEPS)
-
-        def on_done(future: Any) -> None:
-            error = future.exception()
-            done(future.result() if error is None else error)
-
-        function.remote(*args).future().add_done_callback(on_done)
+        elif n_results > 1:
+            function = function.options(num_returns=n_results)  # takes longer than a call without it
+        refs = function.remote(*args)
+        if n_results == 1:
+            refs.future().add_done_callback(lambda future: done(lambda: [future.result()]))
+        else:
+            refs[-1].future().add_done_callback(lambda future: done(lambda: ray.get(refs)))
 
     def kill(self, actor: Any) -> None:
         """

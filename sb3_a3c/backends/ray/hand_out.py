@@ -1,13 +1,12 @@
 """Chooses the worker that makes the next rollout, and the parameters that it gets."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from sb3_a3c.backends.process.messages import encode
 from sb3_a3c.backends.quota import Quota
 from sb3_a3c.backends.ray.messages import Step
+from sb3_a3c.backends.ray.parts import count_parts, split
 from sb3_a3c.backends.ray.shared_vector import SharedVector
 from sb3_a3c.backends.ray.slot import Slot
 
@@ -17,13 +16,12 @@ class NextStep(NamedTuple):
     A rollout that a worker is asked for.
 
     :param number: Its number, see :meth:`Slot.ask`
-    :param message: A :class:`Step`, encoded
-    :param vector: The shared parameters, of shape ``(size,)``, which the next one overwrites
+    :param parts: A :class:`Step` and the shared parameters, see :func:`~sb3_a3c.backends.ray.parts.split`. The next step
+        overwrites a vector among them
     """
 
     number: int
-    message: bytes
-    vector: np.ndarray
+    parts: list[Any]
 
 
 class HandOut:
@@ -63,7 +61,7 @@ class HandOut:
         hyperparameters = slot.worker.hyperparameters  # the main thread may replace them
         news = None if hyperparameters == slot.hyperparameters else hyperparameters
         slot.hyperparameters = hyperparameters
-        return NextStep(slot.ask(pull.n_updates), encode(Step(pull, news)), vector)
+        return NextStep(slot.ask(pull.n_updates), split(encode(Step(pull, news)), vector, count_parts(vector)))
 
     def take_held_back(self) -> list[Slot]:
         """

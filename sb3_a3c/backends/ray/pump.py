@@ -28,6 +28,7 @@ from sb3_a3c.backends.quota import Quota
 from sb3_a3c.backends.ray.hand_out import HandOut
 from sb3_a3c.backends.ray.local_process import LocalProcess
 from sb3_a3c.backends.ray.messages import Died, Ended, Lost, Started, Stepped, Untouched
+from sb3_a3c.backends.ray.parts import join
 from sb3_a3c.backends.ray.shared_vector import SharedVector
 from sb3_a3c.backends.ray.silence import Silence
 from sb3_a3c.backends.ray.slot import Slot
@@ -138,24 +139,25 @@ class Pump:
         slot.active_at = time.monotonic()
         self._call(slot, "start", encode(slot.worker.start_message(number, pull)), vector, then=self._on_started)
 
-    def _call(self, slot: Slot, method: str, *args: Any, then: Callable, between_steps: bool = False) -> None:
-        """Call a method of an actor. The result is an event; that of an actor which has been replaced is dropped."""
+    def _call(
+        self, slot: Slot, method: str, *args: Any, then: Callable, n_results: int = 1, between_steps: bool = False
+    ) -> None:
+        """Call a method of an actor. Its end is an event; that of a call of an actor which has been replaced is dropped."""
         n_actors = slot.n_actors
 
-        def handle(result: Any) -> None:
+        def handle(get_results: Callable[[], list[Any]]) -> None:
             if slot.n_actors == n_actors and slot.actor is not None:
-                if isinstance(result, BaseException):
-                    self._on_error(slot, result)
+                try:
+                    results = get_results()
+                except BaseException as error:
+                    self._on_error(slot, error)
                 else:
-                    then(slot, result)
+                    then(slot, *results)
 
-        self._connection.call(
-            slot.actor,
-            method,
-            *args,
-            done=lambda result: self._events.put(partial(handle, result)),
-            between_steps=between_steps,
-        )
+        def done(get_results: Callable[[], list[Any]]) -> None:
+            self._events.put(partial(handle, get_results))
+
+        self._connection.call(slot.actor, method, *args, done=done, n_results=n_results, between_steps=between_steps)
 
     def _on_started(self, slot: Slot, result: bytes) -> None:
         message = decode(result)
@@ -180,11 +182,12 @@ class Pump:
     def _hand_out(self, slot: Slot) -> None:
         """Ask a worker for as many rollouts as it may make."""
         while not self._stopping and (step := self._steps.next(slot)) is not None:
-            self._call(slot, "step", step.message, step.vector, then=partial(self._on_step, number=step.number))
+            then = partial(self._on_step, number=step.number)
+            self._call(slot, "step", *step.parts, then=then, n_results=len(step.parts))
 
-    def _on_step(self, slot: Slot, result: tuple[bytes, Any], number: int) -> None:
+    def _on_step(self, slot: Slot, *parts: Any, number: int) -> None:
         slot.active_at, slot.reported = time.monotonic(), False
-        for version, (message, gradient) in slot.answers(number, result):
+        for version, (message, gradient) in slot.answers(number, join(parts)):
             if gradient is None:
                 self._on_no_gradient(slot, decode(message), version)
             elif not self._stopping:  # else nobody would see the rollout
