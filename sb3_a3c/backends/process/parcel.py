@@ -91,8 +91,8 @@ def note_of_cloudpickle() -> str:
         return ""
     oldest = ".".join(map(str, _OLDEST_CLOUDPICKLE))
     return (
-        f" The cause may be cloudpickle {version}, which is too old for this Python: functions and classes that are defined in "
-        f"a script don't arrive in another process. Install a newer one with pip install 'cloudpickle>={oldest}'"
+        f" The cause may be cloudpickle {version}, which is too old for this Python: functions and classes that are defined "
+        f"in a script don't arrive in another process. Install a newer one with pip install 'cloudpickle>={oldest}'"
     )
 
 
