@@ -7,7 +7,7 @@ SEED := 0
 BENCHMARKS := batched throughput callbacks uneven_envs scaling hogwild cnn recurrent memory memory_tasks start_up kernels results cluster
 
 # What is most likely to break with other versions: the contract with SB3, torch, Gymnasium and numba.
-OLDEST_TESTS := identity fused learn save_load environments env_slices normalization batched recurrent parameters policies_that_do_not_pickle
+OLDEST_TESTS := identity fused learn save_load environments normalization batched recurrent
 
 .PHONY: train test test-slow test-all test-oldest conformance lint type doc bench soak clean
 
