@@ -1,11 +1,15 @@
 # The project's verbs. Each sets up what it needs, in .venv, from the pinned constraints.txt.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+OLDEST := .venv-oldest
 OUT := runs/pendulum
 SEED := 0
 BENCHMARKS := batched throughput callbacks uneven_envs scaling hogwild cnn recurrent memory memory_tasks start_up kernels results cluster
 
-.PHONY: train test test-slow test-all conformance lint type doc bench soak clean
+# What is most likely to break with other versions: the contract with SB3, torch, Gymnasium and numba.
+OLDEST_TESTS := identity fused learn save_load environments normalization batched recurrent
+
+.PHONY: train test test-slow test-all test-oldest conformance lint type doc bench soak clean
 
 train: $(VENV)/installed
 	$(PYTHON) examples/pendulum.py --seed $(SEED) --out $(OUT)
@@ -19,6 +23,10 @@ test-slow: $(VENV)/installed
 
 test-all: $(VENV)/installed
 	$(PYTHON) -m pytest -n auto --dist worksteal
+
+# Some quick tests with the oldest versions that setup.cfg admits. numba's cache does not tell its versions apart.
+test-oldest: $(OLDEST)/installed
+	NUMBA_CACHE_DIR=$(CURDIR)/$(OLDEST)/numba $(OLDEST)/bin/python -m pytest -n auto --dist worksteal -m 'not slow' $(OLDEST_TESTS:%=tests/test_%.py)
 
 conformance: $(VENV)/installed
 	$(PYTHON) tests/conformance/run.py
@@ -43,8 +51,13 @@ soak: $(VENV)/installed
 
 $(VENV)/installed: setup.cfg constraints.txt
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,compare,recurrent,atari,zoo,ray,tune,tests,conformance,benchmarks,lint,docs]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[extra,compare,recurrent,atari,zoo,ray,tune,tests,integrations,conformance,benchmarks,lint,docs]'
+	touch $@
+
+$(OLDEST)/installed: setup.cfg constraints-oldest.txt
+	python3 -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[extra,recurrent,tests]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) docs/_build .conformance
+	rm -rf $(VENV) $(OLDEST) docs/_build .conformance

@@ -15,10 +15,12 @@ sys.modules["fcntl"] = sys.modules["pwd"] = sys.modules["resource"] = None
 del os.sched_getaffinity, os.pidfd_open
 del multiprocessing.reduction.DupFd, signal.SIGKILL, signal.pthread_sigmask, signal.pidfd_send_signal
 sys.modules["multiprocessing.forkserver"] = None
+os.process_cpu_count = os.cpu_count  # from Python 3.13 on, it asks for the affinity where there is one
 """,
     "macOS": """
 import fcntl, os, signal
 del os.sched_getaffinity, os.pidfd_open, signal.pidfd_send_signal, fcntl.F_SETSIG
+os.process_cpu_count = os.cpu_count
 """,
 }
 

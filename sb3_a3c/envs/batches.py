@@ -152,6 +152,11 @@ def _checked(env: Any) -> VectorEnv:
             "env must be a function that returns a gymnasium.vector.VectorEnv or an environment of EnvPool, but it "
             f"returned {env!r}. For a single environment, use make_vec_env of Stable-Baselines3"
         )
+    if not hasattr(env, "single_observation_space"):
+        raise TypeError(
+            f"env must follow Gymnasium's VectorEnv, but {env!r} has no single_observation_space. For an environment of "
+            "SuperSuit, use concat_vec_envs_v1(..., base_class='stable_baselines3')"
+        )
     if getattr(env, "is_async", False):
         raise ValueError(
             f"batch_size of an environment of EnvPool must be num_envs={env.num_envs}: A3C steps all environments of a batch "

@@ -41,7 +41,7 @@ def warn_of_action_masks(env: VecEnv | None, stacklevel: int) -> None:
     :param env: The environments, None: there are none yet
     :param stacklevel: Where the warning is shown, see :func:`warnings.warn`, seen from the caller
     """
-    with suppress(NotImplementedError):  # a VecEnv of the user's may have no get_attr()
+    with suppress(NotImplementedError, AttributeError):  # a VecEnv may have no get_attr(), or no has_attr() (SuperSuit's)
         if env is not None and env.has_attr("action_masks"):
             warnings.warn(
                 "the environments have action masks, but A3C does not use action masks: invalid actions will be chosen. Use "

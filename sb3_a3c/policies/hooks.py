@@ -206,6 +206,13 @@ def _dictionaries(policy: nn.Module) -> Iterator[tuple[str, dict[int, Callable]]
 
 
 def _sendable(function: Callable, owner: str) -> SentHook | None:
+    if str(getattr(function, "__module__", "")).startswith("wandb."):
+        warnings.warn(
+            "the hooks of wandb.watch() are not called by the workers: they log to the W&B run of the main process. With "
+            "backend='thread' they are called",
+            stacklevel=2,
+        )
+        return None
     sent = SentHook(function, owner)
     try:
         pickle.loads(cloudpickle.dumps(sent))

@@ -29,6 +29,9 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrappe
 from sb3_a3c.policies.copies import reduce_policy
 from sb3_a3c.system.file_lock import FileLock
 
+#: The first version that knows code objects of Python 3.11.
+_OLDEST_CLOUDPICKLE = (2, 2)
+
 
 @dataclass(frozen=True)
 class Parcel:
@@ -77,6 +80,20 @@ def unpack(content: bytes, handles: list[Any]) -> Any:
     :return: The unpickled content
     """
     return _Unpickler(io.BytesIO(content), handles).load()
+
+
+def note_of_cloudpickle() -> str:
+    """
+    :return: For the error of a worker that can't unpickle something: that cloudpickle is too old. Empty if it is not
+    """
+    version = cloudpickle.__version__
+    if tuple(map(int, version.split(".")[:2])) >= _OLDEST_CLOUDPICKLE:
+        return ""
+    oldest = ".".join(map(str, _OLDEST_CLOUDPICKLE))
+    return (
+        f" The cause may be cloudpickle {version}, which is too old for this Python: functions and classes that are defined "
+        f"in a script don't arrive in another process. Install a newer one with pip install 'cloudpickle>={oldest}'"
+    )
 
 
 def reclaim_files(parcel: Parcel) -> None:

@@ -38,6 +38,7 @@ from sb3_a3c.backends.process.messages import (
     decode,
     encode,
 )
+from sb3_a3c.backends.process.parcel import note_of_cloudpickle
 from sb3_a3c.backends.quota import Quota
 from sb3_a3c.envs.pipes import discard_answers
 from sb3_a3c.envs.slices import is_reset_by_pickling
@@ -96,7 +97,7 @@ class Runner:
         self._quota = assignment.quota
         self._has_factory = spec.has_factory
         self._worker = spec.make(assignment.parameters, nullcontext())  # nothing else computes in this process
-        self._worker.note_at_first_use = FIRST_USE_NOTE
+        self._worker.note_at_first_use = FIRST_USE_NOTE + note_of_cloudpickle()
         if number > 0:
             discard_answers(self._worker.env, None)
         if number > 0 or is_reset_by_pickling(self._worker.env):

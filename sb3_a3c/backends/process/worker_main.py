@@ -17,7 +17,7 @@ from sb3_a3c.backends.process.installation import Installation
 from sb3_a3c.backends.process.messages import (
     encode,
 )
-from sb3_a3c.backends.process.parcel import Parcel, unpack
+from sb3_a3c.backends.process.parcel import Parcel, note_of_cloudpickle, unpack
 from sb3_a3c.backends.process.parent_death import exit_with_parent, open_pidfd
 from sb3_a3c.backends.process.runner import FIRST_USE_NOTE, Assignment, Runner
 from sb3_a3c.envs.closing import close_environments
@@ -72,6 +72,7 @@ def _unpack(parcel: Parcel) -> Assignment:
         return unpack(parcel.content, parcel.handles)
     except Exception as error:
         error.add_note(
-            f"raised while the environments, or something else that the worker needs, were unpickled. {FIRST_USE_NOTE}"
+            "raised while the environments, or something else that the worker needs, were unpickled. "
+            f"{FIRST_USE_NOTE}{note_of_cloudpickle()}"
         )
         raise
