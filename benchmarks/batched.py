@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from functools import partial
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from arguments import Option, parse_arguments
 from gymnasium.vector import VectorEnv
 from kernels import HYPERPARAMETERS
 from report import bars, report
-from speed import measure, median_and_ratios, preload
+from speed import measure, measure_together, median_and_ratios, preload
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -70,15 +69,7 @@ def measure_limits(make: Callable[[], VectorEnv], seconds: float) -> tuple[float
     :param seconds: How long each is measured
     :return: Steps/s of two processes: of their simulators alone, and of one that steps and then computes, with nothing between
     """
-    context = get_context("forkserver")
-    barrier, rates = context.Barrier(2), context.SimpleQueue()
-    processes = [context.Process(target=_measure_parts, args=(make, seconds, barrier, rates)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    results = [rates.get() for _ in processes]
-    for process in processes:
-        process.join()
-    simulators, limits = zip(*results, strict=True)
+    simulators, limits = zip(*measure_together(2, _measure_parts, make, seconds), strict=True)
     return sum(simulators), sum(limits)
 
 

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -69,6 +69,24 @@ def median_and_ratios(values: Sequence[float], base: Sequence[float]) -> list[st
     """
     ratios = [value / other for value, other in zip(values, base, strict=True)]
     return [f"{statistics.median(values):,.0f}", f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f}"]
+
+
+def measure_together(n_processes: int, target: Callable[..., None], *args: Any) -> list[Any]:
+    """
+    :param n_processes: Number of processes that measure at the same time
+    :param target: What each runs. After ``args`` it gets a barrier to wait at and a queue for its one result
+    :param args: Its first arguments
+    :return: Their results
+    """
+    context = get_context("forkserver")
+    barrier, results = context.Barrier(n_processes), context.SimpleQueue()
+    processes = [context.Process(target=target, args=(*args, barrier, results)) for _ in range(n_processes)]
+    for process in processes:
+        process.start()
+    values = [results.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return values
 
 
 def preload() -> None:

@@ -16,13 +16,12 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import torch as th
 from arguments import Option, parse_arguments
 from report import bars, report
-from speed import A3C_ROWS, Speed, measure, median_and_ratios, preload
+from speed import A3C_ROWS, Speed, measure, measure_together, median_and_ratios, preload
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -118,15 +117,7 @@ def measure_random(n_processes: int, n_steps: int) -> float:
     :param n_steps: Steps that each makes
     :return: Steps/s of all, without any wrapper of a VecEnv and without any policy
     """
-    context = get_context("forkserver")
-    barrier, rates = context.Barrier(n_processes), context.SimpleQueue()
-    processes = [context.Process(target=_step_randomly, args=(n_steps, barrier, rates)) for _ in range(n_processes)]
-    for process in processes:
-        process.start()
-    total = sum(rates.get() for _ in processes)
-    for process in processes:
-        process.join()
-    return total
+    return sum(measure_together(n_processes, _step_randomly, n_steps))
 
 
 def _step_randomly(n_steps: int, barrier: Any, rates: Any) -> None:
