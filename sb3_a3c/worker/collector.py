@@ -117,9 +117,8 @@ class Collector:
                 self.check_observation(error)
                 raise
             with env_lock:
-                new_obs, rewards, dones, infos = (
-                    env.step(clipped_actions) if n_steps != timed_step else self._time(clipped_actions)
-                )
+                step = self._time if n_steps == timed_step else env.step
+                new_obs, rewards, dones, infos = step(clipped_actions)
             check_rewards(rewards, env, self._env_indices)
             if self._batched is not None and valid is not None:
                 valid[n_steps] = ~self._batched.only_reset
