@@ -130,10 +130,13 @@ def test_the_import_alone_registers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_settings_of_cartpole_learn_it() -> None:
-    model = make("CartPole-v1")
-    model.learn(100_000)
-    mean, _ = evaluate_policy(model, model.env, n_eval_episodes=20)  # type: ignore[arg-type]
-    assert np.asarray(mean) > 400
+    """In three runs, for processes do not repeat: of 80 runs, 79 reached 500, and one reached 234."""
+    means = []
+    for seed in range(3):
+        model = make("CartPole-v1", seed)
+        model.learn(200_000)
+        means.append(evaluate_policy(model, model.env, n_eval_episodes=20)[0])  # type: ignore[arg-type]
+    assert np.median(means) >= 475, means
 
 
 def test_settings_of_pong() -> None:
