@@ -2,10 +2,10 @@
 Returns and times of A3C, A2C and PPO on eight tasks, after the same number of steps. A3C makes the most steps per second. Its
 returns are about those of A2C with the same settings; on HalfCheetah, A2C and PPO with their own settings reach more.
 
-A2C and PPO run twice: with the settings of rl-baselines3-zoo, and with A3C's (``sb3_a3c/zoo/a3c.yml``, tuned for these
-budgets of steps), to separate the effect of the settings from that of the algorithm. If both settings are equal, A2C runs
-once. Each task is a comparison by ``sb3_a3c.compare``, whose report and tables are kept in the folder ``--runs``. Finished
-runs are not repeated, so the command can be interrupted and continued.
+A2C and PPO run twice: with the settings of rl-baselines3-zoo, and with A3C's (``benchmarks/settings/a3c.yml``, tuned for
+these budgets of steps), to separate the effect of the settings from that of the algorithm. If both settings are equal, A2C
+runs once. Each task is a comparison by ``sb3_a3c.compare``, whose report and tables are kept in the folder ``--runs``.
+Finished runs are not repeated, so the command can be interrupted and continued.
 
     python benchmarks/results.py
     python benchmarks/results.py --tasks CartPole-v1,Acrobot-v1
@@ -27,7 +27,6 @@ from report import report
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-import sb3_a3c
 from sb3_a3c import A3C
 from sb3_a3c.compare import compare
 from sb3_a3c.comparison.cells import median_and_range, number, of_seeds
@@ -88,11 +87,8 @@ def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs
     :return: What came of each algorithm
     """
     timesteps = _n_timesteps(env_id, args.budget)
-    files = {"a3c": Path(sb3_a3c.__file__).parent / "zoo/a3c.yml"} | {
-        algo: SETTINGS / f"{algo}.yml" for algo in ("a2c", "ppo")
-    }
+    files = {algo: SETTINGS / f"{algo}.yml" for algo in ("a3c", "a2c", "ppo")}
     a3cs = read_settings(files["a3c"], env_id)
-    del a3cs["n_timesteps"]
     for algorithm in (A2C, PPO):
         shared = _a3cs_for(algorithm, a3cs)
         if shared != read_settings(files[algorithm.__name__.lower()], env_id):

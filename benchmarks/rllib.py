@@ -4,8 +4,8 @@ A3C on Ray beside RLlib's IMPALA and APPO, with as many runners: steps/s, and se
 It is solved when the mean return of 20 evaluation episodes with the most probable actions is 475. Evaluations are made every
 half second, and the clock stands still meanwhile. It starts when all workers are there. All have two layers of 64 tanh units.
 RLlib has the settings of its own examples for CartPole, with which policy and value share layers; A3C has those of
-``sb3_a3c/zoo/a3c.yml``, with separate networks. RLlib is not among the requirements of this project, because it needs another
-version of gymnasium. In an environment of its own::
+``benchmarks/settings/a3c.yml``, with separate networks. RLlib is not among the requirements of this project, because it needs
+another version of gymnasium. In an environment of its own::
 
     pip install 'ray[rllib]==2.60.0' '.[compare]'
     python benchmarks/rllib.py

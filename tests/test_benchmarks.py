@@ -19,6 +19,7 @@ ELSEWHERE = {"rllib": "ray.rllib"}
 ROWS = {
     "callbacks": ["A2C", "A3C, 2 threads", "A3C, 8 threads"],
     "cnn": ["A2C", "A3C, 2 threads"],
+    "equal_time": ["CartPole-v1"] * 3,
     "hogwild": ["locked", "Hogwild"],
     "memory": ["process, fork", "thread"],
     "recurrent": ["RecurrentPPO", "A3C, 1 worker, torch engine", "A3C, 1 worker"],

@@ -1,0 +1,116 @@
+"""
+Returns of A3C, A2C and PPO on seven tasks after the same number of seconds: those that A3C takes for the steps of its
+settings. A3C reaches the most on Pendulum, CartPole and both LunarLanders. Acrobot and MountainCarContinuous are solved by A2C
+as well, and sooner, because A3C's processes take two seconds to start. On HalfCheetah one run of A3C in three is above all
+runs of A2C and PPO, and the other two are below most of them.
+
+A3C has the settings of ``sb3_a3c/zoo/a3c.yml`` and makes their ``n_timesteps``. A2C and PPO have the settings of
+rl-baselines3-zoo. A short run of each shows how many steps it makes per second, and with that how many it makes in A3C's
+seconds. Schedules end with these steps. Each task is a comparison by ``sb3_a3c.compare``. Finished runs are not repeated, so
+the command can be interrupted and continued. The command below leaves out BipedalWalker, whose runs take two minutes each.
+
+    python benchmarks/equal_time.py
+    python benchmarks/equal_time.py --tasks LunarLanderContinuous-v3,HalfCheetah-v5
+"""
+
+import argparse
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from arguments import Option, parse_arguments
+from report import report
+from results import SETTINGS, TASKS, curves
+
+from sb3_a3c.compare import compare
+from sb3_a3c.comparison.cells import median_and_range, number, of_seeds
+from sb3_a3c.comparison.estimates import Summary
+from sb3_a3c.comparison.settings import read_settings
+from sb3_a3c.zoo.models import SETTINGS as A3C_SETTINGS
+
+_NAMES = {"a3c": "A3C", "a2c": "A2C", "ppo": "PPO"}
+#: Steps of the run that shows an algorithm's speed. Enough for some rollouts, and few beside the steps of a comparison.
+_TRIAL = 20_000
+
+HEADER = ["Task", "Algorithm", "Seconds", "Steps", "Final return", "Reached", "After seconds"]
+
+
+def learn(env_id: str, args: argparse.Namespace, runs: Path) -> list[Summary]:
+    """
+    :param env_id: A key of ``TASKS``
+    :param args: The command line
+    :param runs: The folder for all comparisons
+    :return: What came of each algorithm
+    """
+    n_timesteps = max(1, int(read_settings(A3C_SETTINGS, env_id)["n_timesteps"] * args.budget))
+    a3c = _run(env_id, "a3c", A3C_SETTINGS, n_timesteps, args.repetitions, args, runs)
+    summaries = [a3c]
+    for algo in ("a2c", "ppo"):
+        path = SETTINGS / f"{algo}.yml"
+        trial = _run(env_id, algo, path, max(1, int(_TRIAL * args.budget)), 1, args, runs / "trial")
+        n_timesteps = max(1, round(float(trial.steps_per_second.iqm) * float(a3c.seconds.iqm)))
+        summaries.append(_run(env_id, algo, path, n_timesteps, args.repetitions, args, runs))
+    return summaries
+
+
+def cells(env_id: str, summary: Summary) -> list[str]:
+    """
+    :param env_id: The task
+    :param summary: What came of an algorithm
+    :return: A row of the table, see ``HEADER``
+    """
+    return [
+        env_id,
+        _NAMES[summary.algorithm],
+        number(float(summary.seconds.iqm)),
+        f"{summary.results[0].last.timesteps:,}",
+        of_seeds(summary.final_return),
+        f"{summary.n_reached} of {len(summary.results)}",
+        median_and_range(summary.seconds_to_threshold),
+    ]
+
+
+def main() -> None:
+    args = parse_arguments(
+        __doc__,
+        repetitions=5,
+        tasks=Option(",".join(TASKS), "CartPole-v1", "ids of environments, separated by commas"),
+        budget=Option(1.0, 0.005, "fraction of the steps of A3C's settings"),
+        evaluations=Option(15, 2, "per run"),
+        runs=Option("runs/equal_time", "", "folder for the comparisons"),
+    )
+    tasks = [env_id for env_id in args.tasks.split(",") if find_spec(TASKS[env_id].needs)]
+    with ExitStack() as stack:
+        runs = Path(args.runs or stack.enter_context(TemporaryDirectory()))
+        summaries = {env_id: learn(env_id, args, runs) for env_id in tasks}
+    rows = [cells(env_id, summary) for env_id, of_task in summaries.items() for summary in of_task]
+    thresholds = ", ".join(f"{of_task[0].threshold:g} ({env_id})" for env_id, of_task in summaries.items())
+    notes = [
+        f"{args.repetitions} seed(s). Returns: interquartile means, in brackets 95 % bootstrap intervals; with fewer than "
+        "five seeds the value of each run. Seconds of ``learn()``, which for A3C include the start of its worker processes.",
+        f"Reached: how many seeds reached, in the mean of an evaluation, {thresholds}. After: medians over seeds, in brackets "
+        "the minimum and the maximum; a seed that never reached the return counts as later than all others.",
+    ]
+    report(args, "Returns after equal times", HEADER, rows, notes, lambda figure: curves(summaries, _NAMES, figure))
+
+
+def _run(env_id: str, algo: str, path: Path, n_timesteps: int, seeds: int, args: argparse.Namespace, runs: Path) -> Summary:
+    task = TASKS[env_id]
+    (summary,) = compare(
+        env_id,
+        [algo],
+        seeds=seeds,
+        timesteps=n_timesteps,
+        out=runs / env_id / algo,
+        settings={algo: path},
+        threshold=task.threshold,
+        eval_interval=max(1, n_timesteps // args.evaluations),
+        n_eval_episodes=task.n_eval_episodes,
+        progress_bar=not args.quick,
+    )
+    return summary
+
+
+if __name__ == "__main__":
+    main()
