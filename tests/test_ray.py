@@ -134,7 +134,9 @@ def test_counts_are_exact_and_callbacks_see_each_step_once(rollout_order: Any, t
     model, watching = make_model(env, rollout_order=rollout_order), Watching()
     model.learn(101, watching)
     assert model.num_timesteps == watching.num_timesteps == 125 and model._n_updates == 2 * 5
-    assert len(set(watching.pids.values())) == 2 and os.getpid() not in watching.pids.values()
+    n_actors = len(set(watching.pids.values()))
+    assert n_actors == 2 or (rollout_order == "arrival" and n_actors == 1)  # one may be there before the other
+    assert os.getpid() not in watching.pids.values()
     watching.check()
     model.learn(1_000, reset_num_timesteps=False)
     assert model.num_timesteps == 1_125
