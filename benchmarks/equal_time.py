@@ -7,7 +7,7 @@ runs of A2C and PPO, and the other two are below most of them.
 A3C has the settings of ``sb3_a3c/zoo/a3c.yml`` and makes their ``n_timesteps``. A2C and PPO have the settings of
 rl-baselines3-zoo. A short run of each shows how many steps it makes per second, and with that how many it makes in A3C's
 seconds. Schedules end with these steps. Each task is a comparison by ``sb3_a3c.compare``. Finished runs are not repeated, so
-the command can be interrupted and continued. The command below leaves out BipedalWalker, whose runs take two minutes each.
+the command can be interrupted and continued. BipedalWalker, whose runs take two minutes each, was not measured.
 
     python benchmarks/equal_time.py
     python benchmarks/equal_time.py --tasks LunarLanderContinuous-v3,HalfCheetah-v5
@@ -21,11 +21,10 @@ from tempfile import TemporaryDirectory
 
 from arguments import Option, parse_arguments
 from report import report
-from results import SETTINGS, TASKS, curves
+from results import SETTINGS, TASKS, curves, train
 
-from sb3_a3c.compare import compare
 from sb3_a3c.comparison.cells import median_and_range, number, of_seeds
-from sb3_a3c.comparison.estimates import Summary
+from sb3_a3c.comparison.estimates import MIN_SEEDS, Summary
 from sb3_a3c.comparison.settings import read_settings
 from sb3_a3c.zoo.models import SETTINGS as A3C_SETTINGS
 
@@ -44,13 +43,13 @@ def learn(env_id: str, args: argparse.Namespace, runs: Path) -> list[Summary]:
     :return: What came of each algorithm
     """
     n_timesteps = max(1, int(read_settings(A3C_SETTINGS, env_id)["n_timesteps"] * args.budget))
-    a3c = _run(env_id, "a3c", A3C_SETTINGS, n_timesteps, args.repetitions, args, runs)
+    (a3c,) = train(env_id, {"a3c": A3C_SETTINGS}, n_timesteps, args.repetitions, args, runs / env_id / "a3c")
     summaries = [a3c]
     for algo in ("a2c", "ppo"):
-        path = SETTINGS / f"{algo}.yml"
-        trial = _run(env_id, algo, path, max(1, int(_TRIAL * args.budget)), 1, args, runs / "trial")
+        settings = {algo: SETTINGS / f"{algo}.yml"}
+        (trial,) = train(env_id, settings, max(1, int(_TRIAL * args.budget)), 1, args, runs / "trial" / env_id / algo)
         n_timesteps = max(1, round(float(trial.steps_per_second.iqm) * float(a3c.seconds.iqm)))
-        summaries.append(_run(env_id, algo, path, n_timesteps, args.repetitions, args, runs))
+        summaries += train(env_id, settings, n_timesteps, args.repetitions, args, runs / env_id / algo)
     return summaries
 
 
@@ -88,28 +87,12 @@ def main() -> None:
     thresholds = ", ".join(f"{of_task[0].threshold:g} ({env_id})" for env_id, of_task in summaries.items())
     notes = [
         f"{args.repetitions} seed(s). Returns: interquartile means, in brackets 95 % bootstrap intervals; with fewer than "
-        "five seeds the value of each run. Seconds of ``learn()``, which for A3C include the start of its worker processes.",
+        f"{MIN_SEEDS} seeds the value of each run. Seconds of ``learn()``, which for A3C include the start of its worker "
+        "processes.",
         f"Reached: how many seeds reached, in the mean of an evaluation, {thresholds}. After: medians over seeds, in brackets "
         "the minimum and the maximum; a seed that never reached the return counts as later than all others.",
     ]
     report(args, "Returns after equal times", HEADER, rows, notes, lambda figure: curves(summaries, _NAMES, figure))
-
-
-def _run(env_id: str, algo: str, path: Path, n_timesteps: int, seeds: int, args: argparse.Namespace, runs: Path) -> Summary:
-    task = TASKS[env_id]
-    (summary,) = compare(
-        env_id,
-        [algo],
-        seeds=seeds,
-        timesteps=n_timesteps,
-        out=runs / env_id / algo,
-        settings={algo: path},
-        threshold=task.threshold,
-        eval_interval=max(1, n_timesteps // args.evaluations),
-        n_eval_episodes=task.n_eval_episodes,
-        progress_bar=not args.quick,
-    )
-    return summary
 
 
 if __name__ == "__main__":

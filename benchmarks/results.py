@@ -96,13 +96,28 @@ def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs
             runs.mkdir(parents=True, exist_ok=True)
             path.write_text(yaml.safe_dump({env_id: shared}), encoding="utf-8")
     algorithms = [algo for algo in algorithms if algo in files]
+    return train(env_id, {algo: files[algo] for algo in algorithms}, timesteps, args.repetitions, args, runs / env_id)
+
+
+def train(
+    env_id: str, settings: Mapping[str, Path], timesteps: int, seeds: int, args: argparse.Namespace, out: Path
+) -> list[Summary]:
+    """
+    :param env_id: A key of ``TASKS``
+    :param settings: The file of each algorithm's settings
+    :param timesteps: Steps of a run
+    :param seeds: Runs per algorithm
+    :param args: The command line
+    :param out: The folder for the comparison
+    :return: What came of each algorithm
+    """
     return compare(
         env_id,
-        algorithms,
-        seeds=args.repetitions,
+        list(settings),
+        seeds=seeds,
         timesteps=timesteps,
-        out=runs / env_id,
-        settings={algo: files[algo] for algo in algorithms},
+        out=out,
+        settings=settings,
         threshold=TASKS[env_id].threshold,
         eval_interval=max(1, timesteps // args.evaluations),
         n_eval_episodes=TASKS[env_id].n_eval_episodes,
