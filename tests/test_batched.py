@@ -21,6 +21,7 @@ from sb3_a3c import A3C, record, replay
 from sb3_a3c.envs.lean_vec_envs import LeanVecNormalize
 from sb3_a3c.envs.slices import slice_vec_env, units_of
 from sb3_a3c.envs.vector_vec_env import VectorVecEnv
+from sb3_a3c.worker.rollout import Ending
 
 BACKENDS = ["serial", "thread", "process"]
 MODES = [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED]
@@ -284,3 +285,10 @@ def test_a_recorded_run_is_replayed_to_the_last_bit(backend: str) -> None:
     with replay(replayed, recording):
         replayed.learn(600)
     np.testing.assert_array_equal(parameters_of(replayed), parameters_of(recorded))
+
+
+def test_of_a_step_only_the_infos_that_report_something_are_sent() -> None:
+    infos: list[dict[str, Any]] = [{}, {"episode": {"r": 1.0}}, {"is_success": True}, {"episode": {"r": 2.0}}]
+    ending = Ending.of(5, infos, np.array([False, True, True, False]))
+    assert ending.n_steps == 5 and ending.infos == infos[1:]
+    np.testing.assert_array_equal(ending.dones, [True, True, False])

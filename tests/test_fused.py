@@ -174,13 +174,15 @@ def make_buffer(policy: ActorCriticPolicy, n_steps: int = 5, n_envs: int = 1, se
     return buffer
 
 
-def assert_same_gradient(policy: ActorCriticPolicy, buffer: RolloutBuffer, **kwargs: Any) -> None:
+def assert_same_gradient(
+    policy: ActorCriticPolicy, buffer: RolloutBuffer, valid: np.ndarray | None = None, **kwargs: Any
+) -> None:
     """Up to 5e-5 of the gradient's norm; each element up to 2e-5 of the norm plus 1e-4 of its own value."""
     gradients, losses = [], []
     for engine_class in (TorchEngine, FusedEngine):
         engine = make(engine_class, policy, n_envs=buffer.n_envs, **kwargs)
         gradients.append(th.full_like(engine.vector, 7.0))
-        losses.append(engine.gradient(buffer, gradients[-1]))
+        losses.append(engine.gradient(buffer, gradients[-1], valid))
     expected, actual = gradients
     norm = float(expected.norm())
     assert norm > 0 and float((expected - actual).norm()) < 5e-5 * norm
@@ -252,6 +254,27 @@ def test_gradient_of_coefficients(
     assert_same_gradient(policy, make_buffer(policy, 6, 2), **coefficients)
 
 
+@pytest.mark.parametrize("n_rows", [7, 8, 11, 16])
+@pytest.mark.parametrize("n_inputs", [1, 8, 9, 24, 25])
+def test_gradient_of_first_layers_with_few_inputs(n_inputs: int, n_rows: int) -> None:
+    policy = make_policy(spaces.Box(-1, 1, (n_inputs,)), net_arch=[27])
+    assert_same_gradient(policy, make_buffer(policy, n_rows))
+
+
+@pairwise(
+    action_space=ACTION_SPACES, use_sde=[False, True], normalize_advantage=[False, True], shape=[(3, 3), (6, 2), (40, 1)]
+)
+def test_gradient_of_some_steps(
+    action_space: spaces.Space, use_sde: bool, normalize_advantage: bool, shape: tuple[int, int]
+) -> None:
+    """Of those that are transitions, whatever the others hold."""
+    policy = make_policy(BOX, action_space, use_sde=use_sde and isinstance(action_space, spaces.Box))
+    buffer, valid = make_buffer(policy, *shape), np.random.default_rng(0).random(shape) < 0.7
+    assert 2 < valid.sum() < valid.size
+    buffer.advantages[~valid], buffer.returns[~valid] = np.nan, np.inf
+    assert_same_gradient(policy, buffer, valid, normalize_advantage=normalize_advantage)
+
+
 def test_gradient_with_a_layout_of_two_parts_and_a_critic_with_features_of_its_own() -> None:
     policy = make_policy(share_features_extractor=False)
     layout, buffer = Layout(policy, separate_critic=True), make_buffer(policy)
@@ -275,7 +298,10 @@ def test_gradient_with_a_layout_of_two_parts_and_a_critic_with_features_of_its_o
     ids=["two layers", "one-hot", "no hidden layer", "gSDE"],
 )
 @pytest.mark.parametrize("n_envs", [1, 5])
-def test_gradient_from_the_outputs_that_acting_has_kept(policy: Callable[[], ActorCriticPolicy], n_envs: int) -> None:
+@pytest.mark.parametrize("of_all", [True, False])
+def test_gradient_from_the_outputs_that_acting_has_kept(
+    policy: Callable[[], ActorCriticPolicy], n_envs: int, of_all: bool
+) -> None:
     """Of one of several workers: it is the gradient that is computed from the rollout alone, to rounding."""
     policy, rng = policy(), np.random.default_rng(0)
     engine, buffer = make(FusedEngine, policy), empty_buffer(policy, 6, n_envs)
@@ -289,13 +315,14 @@ def test_gradient_from_the_outputs_that_acting_has_kept(policy: Callable[[], Act
     dones = np.zeros(n_envs, bool)
     engine.compute_returns(buffer, engine.predict_values(obs, dones), dones)
     gradients = [th.empty_like(engine.vector) for _ in range(3)]
-    losses = [engine.gradient(buffer, gradients[0])]
-    losses.append(make(FusedEngine, policy, n_envs=n_envs).gradient(buffer, gradients[1]))
+    valid = None if of_all else np.arange(6 * n_envs).reshape(6, n_envs) % 3 > 0
+    losses = [engine.gradient(buffer, gradients[0], valid)]
+    losses.append(make(FusedEngine, policy, n_envs=n_envs).gradient(buffer, gradients[1], valid))
     norm = float(gradients[1].norm())
     np.testing.assert_allclose(gradients[0].numpy(), gradients[1].numpy(), rtol=1e-5, atol=1e-6 * norm)
     np.testing.assert_allclose(losses[0][:4], losses[1][:4], rtol=1e-5, atol=1e-6)
     engine._kept[:] = 0
-    engine.gradient(buffer, gradients[2])
+    engine.gradient(buffer, gradients[2], valid)
     assert float((gradients[2] - gradients[1]).norm()) > 0.01 * norm  # it is computed from what was kept
 
 

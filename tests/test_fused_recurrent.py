@@ -172,7 +172,7 @@ def test_an_lstm_is_torchs(critic: str, n_layers: int, n_envs: int, size: int) -
     obs = rng.normal(size=(N_STEPS, n_envs, 3)).astype(np.float32)
     starts = (rng.random((N_STEPS, n_envs)) < 0.3).astype(np.float32)
     recurrence.evaluate(obs, starts)
-    actual = recurrence.inputs(None)
+    actual = recurrence.inputs()
     delta = rng.normal(size=actual.shape).astype(np.float32)
 
     outputs = [encoded(policy.lstm_actor, obs, starts, state[:, 0])]
@@ -184,7 +184,7 @@ def test_an_lstm_is_torchs(critic: str, n_layers: int, n_envs: int, size: int) -
     np.testing.assert_allclose(actual, np.stack([output.detach() for output in outputs]), rtol=1e-4, atol=1e-6)
     sum((output * th.as_tensor(d)).sum() for output, d in zip(outputs, delta, strict=True)).backward()  # type: ignore[union-attr]
     gradient = np.zeros(layout.size, np.float32)
-    assert recurrence.gradient(delta.ravel(), None, gradient, np.inf)
+    assert recurrence.gradient(delta.ravel(), gradient, np.inf)
     for name, mine, param in zip(layout.names, layout.views(th.as_tensor(gradient)), layout.parameters(policy), strict=True):
         expected = th.zeros_like(param) if param.grad is None else param.grad
         np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-5, err_msg=name)

@@ -26,6 +26,7 @@ from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.hooks import GradientRules
 
 _NOTHING = np.zeros(0, dtype=np.float32)
+_ALL = np.zeros((0, 0), dtype=bool)
 
 
 class FusedEngine:
@@ -236,22 +237,16 @@ class FusedEngine:
     def gradient(self, rollout_buffer: RolloutBuffer, out: Vector, valid: np.ndarray | None = None) -> Losses:
         """See :meth:`Engine.gradient`."""
         n_steps, n_envs = rollout_buffer.rewards.shape
-        inputs, actions = rollout_buffer.observations, rollout_buffer.actions
-        advantages, targets, inputs_out = rollout_buffer.advantages, rollout_buffer.returns, _NOTHING
+        inputs, inputs_out = rollout_buffer.observations, _NOTHING
         # Of several workers, nobody writes to the parameters or the rollout before its gradient is computed.
         is_as_acted = self._several and rollout_buffer is self._rollout_buffer and len(self._obs) == n_steps
-        kept = self._kept if is_as_acted and self._plain and valid is None else _NOTHING
+        kept = self._kept if is_as_acted and self._plain else _NOTHING
         if self._recurrence is not None:
             if not is_as_acted:
                 observations = float32(inputs, (n_steps, n_envs, self._n_obs))
                 self._recurrence.evaluate(observations, rollout_buffer.episode_starts)
-            inputs = self._recurrence.inputs(valid)
+            inputs = self._recurrence.inputs()
             inputs_out = np.empty(inputs.size, dtype=np.float32)
-        elif valid is not None:
-            inputs = inputs[valid]
-        if valid is not None:
-            n_steps, n_envs = int(valid.sum()), 1
-            actions, advantages, targets = actions[valid], advantages[valid], targets[valid]
         hyperparameters = self._hyperparameters
         assert out.shape == self._params.shape
         rules, in_place = hyperparameters.rules, np.asarray(out)
@@ -262,9 +257,10 @@ class FusedEngine:
                 self._limits,
                 self._params,
                 float32(inputs, (n_steps, n_envs, self._n_inputs)),
-                float32(actions, (n_steps, n_envs, self._n_actions)),
-                float32(advantages, (n_steps, n_envs)),
-                float32(targets, (n_steps, n_envs)),
+                float32(rollout_buffer.actions, (n_steps, n_envs, self._n_actions)),
+                float32(rollout_buffer.advantages, (n_steps, n_envs)),
+                float32(rollout_buffer.returns, (n_steps, n_envs)),
+                _ALL if valid is None else valid,
                 kept,
                 self._room(n_steps * n_envs),
                 in_place,
@@ -276,7 +272,7 @@ class FusedEngine:
             )
         )
         if self._recurrence is not None:
-            losses = losses._replace(finite=self._recurrence.gradient(inputs_out, valid, in_place, max_grad_norm))
+            losses = losses._replace(finite=self._recurrence.gradient(inputs_out, in_place, max_grad_norm))
         return self._apply(rules, th.as_tensor(out), losses) if rules else losses
 
     def _apply(self, rules: GradientRules, gradient: th.Tensor, losses: Losses) -> Losses:

@@ -114,33 +114,26 @@ class Recurrence:
         self._observations, rollout.starts[:] = observations, episode_starts
         self._encode(rollout, observations, 0, len(episode_starts), 0, self._workspace)
 
-    def inputs(self, valid: np.ndarray | None) -> np.ndarray:
+    def inputs(self) -> np.ndarray:
         """
-        :param valid: Which steps to return, ``(n_steps, n_envs)``. None: all
-        :return: The inputs of the rollout, ``(n_encoders, n_steps, n_envs, n_hidden)``, or of the valid steps
-            ``(n_encoders, n, n_hidden)``
+        :return: The inputs of the rollout, ``(n_encoders, n_steps, n_envs, n_hidden)``
         """
-        inputs = self._rollout.inputs.swapaxes(0, 1)
-        return inputs if valid is None else inputs[:, valid]
+        return self._rollout.inputs.swapaxes(0, 1)
 
-    def gradient(self, delta: np.ndarray, valid: np.ndarray | None, out: np.ndarray, max_grad_norm: float) -> bool:
+    def gradient(self, delta: np.ndarray, out: np.ndarray, max_grad_norm: float) -> bool:
         """
         Add the gradient of the encoders' parameters, and clip the whole gradient.
 
         :param delta: Overwritten: the gradient of what :meth:`inputs` has returned, flat
-        :param valid: As for :meth:`inputs`
         :param out: Added to: the gradient, ``(size,)``
         :param max_grad_norm: The largest L2 norm
         :return: Whether the gradient is finite
         """
         table, rollout = self._encoders.table, self._rollout
         n_steps, n_encoders, n_envs, n_hidden = rollout.inputs.shape
-        of_all = delta if valid is None else np.zeros(rollout.inputs.size, dtype=np.float32)
-        of_all = of_all.reshape(n_encoders, n_steps, n_envs, n_hidden)
-        if valid is not None:
-            of_all[:, valid] = delta.reshape(n_encoders, -1, n_hidden)
+        delta = delta.reshape(n_encoders, n_steps, n_envs, n_hidden)
         arrays = rollout.starts, rollout.states, rollout.gates
-        return encoders_gradient(table, self._params, self._observations, *arrays, of_all, self._workspace, out, max_grad_norm)
+        return encoders_gradient(table, self._params, self._observations, *arrays, delta, self._workspace, out, max_grad_norm)
 
     def _encode(
         self, steps: "_Steps", observations: np.ndarray, first: int, end: int, first_encoder: int, workspace: np.ndarray

@@ -91,7 +91,7 @@ class Batch:
         :return: The results
         """
         env, mode = self.env, self._mode
-        obs, rewards, terminated, truncated, infos = env.step(np.asarray(actions, dtype=self.spaces[1].dtype))
+        obs, rewards, terminated, truncated, infos = env.step(np.asarray(actions, dtype=env.single_action_space.dtype))
         obs = _copied(obs)
         ended = terminated | truncated
         inactive = ended if mode is AutoresetMode.NEXT_STEP else np.zeros(len(ended), dtype=bool)

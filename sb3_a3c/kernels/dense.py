@@ -4,10 +4,18 @@ Dense layers: ``y = x W^T + b``, and the gradients of ``W``, ``b`` and ``x``.
 Arrays are flat and float32. Weights are stored as in torch, one row per output. Loops use arrays with two axes, since slices
 within loops count references, which takes longer than a short sum. The gradients sum up to eight rows at a time: with more,
 the compiler no longer checks which of them overlap, and does not vectorize.
+
+Loops over the inputs of a first layer with few of them would be too short to vectorize. These layers are computed with
+transposed weights, in loops over the outputs.
 """
+
+import numpy as np
 
 from sb3_a3c.kernels.float32 import ZERO
 from sb3_a3c.kernels.jit import inner
+
+#: Numbers of inputs up to which transposed weights are faster, measured with 64 outputs; and of rows from which on.
+_FEW_INPUTS, _FEW_INPUTS_OF_GRADIENT, _FEWEST_ROWS = 8, 24, 8
 
 
 @inner
@@ -24,6 +32,9 @@ def dense(flat_x, flat_w, b, flat_y, n_rows, n_in, n_out):
     :param n_out: Number of outputs
     """
     x, w, y = flat_x.reshape(n_rows, n_in), flat_w.reshape(n_out, n_in), flat_y.reshape(n_rows, n_out)
+    if n_in <= _FEW_INPUTS and n_in < n_out and n_rows >= _FEWEST_ROWS:
+        _dense_of_few_inputs(x, w, b, y)
+        return
     row = 0
     while row < n_rows:
         n_together = 4 if row + 4 <= n_rows else 1
@@ -62,9 +73,26 @@ def dense(flat_x, flat_w, b, flat_y, n_rows, n_in, n_out):
 
 
 @inner
+def _dense_of_few_inputs(x, w, b, y):
+    """See :func:`dense`."""
+    (n_rows, n_out), n_in = y.shape, x.shape[1]
+    w_t = np.empty((n_in, n_out), np.float32)
+    for i in range(n_in):
+        for o in range(n_out):
+            w_t[i, o] = w[o, i]
+    for row in range(n_rows):
+        for o in range(n_out):
+            y[row, o] = b[o]
+        for i in range(n_in):
+            x0 = x[row, i]
+            for o in range(n_out):
+                y[row, o] += x0 * w_t[i, o]
+
+
+@inner
 def weight_gradient(flat_delta, flat_x, flat_out, b_out, n_rows, n_in, n_out):
     """
-    ``dL/dW += delta^T x``, ``dL/db += sum over rows of delta``. Eight rows at a time, then four.
+    ``dL/dW += delta^T x``, ``dL/db += sum over rows of delta``.
 
     :param flat_delta: ``dL/dy``, ``(n_rows * n_out,)``
     :param flat_x: Inputs, ``(n_rows * n_in,)``
@@ -74,32 +102,53 @@ def weight_gradient(flat_delta, flat_x, flat_out, b_out, n_rows, n_in, n_out):
     :param n_in: Number of inputs
     :param n_out: Number of outputs
     """
-    delta, x, w_out = flat_delta.reshape(n_rows, n_out), flat_x.reshape(n_rows, n_in), flat_out.reshape(n_out, n_in)
+    if n_in <= _FEW_INPUTS_OF_GRADIENT and n_in < n_out and n_rows >= _FEWEST_ROWS:
+        w_t = np.zeros((n_in, n_out), np.float32)
+        _add_outer_products(flat_x.reshape(n_rows, n_in), flat_delta.reshape(n_rows, n_out), w_t)
+        w_out = flat_out.reshape(n_out, n_in)
+        for o in range(n_out):
+            for i in range(n_in):
+                w_out[o, i] += w_t[i, o]
+    else:
+        _add_outer_products(flat_delta.reshape(n_rows, n_out), flat_x.reshape(n_rows, n_in), flat_out.reshape(n_out, n_in))
+    delta = flat_delta.reshape(n_rows, n_out)
+    for row in range(n_rows):
+        for o in range(n_out):
+            b_out[o] += delta[row, o]
+
+
+@inner
+def _add_outer_products(a, x, out):
+    """
+    ``out += a^T x``. Eight rows at a time, then four.
+
+    :param a: ``(n_rows, n)``
+    :param x: ``(n_rows, m)``
+    :param out: Added to, ``(n, m)``
+    """
+    (n_rows, n), m = a.shape, x.shape[1]
     row = 0
     while row + 8 <= n_rows:
-        for o in range(n_out):
-            d0, d1, d2, d3 = delta[row, o], delta[row + 1, o], delta[row + 2, o], delta[row + 3, o]
-            d4, d5, d6, d7 = delta[row + 4, o], delta[row + 5, o], delta[row + 6, o], delta[row + 7, o]
-            b_out[o] += d0 + d1 + d2 + d3 + d4 + d5 + d6 + d7
-            for i in range(n_in):
-                w_out[o, i] += (
-                    d0 * x[row, i] + d1 * x[row + 1, i] + d2 * x[row + 2, i] + d3 * x[row + 3, i]
-                    + d4 * x[row + 4, i] + d5 * x[row + 5, i] + d6 * x[row + 6, i] + d7 * x[row + 7, i]
+        for o in range(n):
+            a0, a1, a2, a3 = a[row, o], a[row + 1, o], a[row + 2, o], a[row + 3, o]
+            a4, a5, a6, a7 = a[row + 4, o], a[row + 5, o], a[row + 6, o], a[row + 7, o]
+            for i in range(m):
+                out[o, i] += (
+                    a0 * x[row, i] + a1 * x[row + 1, i] + a2 * x[row + 2, i] + a3 * x[row + 3, i]
+                    + a4 * x[row + 4, i] + a5 * x[row + 5, i] + a6 * x[row + 6, i] + a7 * x[row + 7, i]
                 )  # fmt: skip
         row += 8
     while row + 4 <= n_rows:
-        for o in range(n_out):
-            d0, d1, d2, d3 = delta[row, o], delta[row + 1, o], delta[row + 2, o], delta[row + 3, o]
-            b_out[o] += d0 + d1 + d2 + d3
-            for i in range(n_in):
-                w_out[o, i] += d0 * x[row, i] + d1 * x[row + 1, i] + d2 * x[row + 2, i] + d3 * x[row + 3, i]
+        for o in range(n):
+            a0, a1, a2, a3 = a[row, o], a[row + 1, o], a[row + 2, o], a[row + 3, o]
+            for i in range(m):
+                out[o, i] += a0 * x[row, i] + a1 * x[row + 1, i] + a2 * x[row + 2, i] + a3 * x[row + 3, i]
         row += 4
     while row < n_rows:
-        for o in range(n_out):
-            d0 = delta[row, o]
-            b_out[o] += d0
-            for i in range(n_in):
-                w_out[o, i] += d0 * x[row, i]
+        for o in range(n):
+            a0 = a[row, o]
+            for i in range(m):
+                out[o, i] += a0 * x[row, i]
         row += 1
 
 

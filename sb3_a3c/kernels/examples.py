@@ -68,7 +68,8 @@ def _returns() -> None:
 def _gradient() -> None:
     rows, columns = _zeros(2, 1, 1, 1), _zeros(2, 1, 1)
     gradient(
-        _network(), _limits(), _zeros(2), *rows, *columns, _zeros(2), _zeros(8), _zeros(2), _zeros(0), 0.0, 0.5, 0.5, False
+        *(_network(), _limits(), _zeros(2), *rows, *columns, np.ones((1, 1), bool)),
+        *(_zeros(2), _zeros(8), _zeros(2), _zeros(0), 0.0, 0.5, 0.5, False),
     )
 
 

@@ -30,6 +30,7 @@ def gradient(
     actions,
     advantages,
     returns,
+    valid,
     kept,
     workspace,
     out,
@@ -50,6 +51,7 @@ def gradient(
     :param actions: ``(n_steps, n_envs, n_actions)``
     :param advantages: ``A``, ``(n_steps, n_envs)``
     :param returns: ``R``, ``(n_steps, n_envs)``
+    :param valid: Which steps the loss is a mean over, ``(n_steps, n_envs)``. Empty: all
     :param kept: The outputs of all layers, as :func:`~sb3_a3c.kernels.acting.act` has computed them with the same parameters
         from the same observations. Empty: they are computed again
     :param workspace: Overwritten
@@ -69,11 +71,15 @@ def gradient(
     free = hidden[room:]
     advantage, target = advantages.reshape(n_rows), returns.reshape(n_rows)
     out[:] = ZERO
-    share = np.float32(1.0 / n_rows)
+    is_valid = valid.reshape(valid.size)
+    n_valid = n_rows
+    for row in range(is_valid.size):
+        n_valid -= not is_valid[row]
+    share = np.float32(1.0 / n_valid)
 
     mean, scale = ZERO, ONE
     if normalize_advantage:
-        mean, scale = _mean_and_scale(advantage)
+        mean, scale = _mean_and_scale(advantage, is_valid, n_valid)
     taken = actions.reshape(actions.size)
     n_actions, n_latent = network[N_ACTIONS], size_of_latent(network)
     entropy_weight = np.float32(-ent_coef) * share
@@ -94,6 +100,11 @@ def gradient(
         n_outputs = head.size // n_rows
         latent = latent_of_actor(network, x, hidden, 0, n_rows, n_rows)
         for row in range(n_rows):
+            error = delta[row * n_outputs : (row + 1) * n_outputs]
+            if is_valid.size > 0 and not is_valid[row]:
+                for k in range(n_outputs):
+                    error[k] = ZERO
+                continue
             if not is_actor:
                 off = head[row] - target[row]
                 value_loss += off * off
@@ -101,7 +112,6 @@ def gradient(
                 continue
             weight = (advantage[row] - mean) / scale
             said, action = head[row * n_outputs : (row + 1) * n_outputs], taken[row * n_actions : (row + 1) * n_actions]
-            error = delta[row * n_outputs : (row + 1) * n_outputs]
             if state_dependent:
                 below = latent[row * n_latent : (row + 1) * n_latent]
                 log_prob, entropy = state_dependent_gradient(
@@ -120,21 +130,23 @@ def gradient(
     finite = True
     if inputs_out.size == 0:
         finite = clip_norm(out, max_grad_norm)
-    return policy_loss / n_rows, value_loss / n_rows, entropy_loss / n_rows, finite
+    return policy_loss / n_valid, value_loss / n_valid, entropy_loss / n_valid, finite
 
 
 @inner
-def _mean_and_scale(numbers):
+def _mean_and_scale(numbers, is_valid, n_valid):
     """What advantages are normalized with: the mean, and the unbiased standard deviation plus 1e-8."""
     total = 0.0
-    for number in numbers:
-        total += number
-    mean = np.float32(total / numbers.size)
+    for row in range(numbers.size):
+        if is_valid.size == 0 or is_valid[row]:
+            total += numbers[row]
+    mean = total / n_valid
     squares = 0.0
-    for number in numbers:
-        deviation = number - total / numbers.size
-        squares += deviation * deviation
-    return mean, np.float32(math.sqrt(squares / (numbers.size - 1))) + np.float32(1e-8)
+    for row in range(numbers.size):
+        if is_valid.size == 0 or is_valid[row]:
+            deviation = numbers[row] - mean
+            squares += deviation * deviation
+    return np.float32(mean), np.float32(math.sqrt(squares / (n_valid - 1))) + np.float32(1e-8)
 
 
 @merged

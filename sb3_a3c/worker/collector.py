@@ -128,7 +128,7 @@ class Collector:
                 steps.add(rewards, infos)
             ended = True in dones.tolist()
             if ended or _has_episode(infos):
-                endings.append(Ending(n_steps, infos, dones))
+                endings.append(Ending.of(n_steps, infos, dones))
             if ended:
                 self.has_reset = True
                 bootstraps = self._bootstrap_truncated(rewards, dones, infos, hyperparameters.gamma)
@@ -169,8 +169,8 @@ class Collector:
         """``r <- r + gamma V(s_T)`` for episodes that were truncated in state ``s_T`` and did not end."""
         truncated = [
             i
-            for i, done in enumerate(dones)
-            if done and infos[i].get("terminal_observation") is not None and infos[i].get("TimeLimit.truncated", False)
+            for i in np.flatnonzero(dones).tolist()
+            if infos[i].get("terminal_observation") is not None and infos[i].get("TimeLimit.truncated", False)
         ]
         if not truncated:
             return {}

@@ -64,16 +64,28 @@ class Steps:
 
 class Ending(NamedTuple):
     """
-    A step at which an episode ended, or an environment reported the statistics of one (``info["episode"]``).
+    A step at which episodes ended, or environments reported the statistics of one (``info["episode"]``).
 
     :param n_steps: Index of the step in the rollout
-    :param infos: One info per environment
-    :param dones: Whether episodes ended, ``(n_envs,)``
+    :param infos: One info per environment of which this is true
+    :param dones: Whether their episodes ended
     """
 
     n_steps: int
     infos: list[dict[str, Any]]
     dones: np.ndarray
+
+    @classmethod
+    def of(cls, n_steps: int, infos: Sequence[dict[str, Any]], dones: np.ndarray) -> "Ending":
+        """
+        :param n_steps: Index of the step in the rollout
+        :param infos: One info per environment
+        :param dones: Whether episodes ended, ``(n_envs,)``
+        :return: What is to be known of the step
+        """
+        reporting = [index for index, info in enumerate(infos) if "episode" in info]
+        indices = sorted({*np.flatnonzero(dones).tolist(), *reporting})
+        return cls(n_steps, [infos[i] for i in indices], dones[indices])
 
 
 class LoggedArrays(NamedTuple):
