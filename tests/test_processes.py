@@ -11,7 +11,9 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,21 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from gymnasium.utils import EzPickle
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import SimpleMultiObsEnv
 from stable_baselines3.common.monitor import Monitor, load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
 from test_faults import Faulty, make_env
 
 from sb3_a3c import A3C, WorkerDied
 from sb3_a3c.backends.process.failures import Failure
+from sb3_a3c.backends.process.messages import Rollouts, decode, encode
 from sb3_a3c.backends.process.runner import explained
 from sb3_a3c.system.file_lock import FileLock
+from sb3_a3c.worker.rollout import Rollout, States, Steps, arrays_of, lighten
+from sb3_a3c.worker.worker import Worker
 
 SHARED_MEMORY = Path("/dev/shm")
 #: Workers that die are not replaced (``test_healing.py`` has those that are).
@@ -590,3 +598,50 @@ def test_memory_of_a_worker(capsys: pytest.CaptureFixture) -> None:
     with capsys.disabled():
         print(f"\nMB (PSS) of each worker: {[round(size) for size in sizes]}")  # noqa: T201
     assert len(sizes) == 4
+
+
+class Looker(BaseCallback):
+    """It may read anything."""
+
+    def _on_step(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("env_class", [partial(gym.make, "CartPole-v1"), lambda: SimpleMultiObsEnv(channel_last=False)])
+def test_rollouts_that_are_sent_together_arrive_as_they_were(
+    env_class: Callable[[], gym.Env], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollouts: list[Rollout] = []
+    step = Worker.step
+    monkeypatch.setattr(Worker, "step", lambda worker: rollouts.append(step(worker)) or rollouts[-1])
+    env = make_vec_env(env_class, n_envs=2)
+    policy = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
+    A3C(policy, VecNormalize(env, norm_obs=policy == "MlpPolicy"), n_steps=3, backend="serial").learn(60, Looker())
+    sent = [lighten(rollout) for rollout in rollouts]
+    arrived = decode(encode(Rollouts(sent))).rollouts
+    assert len(arrived) == len(sent) == 20
+    assert_alike([leaves(each) for each in arrived], [leaves(each) for each in sent])
+    arrays = arrays_of(arrived[0])
+    assert len({id(array.base) for array in arrays} & {id(array.base) for array in arrays_of(arrived[1])}) > 5  # stacked
+    arrays[0][:] = 7
+    assert_alike(leaves(arrived[1]), leaves(sent[1]))  # of each rollout its own
+
+
+def leaves(value: Any) -> list[Any]:
+    """Its numbers, texts and arrays, in order."""
+    if isinstance(value, States | Steps | RolloutBuffer):
+        value = vars(value)
+    if isinstance(value, dict):
+        value = [entry for item in sorted(value.items()) for entry in item]
+    return [leaf for part in value for leaf in leaves(part)] if isinstance(value, list | tuple) else [value]
+
+
+def assert_alike(actual: list[Any], expected: list[Any]) -> None:
+    for mine, other in zip(actual, expected, strict=True):
+        if isinstance(other, list):
+            assert_alike(mine, other)
+        elif isinstance(other, np.ndarray | th.Tensor):
+            assert mine.dtype == other.dtype
+            np.testing.assert_array_equal(np.asarray(mine), np.asarray(other))
+        else:
+            assert mine == other or (mine != mine and other != other)

@@ -17,6 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
+from sb3_a3c.engines.protocol import Action
 from sb3_a3c.envs.normalization import running_statistics, set_moments
 from sb3_a3c.envs.state import changes_only_with_episodes, state_at, write_state
 from sb3_a3c.learning.edits import Edits
@@ -157,17 +158,19 @@ def _states(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> Iterator[t
 def _columns(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     """For each local variable of a step: its values at all steps, with a first axis of ``n_steps``."""
     parts = [rollout.steps for rollout in rollouts if rollout.steps is not None]
-    actions = [steps.action.as_tensors() for steps in parts]
+    fields: Any = zip(*(steps.action for steps in parts), strict=True)
+    whole: list[Any] = [None if of_all[0] is None else concat(of_all, axis=1) for of_all in fields]
+    action = Action(*whole).as_tensors()
     columns = {
-        "obs_tensor": concat([action.obs for action in actions], axis=1),
-        "actions": concat([action.actions for action in actions], axis=1),
-        "values": concat([action.values for action in actions], axis=1),
-        "log_probs": concat([action.log_probs for action in actions], axis=1),
-        "clipped_actions": concat([action.clipped_actions for action in actions], axis=1),
+        "obs_tensor": action.obs,
+        "actions": action.actions,
+        "values": action.values,
+        "log_probs": action.log_probs,
+        "clipped_actions": action.clipped_actions,
         "rewards": concat([steps.rewards for steps in parts], axis=1),
     }
-    if actions[0].state is not None:
-        columns["lstm_states"] = concat([action.state for action in actions], axis=1)
+    if action.state is not None:
+        columns["lstm_states"] = action.state
     return columns
 
 

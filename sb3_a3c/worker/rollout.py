@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -183,6 +184,25 @@ def lighten(rollout: Rollout) -> Rollout:
     return rollout._replace(rollout_buffer=LoggedArrays.of(buffer), endings=endings, last_values=_NO_VALUES)
 
 
+def arrays_of(rollout: Rollout) -> list[np.ndarray]:
+    """
+    :param rollout: A rollout
+    :return: The arrays in it, without those in infos and in the states of wrappers, in an order that is the same for all
+        rollouts of a worker
+    """
+    buffer, states, steps = rollout.rollout_buffer, rollout.states, rollout.steps
+    values: list[Any] = []
+    if isinstance(buffer, RolloutBuffer):
+        values += vars(buffer).values()
+        values.append(rollout.last_values)
+    if states is not None:
+        values += (states.new_obs, states.dones, *states.moments)
+    if steps is not None:
+        values += (*steps.action, steps.rewards)
+    parts = chain.from_iterable(value.values() if isinstance(value, dict) else (value,) for value in values)
+    return [part for part in parts if type(part) is np.ndarray]
+
+
 def _with_arrays(buffer: RolloutBuffer, names: Sequence[str]) -> RolloutBuffer:
     """A buffer with these arrays alone. The main thread knows its spaces and the rest."""
     light = object.__new__(RolloutBuffer)
@@ -190,7 +210,7 @@ def _with_arrays(buffer: RolloutBuffer, names: Sequence[str]) -> RolloutBuffer:
     return light
 
 
-def concat(parts: list[Any], axis: int = 0) -> Any:
+def concat(parts: Sequence[Any], axis: int = 0) -> Any:
     """
     Concatenate what several workers have along the axis of environments.
 
@@ -203,5 +223,5 @@ def concat(parts: list[Any], axis: int = 0) -> Any:
     if isinstance(parts[0], dict):
         return {key: concat([part[key] for part in parts], axis) for key in parts[0]}
     if isinstance(parts[0], th.Tensor):
-        return th.cat(parts, dim=axis)
+        return th.cat(list(parts), dim=axis)
     return np.concatenate(parts, axis=axis)

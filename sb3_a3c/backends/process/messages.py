@@ -3,7 +3,9 @@
 import copyreg
 import io
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 
 import cloudpickle
@@ -14,7 +16,10 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from sb3_a3c.backends.process.failures import Failure
 from sb3_a3c.engines import State
 from sb3_a3c.engines.hyperparameters import Hyperparameters
-from sb3_a3c.worker.rollout import Rollout
+from sb3_a3c.worker.rollout import Rollout, arrays_of
+
+#: Bytes up to which an array is sent together with those of other rollouts. To pickle it takes longer than to copy it.
+_SMALL = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -119,10 +124,13 @@ def encode(message: Any) -> bytes:
     :return: What :func:`decode` reads
     :raises Exception: if it can't be pickled
     """
+    file = io.BytesIO()
     try:
-        return _dump(_Pickler, message)
+        _Pickler(file, _stacked(message.rollouts) if isinstance(message, Rollouts) else {}).dump(message)
     except Exception:  # it has a class or function that can't be imported
-        return _dump(_CloudPickler, message)
+        file = io.BytesIO()
+        _CloudPickler(file, pickle.HIGHEST_PROTOCOL).dump(message)
+    return file.getvalue()
 
 
 def decode(content: bytes | bytearray | memoryview) -> Any:
@@ -133,10 +141,21 @@ def decode(content: bytes | bytearray | memoryview) -> Any:
     return pickle.loads(content)
 
 
-def _dump(pickler_class: type[pickle.Pickler], message: Any) -> bytes:
-    file = io.BytesIO()
-    pickler_class(file, pickle.HIGHEST_PROTOCOL).dump(message)
-    return file.getvalue()
+def _stacked(rollouts: Sequence[Rollout]) -> dict[int, tuple[np.ndarray, int]]:
+    """
+    Stack arrays of several rollouts, which are faster to pickle and to load as one array.
+
+    :param rollouts: The rollouts
+    :return: For the id of an array: where it is, as an array and an index
+    """
+    places: dict[int, tuple[np.ndarray, int]] = {}
+    for parts in zip(*map(arrays_of, rollouts), strict=False) if len(rollouts) > 1 else ():
+        first = parts[0]
+        is_alike = all(part.shape == first.shape and part.dtype == first.dtype for part in parts)
+        if is_alike and id(first) not in places and first.nbytes <= _SMALL and not first.dtype.hasobject:
+            stacked = np.array(parts)
+            places.update({id(part): (stacked, index) for index, part in enumerate(parts)})
+    return places
 
 
 def _reduce_tensor(tensor: th.Tensor) -> Any:
@@ -147,9 +166,23 @@ def _reduce_tensor(tensor: th.Tensor) -> Any:
 
 
 class _Pickler(pickle.Pickler):
-    """Takes half as long as cloudpickle's."""
+    """
+    Takes half as long as cloudpickle's.
 
-    dispatch_table = {**copyreg.dispatch_table, th.Tensor: _reduce_tensor}
+    :param file: Where to write
+    :param places: See :func:`_stacked`
+    """
+
+    def __init__(self, file: io.BytesIO, places: dict[int, tuple[np.ndarray, int]]) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self._places = places
+        self.dispatch_table = {**copyreg.dispatch_table, th.Tensor: _reduce_tensor}
+        if places:
+            self.dispatch_table[np.ndarray] = self._reduce_array
+
+    def _reduce_array(self, array: np.ndarray) -> Any:
+        place = self._places.get(id(array))
+        return array.__reduce_ex__(pickle.HIGHEST_PROTOCOL) if place is None else (getitem, place)
 
 
 class _CloudPickler(cloudpickle.Pickler):
