@@ -80,9 +80,9 @@ class LeanVecNormalize(VecNormalize):
             new_obs, new_rewards = self._step_partly(obs, rewards, dones, ~base.inactive, ~base.only_reset)
         else:
             new_obs, new_rewards = self._step_obs(obs), self._step_rewards(rewards, dones)
-        for done, info in zip(dones.tolist(), infos, strict=True):
-            if done and "terminal_observation" in info:
-                info["terminal_observation"] = self.normalize_obs(info["terminal_observation"])
+        for index in np.flatnonzero(dones) if True in dones.tolist() else ():
+            if "terminal_observation" in infos[index]:
+                infos[index]["terminal_observation"] = self.normalize_obs(infos[index]["terminal_observation"])
         return new_obs, new_rewards, dones, infos
 
     def _step_partly(
@@ -111,25 +111,23 @@ class LeanVecNormalize(VecNormalize):
             self._update_reward(rewards)
             self.returns[dones] = 0
             return self.normalize_reward(rewards)
-        returns, normalized = np.empty(len(rewards)), np.empty(len(rewards), np.float32)
-        batch_moments, moments = np.empty((2, 2, 1))
+        returns, normalized, moments = np.empty(len(rewards)), np.empty(len(rewards), np.float32), np.empty((2, 2, 1))
         step_rewards(
             contiguous(rewards),
             contiguous(dones, bool),
             self.returns,
             float(self.gamma),
-            rms.mean.reshape(-1),
-            rms.var.reshape(-1),
+            float(rms.mean),
+            float(rms.var),
             float(rms.count),
             float(self.epsilon),
             float(self.clip_reward),
             returns,
             normalized,
-            batch_moments,
-            moments,
+            *moments,
         )
         self.returns = returns
-        rms.note(batch_moments, len(rewards), moments)
+        rms.note(moments[0], len(rewards), moments[1])
         return normalized
 
     def normalize_obs(self, obs: Any) -> Any:

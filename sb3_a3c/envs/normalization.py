@@ -23,13 +23,11 @@ class Journal(NamedTuple):
     """
     Batches in the order in which they were counted.
 
-    :param means: The mean of each batch, of shape ``(n_batches, size)``
-    :param variances: The variance of each batch, of the same shape
+    :param moments: The mean and the variance of each batch, of shape ``(n_batches, 2, size)``
     :param counts: The size of each batch, of shape ``(n_batches,)``
     """
 
-    means: np.ndarray
-    variances: np.ndarray
+    moments: np.ndarray
     counts: np.ndarray
 
     def count_in(self, moments: np.ndarray, out: np.ndarray) -> None:
@@ -39,9 +37,7 @@ class Journal(NamedTuple):
         :param moments: The statistics, see :func:`moments_of`
         :param out: The new statistics, of the same shape, to be written
         """
-        size = len(moments) // 2
-        mean, var, count = count_journal(*self, moments[:size], moments[size:-1], float(moments[-1]))
-        out[:size], out[size:-1], out[-1] = mean, var, count
+        count_journal(self.moments, self.counts, moments, out)
 
 
 class JournaledMeanStd(RunningMeanStd):
@@ -53,7 +49,8 @@ class JournaledMeanStd(RunningMeanStd):
 
     def __init__(self, start: RunningMeanStd) -> None:
         self.mean, self.var, self.count = start.mean, start.var, start.count
-        self._batches: list[tuple[np.ndarray, np.ndarray, float]] = []
+        #: The mean and the variance of each batch, ``(2, size)``, and the batch's size.
+        self._batches: list[tuple[np.ndarray, float]] = []
 
     def update(self, arr: np.ndarray) -> None:
         """See ``RunningMeanStd.update``. Compiled code counts most batches."""
@@ -65,7 +62,7 @@ class JournaledMeanStd(RunningMeanStd):
     def update_from_moments(self, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> None:
         """See ``RunningMeanStd.update_from_moments``."""
         super().update_from_moments(batch_mean, batch_var, batch_count)
-        self._batches.append((np.ravel(batch_mean), np.ravel(batch_var), batch_count))
+        self._batches.append((np.stack([np.ravel(batch_mean), np.ravel(batch_var)]), batch_count))
 
     @staticmethod
     def compiles(arr: np.ndarray) -> bool:
@@ -84,11 +81,12 @@ class JournaledMeanStd(RunningMeanStd):
         :param clip: The largest size of a result
         :return: The normalized batch in float32, of the same shape
         """
-        normalized = np.empty(arr.shape, np.float32)
-        rows = normalized.reshape(len(arr), -1)
-        batch_moments, moments = np.empty((2, rows.shape[1]), arr.dtype), np.empty((2, rows.shape[1]))
-        batch = contiguous(arr, arr.dtype).reshape(rows.shape)
-        mean, var = np.reshape(self.mean, -1), np.reshape(self.var, -1)
+        normalized: np.ndarray = np.empty(arr.shape, np.float32)
+        rows, batch, mean, var = normalized, contiguous(arr, arr.dtype), self.mean, self.var
+        if arr.ndim != 2:
+            rows = normalized.reshape(len(arr), -1)
+            batch, mean, var = batch.reshape(rows.shape), np.reshape(mean, -1), np.reshape(var, -1)
+        batch_moments, moments = np.empty((2, len(mean)), arr.dtype), np.empty((2, len(mean)))
         step_obs(batch, mean, var, float(self.count), epsilon, clip, rows, batch_moments, moments)
         self.note(batch_moments, len(arr), moments)
         return normalized
@@ -101,9 +99,10 @@ class JournaledMeanStd(RunningMeanStd):
         :param batch_count: The size of the batch
         :param moments: The new running mean and variance, of shape ``(2, size)``
         """
-        self.mean, self.var = moments.reshape(2, *np.shape(self.mean))
+        shape = np.shape(self.mean)
+        self.mean, self.var = moments if len(shape) == 1 else moments.reshape(2, *shape)
         self.count += batch_count
-        self._batches.append((*batch_moments, batch_count))
+        self._batches.append((batch_moments, batch_count))
 
     def take_journal(self) -> Journal | None:
         """
@@ -113,10 +112,9 @@ class JournaledMeanStd(RunningMeanStd):
         """
         if not self._batches:
             return None
-        means, variances, counts = zip(*self._batches, strict=True)
+        moments, counts = zip(*self._batches, strict=True)
         self._batches = []
-        rows = len(counts), -1
-        return Journal(np.concatenate(means).reshape(rows), np.concatenate(variances).reshape(rows), np.array(counts, float))
+        return Journal(np.array(moments), np.array(counts, float))
 
 
 def moments_of(rms: RunningMeanStd) -> np.ndarray:
@@ -150,7 +148,7 @@ def contiguous(array: np.ndarray, dtype: DTypeLike = np.float64) -> np.ndarray:
     :param dtype: The type of the result. Kernels are compiled for few types, so that none is compiled while a worker runs
     :return: The same numbers, contiguous and writable
     """
-    return array if array.dtype == dtype and array.flags.carray else np.require(array, dtype, ["C", "A", "W"])
+    return array if array.dtype == dtype and array.flags.carray else np.array(array, dtype, order="C")
 
 
 def running_statistics(venv: VecEnv) -> list[RunningMeanStd]:

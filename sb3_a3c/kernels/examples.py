@@ -114,14 +114,13 @@ def _normalize_obs(dtype: type[np.floating]) -> None:
 
 def _normalize_rewards() -> None:
     (rewards, returns, new_returns), moments = np.zeros((3, 1)), np.zeros((2, 2, 1))
-    mean, var = np.ones((2, 1))
-    step_rewards(rewards, np.zeros(1, bool), returns, 1.0, mean, var, 1.0, 1e-8, 10.0, new_returns, _zeros(1), *moments)
-    normalize(np.zeros((1, 1)), mean, var, 1e-8, 10.0)
+    step_rewards(rewards, np.zeros(1, bool), returns, 1.0, 0.0, 1.0, 1.0, 1e-8, 10.0, new_returns, _zeros(1), *moments)
+    normalize(np.zeros((1, 1)), *np.ones((2, 1)), 1e-8, 10.0)
     _count_journal(np.ones((2, 1)))
 
 
 def _count_journal(batch_moments: np.ndarray) -> None:
-    count_journal(*batch_moments[:, None], np.ones(1), *np.ones((2, 1)), 1.0)
+    count_journal(batch_moments[None], np.ones(1), *np.ones((2, 3)))
 
 
 #: What :func:`~sb3_a3c.kernels.compilation.needed` may name.

@@ -50,8 +50,8 @@ def step_rewards(
     :param dones: Whether episodes ended, ``(n_envs,)``
     :param returns: The discounted returns before the step, ``(n_envs,)``
     :param gamma: Discount factor
-    :param mean: The running mean of the returns, ``(1,)``
-    :param var: Their running variance, ``(1,)``
+    :param mean: The running mean of the returns
+    :param var: Their running variance
     :param count: The number of returns in the running moments
     :param epsilon: Keeps the denominator above 0
     :param clip: The largest absolute value of a result
@@ -63,31 +63,32 @@ def step_rewards(
     for env in range(returns.size):
         new_returns[env] = returns[env] * gamma + rewards[env]
     _moments(new_returns.reshape(-1, 1), batch_moments[0], batch_moments[1])
-    _count(batch_moments[0], batch_moments[1], float(returns.size), mean, var, count, moments[0], moments[1])
-    _normalize(rewards.reshape(-1, 1), np.zeros(1), moments[1], epsilon, clip, normalized.reshape(-1, 1))
+    new_mean, new_var = moments
+    new_mean[0], new_var[0] = mean, var
+    _count(batch_moments[0], batch_moments[1], float(returns.size), new_mean, new_var, count, new_mean, new_var)
+    _normalize(rewards.reshape(-1, 1), np.zeros(1), new_var, epsilon, clip, normalized.reshape(-1, 1))
     for env in range(returns.size):
         if dones[env]:
             new_returns[env] = 0.0
 
 
 @exact_kernel
-def count_journal(batch_means, batch_vars, batch_counts, mean, var, count):
+def count_journal(batch_moments, batch_counts, moments, out):
     """
     Update running moments with those of several batches, one after another. See ``RunningMeanStd.update_from_moments``.
 
-    :param batch_means: ``(n_batches, size)``
-    :param batch_vars: ``(n_batches, size)``
+    :param batch_moments: Means and variances, ``(n_batches, 2, size)``
     :param batch_counts: ``(n_batches,)``
-    :param mean: The running mean, ``(size,)``
-    :param var: The running variance, ``(size,)``
-    :param count: The number of samples in the running moments
-    :return: The new running mean, the new running variance, and the new number of samples
+    :param moments: The running mean, the running variance and the number of samples, ``(2 * size + 1,)``
+    :param out: Written: the new ones, of the same shape
     """
-    mean, var = mean.copy(), var.copy()
+    size = moments.size // 2
+    for i in range(moments.size):
+        out[i] = moments[i]
+    mean, var = out[:size], out[size : 2 * size]
     for batch in range(len(batch_counts)):
-        _count(batch_means[batch], batch_vars[batch], batch_counts[batch], mean, var, count, mean, var)
-        count += batch_counts[batch]
-    return mean, var, count
+        _count(batch_moments[batch, 0], batch_moments[batch, 1], batch_counts[batch], mean, var, out[2 * size], mean, var)
+        out[2 * size] += batch_counts[batch]
 
 
 @exact_kernel
