@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 OLDEST := .venv-oldest
 OUT := runs/pendulum
 SEED := 0
-BENCHMARKS := batched throughput callbacks uneven_envs scaling hogwild cnn recurrent memory memory_tasks start_up kernels results equal_time cluster
+BENCHMARKS := batched throughput callbacks uneven_envs scaling hogwild cnn recurrent memory memory_tasks start_up kernels results equal_time ablation cluster
 
 # What is most likely to break with other versions: the contract with SB3, torch, Gymnasium and numba.
 OLDEST_TESTS := identity fused learn save_load environments normalization batched recurrent

@@ -149,7 +149,7 @@ def measure_row(group: Group, row: Row, timesteps: float) -> Speed:
 def main() -> None:
     args = parse_arguments(
         __doc__,
-        seconds=Option(1.5, 0.01, "approximate duration of a run"),
+        seconds=Option(3.0, 0.01, "approximate duration of a run"),
         only=Option("", _QUICK, "pattern of what to measure in addition to A2C, such as '8 environments: PPO'; all if empty"),
     )
     preload()

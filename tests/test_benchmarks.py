@@ -17,6 +17,7 @@ SCRIPTS = sorted(name for name, source in _SOURCES.items() if "__main__" in sour
 ELSEWHERE = {"rllib": "ray.rllib"}
 #: What the first column of a quick run's table says.
 ROWS = {
+    "ablation": ["CartPole-v1"] * 2,
     "callbacks": ["A2C", "A3C, 2 threads", "A3C, 8 threads"],
     "cnn": ["A2C", "A3C, 2 threads"],
     "equal_time": ["CartPole-v1"] * 3,
