@@ -53,12 +53,12 @@ def _envpool(env_id: str, n_envs: int) -> VectorEnv:
 SIMULATORS: dict[str, Callable[[int], VectorEnv]] = {"CartPole": _cartpole, "compiled Pendulum": CompiledPendulum}
 if find_spec("envpool") is not None:
     SIMULATORS |= {f"EnvPool {env_id}": partial(_envpool, env_id) for env_id in ("Pendulum-v1", "HalfCheetah-v4")}
-#: The algorithm and its arguments.
-ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "A2C": (A2C, dict(n_steps=N_STEPS)),
-    "PPO": (PPO, dict(n_steps=64, batch_size=1024)),
-    "A3C, 2 threads": (A3C, dict(n_steps=N_STEPS, backend="thread")),
-    "A3C, 2 processes": (A3C, dict(n_steps=N_STEPS, backend="process")),
+#: The algorithm, its arguments, and how many times the steps of A2C it makes, so that runs take about equally long.
+ALGORITHMS: dict[str, tuple[Any, dict[str, Any], float]] = {
+    "A2C": (A2C, dict(n_steps=N_STEPS), 1.0),
+    "PPO": (PPO, dict(n_steps=64, batch_size=1024), 0.4),
+    "A3C, 2 threads": (A3C, dict(n_steps=N_STEPS, backend="thread"), 3.0),
+    "A3C, 2 processes": (A3C, dict(n_steps=N_STEPS, backend="process"), 8.0),
 }
 _SIMULATORS, _LIMIT = "the simulators alone, 2 processes", "simulators, then kernels, 2 processes"
 
@@ -112,18 +112,18 @@ def measure_rate(name: str, make: Callable[[], VectorEnv], timesteps: int) -> fl
     """
     :param name: A key of ``ALGORITHMS``
     :param make: Makes a batch
-    :param timesteps: How many steps
+    :param timesteps: How many steps A2C makes
     :return: Steps/s
     """
-    algorithm, kwargs = ALGORITHMS[name]
+    algorithm, kwargs, factor = ALGORITHMS[name]
     with closing(VectorVecEnv([make, make])) as env:
-        return measure(algorithm("MlpPolicy", env, seed=0, device="cpu", **kwargs), timesteps).rate
+        return measure(algorithm("MlpPolicy", env, seed=0, device="cpu", **kwargs), factor * timesteps).rate
 
 
 def main() -> None:
     args = parse_arguments(
         __doc__,
-        timesteps=Option(200_000, 100, "of a run"),
+        timesteps=Option(300_000, 100, "of a run of A2C; with MuJoCo a tenth of them"),
         sizes=Option("64,256", "8", "environments per batch"),
     )
     preload()
@@ -131,10 +131,11 @@ def main() -> None:
     for simulator, make_batch in SIMULATORS.items():
         for size in map(int, args.sizes.split(",")):
             make = partial(make_batch, size)
+            timesteps = args.timesteps / (10 if "HalfCheetah" in simulator else 1)
             rates: dict[str, list[float]] = {name: [] for name in [*ALGORITHMS, _SIMULATORS, _LIMIT]}
             for _ in range(args.repetitions):
                 for name in ALGORITHMS:
-                    rates[name].append(measure_rate(name, make, args.timesteps))
+                    rates[name].append(measure_rate(name, make, timesteps))
                 for name, rate in zip((_SIMULATORS, _LIMIT), measure_limits(make, 0.01 if args.quick else 1.0), strict=True):
                     rates[name].append(rate)
             title = f"{simulator}, {size} per batch"
