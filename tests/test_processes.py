@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -598,6 +599,24 @@ def test_memory_of_a_worker(capsys: pytest.CaptureFixture) -> None:
     with capsys.disabled():
         print(f"\nMB (PSS) of each worker: {[round(size) for size in sizes]}")  # noqa: T201
     assert len(sizes) == 4
+
+
+class Collecting(Faulty):
+    """Its infos tell how many pages a collection of Python's garbage has copied."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        gc.collect()
+        n_pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        obs, reward, terminated, truncated, _ = super().step(action)
+        return obs, reward, terminated, truncated, {"n_pages": n_pages}
+
+
+def test_garbage_collection_in_a_worker_does_not_copy_shared_memory() -> None:
+    """It would copy about 100 MB per worker, which stops all workers for most of a second."""
+    infos: list[dict] = []
+    make_model(make_vec_env(Collecting, n_envs=2)).learn(40, lambda local, _: infos.extend(local["infos"]) or True)
+    assert len(infos) == 40 and max(info["n_pages"] for info in infos) < 4000
 
 
 class Looker(BaseCallback):

@@ -7,6 +7,7 @@ environments: calls of their methods, and the end. No method raises anything: an
 What is assumed: two threads may use the environments, one at a time (``env_lock``). Nothing depends on the GIL.
 """
 
+import gc
 import os
 import sys
 import time
@@ -142,6 +143,7 @@ class WorkerActor:
         worker.note_at_first_use = FIRST_USE_NOTE
         if isinstance(spec.env, VecEnv) and (start.number > 0 or is_reset_by_pickling(worker.env)):
             worker.reset_envs(env_seed(spec.seed))
+        gc.freeze()  # what has been loaded stays: to look for garbage in it would stop the actor for tenths of a second
 
     def _step(self, parts: Sequence[Any]) -> tuple[bytes, np.ndarray | None]:
         if self._ended:
