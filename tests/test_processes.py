@@ -402,6 +402,34 @@ def test_the_vec_env_is_where_its_environments_have_come_to(tmp_path: Path) -> N
     assert len(load_results(str(tmp_path))) == 5 * (51 // 7)
 
 
+DICING = """
+import multiprocessing
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import SubprocVecEnv
+
+class Dicing(gym.Env):
+    observation_space, action_space = spaces.Box(0, 1, (1,)), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.random.random(1).astype(np.float32), {}
+
+if __name__ == "__main__":
+    multiprocessing.set_forkserver_preload(["sb3_a3c.backends.process.preloaded"])
+    venv = SubprocVecEnv([Dicing] * 3, start_method="forkserver")
+    print(len(set(venv.reset().ravel().tolist())))
+    venv.close()
+"""
+
+
+def test_environments_of_a_subproc_vec_env_draw_differently_if_its_server_has_loaded_the_package(tmp_path: Path) -> None:
+    """They begin with different global generators, as if each process had loaded NumPy itself."""
+    process = run_script(tmp_path, DICING)
+    output, errors = process.communicate(timeout=120)
+    assert output.strip() == "3", errors
+
+
 class Reborn(gym.Env, EzPickle):
     """As Box2D's environments: pickled, it is its constructor's arguments, and it can't be stepped before it is reset."""
 
