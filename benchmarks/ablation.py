@@ -29,12 +29,12 @@ from sb3_a3c.comparison.settings import read_settings
 from sb3_a3c.zoo.models import SETTINGS
 
 _UNCHANGED = "the zoo's settings"
-_ONE_WORKER = {"one worker": dict(n_workers=1, backend="serial"), "eight workers": dict(n_workers=8)}
+_WORKERS: dict[str, dict[str, Any]] = {"one worker": dict(n_workers=1, backend="serial"), "eight workers": dict(n_workers=8)}
 #: For each task: what is replaced, by the names of the table's rows.
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "Pendulum-v1": {
         _UNCHANGED: {},
-        **_ONE_WORKER,
+        **_WORKERS,
         "n_steps 16": dict(n_steps=16),
         "no GAE": dict(gae_lambda=1.0),
         "normalized advantages": dict(normalize_advantage=True),
@@ -45,7 +45,7 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "CartPole-v1": {
         _UNCHANGED: {},
-        **_ONE_WORKER,
+        **_WORKERS,
         "n_steps 5": dict(n_steps=5),
         "no GAE": dict(gae_lambda=1.0),
         "normalized advantages": dict(normalize_advantage=True),
@@ -56,7 +56,7 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "LunarLanderContinuous-v3": {
         _UNCHANGED: {},
-        **_ONE_WORKER,
+        **_WORKERS,
         "n_steps 8": dict(n_steps=8),
         "no GAE": dict(gae_lambda=1.0),
         "gamma 0.99": dict(gamma=0.99),

@@ -47,7 +47,8 @@ def _cartpole(n_envs: int) -> VectorEnv:
 def _envpool(env_id: str, n_envs: int) -> VectorEnv:
     import envpool  # type: ignore[import-not-found]
 
-    return envpool.make_gymnasium(env_id, num_envs=n_envs, num_threads=1)
+    make: Any = envpool.make_gymnasium
+    return make(env_id, num_envs=n_envs, num_threads=1)
 
 
 SIMULATORS: dict[str, Callable[[int], VectorEnv]] = {"CartPole": _cartpole, "compiled Pendulum": CompiledPendulum}
