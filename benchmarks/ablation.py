@@ -1,9 +1,9 @@
 """
 What single settings of A3C contribute on Pendulum, CartPole and LunarLanderContinuous: returns with the settings of the zoo,
-and with one of them replaced at a time. Pendulum needs VecNormalize, gSDE and a learning rate that falls. LunarLanderContinuous
-needs long rollouts and no orthogonal initialization, and gains from VecNormalize and gSDE. After the same steps, one worker
-reaches less than two on CartPole and LunarLanderContinuous, and eight reach as much or more. GAE, normalized advantages and the
-optimizer make no difference that three seeds could show.
+and with one of them replaced at a time. Pendulum needs VecNormalize, gSDE and a learning rate that falls.
+LunarLanderContinuous needs long rollouts and no orthogonal initialization, and gains from VecNormalize and gSDE. After the
+same steps, one worker reaches less than two on CartPole and LunarLanderContinuous, and eight reach as much or more. GAE,
+normalized advantages and the optimizer make no difference that three seeds could show.
 
 The settings are those of ``sb3_a3c/zoo/a3c.yml``. Each row replaces what its name says and leaves all others as they are, also
 the number of steps; it is not tuned again around the new value. Each row is a comparison by ``sb3_a3c.compare`` with itself
