@@ -32,38 +32,36 @@ from sb3_a3c.comparison.settings import read_settings
 from sb3_a3c.zoo.models import SETTINGS
 
 _UNCHANGED = "the zoo's settings"
-_WORKERS: dict[str, dict[str, Any]] = {"one worker": dict(n_workers=1, backend="serial"), "eight workers": dict(n_workers=8)}
-#: For each task: what is replaced, by the names of the table's rows.
+#: What is replaced on every task, by the names of the table's rows.
+_ON_ALL: dict[str, dict[str, Any]] = {
+    _UNCHANGED: {},
+    "one worker": dict(n_workers=1, backend="serial"),
+    "eight workers": dict(n_workers=8),
+    "no GAE": dict(gae_lambda=1.0),
+    "normalized advantages": dict(normalize_advantage=True),
+}
+#: The same for each task.
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "Pendulum-v1": {
-        _UNCHANGED: {},
-        **_WORKERS,
+        **_ON_ALL,
         "n_steps 16": dict(n_steps=16),
-        "no GAE": dict(gae_lambda=1.0),
-        "normalized advantages": dict(normalize_advantage=True),
         "no gSDE": dict(use_sde=False),
         "no VecNormalize": dict(normalize=False),
         "constant learning rate": dict(learning_rate=1e-3),
         "Adam": dict(use_rms_prop=False),
     },
     "CartPole-v1": {
-        _UNCHANGED: {},
-        **_WORKERS,
+        **_ON_ALL,
         "n_steps 5": dict(n_steps=5),
-        "no GAE": dict(gae_lambda=1.0),
-        "normalized advantages": dict(normalize_advantage=True),
         "no entropy bonus": dict(ent_coef=0.0),
         "constant learning rate": dict(learning_rate=1.5e-3),
         "RMSprop": dict(use_rms_prop=True),
         "no orthogonal initialization": dict(policy_kwargs="dict(ortho_init=False)"),
     },
     "LunarLanderContinuous-v3": {
-        _UNCHANGED: {},
-        **_WORKERS,
+        **_ON_ALL,
         "n_steps 8": dict(n_steps=8),
-        "no GAE": dict(gae_lambda=1.0),
         "gamma 0.99": dict(gamma=0.99),
-        "normalized advantages": dict(normalize_advantage=True),
         "no gSDE": dict(use_sde=False),
         "no VecNormalize": dict(normalize=False),
         "constant learning rate": dict(learning_rate=7e-4),

@@ -109,7 +109,7 @@ def _rate(call: Callable[[], Any], n_steps: int, seconds: float) -> float:
     return n_steps * n_calls / (time.perf_counter() - started)
 
 
-def measure_rate(name: str, make: Callable[[], VectorEnv], timesteps: int) -> float:
+def measure_rate(name: str, make: Callable[[], VectorEnv], timesteps: float) -> float:
     """
     :param name: A key of ``ALGORITHMS``
     :param make: Makes a batch

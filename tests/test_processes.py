@@ -26,7 +26,6 @@ import torch as th
 from gymnasium import spaces
 from gymnasium.utils import EzPickle
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import SimpleMultiObsEnv
 from stable_baselines3.common.monitor import Monitor, load_results
@@ -647,13 +646,6 @@ def test_garbage_collection_in_a_worker_does_not_copy_shared_memory() -> None:
     assert len(infos) == 40 and max(info["n_pages"] for info in infos) < 4000
 
 
-class Looker(BaseCallback):
-    """It may read anything."""
-
-    def _on_step(self) -> bool:
-        return True
-
-
 @pytest.mark.parametrize("env_class", [partial(gym.make, "CartPole-v1"), lambda: SimpleMultiObsEnv(channel_last=False)])
 def test_rollouts_that_are_sent_together_arrive_as_they_were(
     env_class: Callable[[], gym.Env], monkeypatch: pytest.MonkeyPatch
@@ -663,7 +655,7 @@ def test_rollouts_that_are_sent_together_arrive_as_they_were(
     monkeypatch.setattr(Worker, "step", lambda worker: rollouts.append(step(worker)) or rollouts[-1])
     env = make_vec_env(env_class, n_envs=2)
     policy = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
-    A3C(policy, VecNormalize(env, norm_obs=policy == "MlpPolicy"), n_steps=3, backend="serial").learn(60, Looker())
+    A3C(policy, VecNormalize(env, norm_obs=policy == "MlpPolicy"), n_steps=3, backend="serial").learn(60, lambda *_: True)
     sent = [lighten(rollout) for rollout in rollouts]
     arrived = decode(encode(Rollouts(sent))).rollouts
     assert len(arrived) == len(sent) == 20

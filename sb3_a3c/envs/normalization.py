@@ -99,8 +99,7 @@ class JournaledMeanStd(RunningMeanStd):
         :param batch_count: The size of the batch
         :param moments: The new running mean and variance, of shape ``(2, size)``
         """
-        shape = np.shape(self.mean)
-        self.mean, self.var = moments if len(shape) == 1 else moments.reshape(2, *shape)
+        self.mean, self.var = moments.reshape(2, *np.shape(self.mean))
         self.count += batch_count
         self._batches.append((batch_moments, batch_count))
 

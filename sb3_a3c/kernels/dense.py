@@ -102,16 +102,15 @@ def weight_gradient(flat_delta, flat_x, flat_out, b_out, n_rows, n_in, n_out):
     :param n_in: Number of inputs
     :param n_out: Number of outputs
     """
+    delta, x, w_out = flat_delta.reshape(n_rows, n_out), flat_x.reshape(n_rows, n_in), flat_out.reshape(n_out, n_in)
     if n_in <= _FEW_INPUTS_OF_GRADIENT and n_in < n_out and n_rows >= _FEWEST_ROWS:
         w_t = np.zeros((n_in, n_out), np.float32)
-        _add_outer_products(flat_x.reshape(n_rows, n_in), flat_delta.reshape(n_rows, n_out), w_t)
-        w_out = flat_out.reshape(n_out, n_in)
+        _add_outer_products(x, delta, w_t)
         for o in range(n_out):
             for i in range(n_in):
                 w_out[o, i] += w_t[i, o]
     else:
-        _add_outer_products(flat_delta.reshape(n_rows, n_out), flat_x.reshape(n_rows, n_in), flat_out.reshape(n_out, n_in))
-    delta = flat_delta.reshape(n_rows, n_out)
+        _add_outer_products(delta, x, w_out)
     for row in range(n_rows):
         for o in range(n_out):
             b_out[o] += delta[row, o]
