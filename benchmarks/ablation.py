@@ -15,19 +15,25 @@ alone. Finished runs are not repeated, so the command can be interrupted and con
 
 import argparse
 import re
-from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
 from arguments import Option, parse_arguments
+from learning import (
+    available,
+    folder,
+    note_on_reached,
+    note_on_returns,
+    reached,
+    runs_option,
+    tasks_option,
+    train,
+    write_settings,
+)
 from report import bars, report
-from results import TASKS, train
 
 from sb3_a3c.comparison.cells import number, of_seeds
-from sb3_a3c.comparison.estimates import MIN_SEEDS, Summary
+from sb3_a3c.comparison.estimates import Summary
 from sb3_a3c.comparison.settings import read_settings
 from sb3_a3c.zoo.models import SETTINGS
 
@@ -82,9 +88,7 @@ def learn(env_id: str, changes: dict[str, Any], args: argparse.Namespace, out: P
     :return: What came of it
     """
     settings = read_settings(SETTINGS, env_id) | changes
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "settings.yml"
-    path.write_text(yaml.safe_dump({env_id: settings}), encoding="utf-8")
+    path = write_settings(out / "settings.yml", env_id, settings)
     n_timesteps = max(1, int(settings["n_timesteps"] * args.budget))
     (summary,) = train(env_id, {"a3c": path}, n_timesteps, args.repetitions, args, out / "runs")
     return summary
@@ -94,16 +98,14 @@ def main() -> None:
     args = parse_arguments(
         __doc__,
         repetitions=5,
-        tasks=Option(",".join(CHANGES), "CartPole-v1", "ids of environments, separated by commas"),
+        tasks=tasks_option(list(CHANGES)),
         budget=Option(1.0, 0.002, "fraction of the steps of the settings"),
         evaluations=Option(4, 1, "per run"),
         only=Option("", "one worker", "pattern of what to measure beside the zoo's settings; all if empty"),
-        runs=Option("runs/ablation", "", "folder for the comparisons"),
+        runs=runs_option("ablation"),
     )
-    tasks = [env_id for env_id in args.tasks.split(",") if find_spec(TASKS[env_id].needs)]
-    summaries: dict[str, dict[str, Summary]] = {env_id: {} for env_id in tasks}
-    with ExitStack() as stack:
-        runs = Path(args.runs or stack.enter_context(TemporaryDirectory()))
+    summaries: dict[str, dict[str, Summary]] = {env_id: {} for env_id in available(args.tasks)}
+    with folder(args.runs) as runs:
         for env_id, of_task in summaries.items():
             for name, changes in CHANGES[env_id].items():
                 if name != _UNCHANGED and not re.search(args.only, name):
@@ -114,17 +116,15 @@ def main() -> None:
             env_id,
             name,
             of_seeds(summary.final_return),
-            f"{summary.n_reached} of {len(summary.results)}",
+            reached(summary),
             number(float(summary.seconds.iqm)),
         ]
         for env_id, of_task in summaries.items()
         for name, summary in of_task.items()
     ]
-    thresholds = ", ".join(f"{of_task[_UNCHANGED].threshold:g} ({env_id})" for env_id, of_task in summaries.items())
     notes = [
-        f"{args.repetitions} seed(s). Returns: interquartile means of an evaluation at the end, in brackets 95 % bootstrap "
-        f"intervals; with fewer than {MIN_SEEDS} seeds the value of each run. Reached: how many seeds reached, in the mean of "
-        f"one of {args.evaluations} evaluations, {thresholds}. Seconds of ``learn()``."
+        f"{note_on_returns(args.repetitions)} {args.evaluations} evaluations per run. Seconds of ``learn()``.",
+        note_on_reached({env_id: list(of_task.values()) for env_id, of_task in summaries.items()}),
     ]
     panels = {
         env_id: {name: float(summary.final_return.iqm) for name, summary in of_task.items()}

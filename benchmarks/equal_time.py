@@ -14,17 +14,27 @@ the command can be interrupted and continued. BipedalWalker, whose runs take two
 """
 
 import argparse
-from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from arguments import Option, parse_arguments
+from learning import (
+    NOTE_ON_AFTER,
+    SETTINGS,
+    TASKS,
+    available,
+    curves,
+    folder,
+    note_on_reached,
+    note_on_returns,
+    reached,
+    runs_option,
+    tasks_option,
+    train,
+)
 from report import report
-from results import SETTINGS, TASKS, curves, train
 
 from sb3_a3c.comparison.cells import median_and_range, number, of_seeds
-from sb3_a3c.comparison.estimates import MIN_SEEDS, Summary
+from sb3_a3c.comparison.estimates import Summary
 from sb3_a3c.comparison.settings import read_settings
 from sb3_a3c.zoo.models import SETTINGS as A3C_SETTINGS
 
@@ -65,7 +75,7 @@ def cells(env_id: str, summary: Summary) -> list[str]:
         number(float(summary.seconds.iqm)),
         f"{summary.results[0].last.timesteps:,}",
         of_seeds(summary.final_return),
-        f"{summary.n_reached} of {len(summary.results)}",
+        reached(summary),
         median_and_range(summary.seconds_to_threshold),
     ]
 
@@ -74,23 +84,18 @@ def main() -> None:
     args = parse_arguments(
         __doc__,
         repetitions=5,
-        tasks=Option(",".join(TASKS), "CartPole-v1", "ids of environments, separated by commas"),
+        tasks=tasks_option(list(TASKS)),
         budget=Option(1.0, 0.005, "fraction of the steps of A3C's settings"),
         evaluations=Option(15, 2, "per run"),
-        runs=Option("runs/equal_time", "", "folder for the comparisons"),
+        runs=runs_option("equal_time"),
     )
-    tasks = [env_id for env_id in args.tasks.split(",") if find_spec(TASKS[env_id].needs)]
-    with ExitStack() as stack:
-        runs = Path(args.runs or stack.enter_context(TemporaryDirectory()))
-        summaries = {env_id: learn(env_id, args, runs) for env_id in tasks}
+    with folder(args.runs) as runs:
+        summaries = {env_id: learn(env_id, args, runs) for env_id in available(args.tasks)}
     rows = [cells(env_id, summary) for env_id, of_task in summaries.items() for summary in of_task]
-    thresholds = ", ".join(f"{of_task[0].threshold:g} ({env_id})" for env_id, of_task in summaries.items())
     notes = [
-        f"{args.repetitions} seed(s). Returns: interquartile means, in brackets 95 % bootstrap intervals; with fewer than "
-        f"{MIN_SEEDS} seeds the value of each run. Seconds of ``learn()``, which for A3C include the start of its worker "
+        f"{note_on_returns(args.repetitions)} Seconds of ``learn()``, which for A3C include the start of its worker "
         "processes.",
-        f"Reached: how many seeds reached, in the mean of an evaluation, {thresholds}. After: medians over seeds, in brackets "
-        "the minimum and the maximum; a seed that never reached the return counts as later than all others.",
+        f"{note_on_reached(summaries)} {NOTE_ON_AFTER}",
     ]
     report(args, "Returns after equal times", HEADER, rows, notes, lambda figure: curves(summaries, _NAMES, figure))
 

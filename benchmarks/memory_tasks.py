@@ -11,18 +11,27 @@ gates. Finished runs are kept in the folder ``--runs`` and not repeated.
     python benchmarks/memory_tasks.py --tasks Cue20-v0
 """
 
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import yaml
 from arguments import Option, parse_arguments
+from learning import (
+    HEADER,
+    NOTE_ON_AFTER,
+    SETTINGS,
+    cells,
+    curves,
+    folder,
+    note_on_reached,
+    note_on_returns,
+    runs_option,
+    tasks_option,
+    write_settings,
+)
 from memory_envs import TASKS
 from report import report
-from results import HEADER, SETTINGS, cells, curves
 
 from sb3_a3c.compare import compare
-from sb3_a3c.comparison.estimates import MIN_SEEDS, Summary
+from sb3_a3c.comparison.estimates import Summary
 from sb3_a3c.comparison.settings import read_settings
 
 #: How ``sb3_a3c.compare`` names the algorithms, and what they are called here.
@@ -49,12 +58,10 @@ def learn(env_id: str, seeds: int, budget: float, runs: Path, quick: bool) -> li
         "a3c": with_lstm | dict(policy="MlpPolicy", policy_kwargs=policy_kwargs),
         "memory_envs:RecurrentPPOLstm": read_settings(SETTINGS / "recurrent_ppo.yml", env_id),
     }
-    runs.mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}
     for algorithm, values in settings.items():
         values["n_timesteps"] = max(1, int(budget * values["n_timesteps"]))
-        files[algorithm] = runs / f"{env_id}-{_ALGORITHMS[algorithm]}.yml"
-        files[algorithm].write_text(yaml.safe_dump({env_id: values}), encoding="utf-8")
+        files[algorithm] = write_settings(runs / f"{env_id}-{_ALGORITHMS[algorithm]}.yml", env_id, values)
     name, out = f"memory_envs:{env_id}", runs / env_id
     return compare(
         name,
@@ -71,24 +78,20 @@ def main() -> None:
     args = parse_arguments(
         __doc__,
         repetitions=5,
-        tasks=Option(",".join(TASKS), "Cue20-v0", "ids of environments, separated by commas"),
+        tasks=tasks_option(list(TASKS), quick="Cue20-v0"),
         budget=Option(1.0, 0.05, "fraction of the settings' steps"),
-        runs=Option("runs/memory_tasks", "", "folder for the comparisons"),
+        runs=runs_option("memory_tasks"),
     )
-    with ExitStack() as stack:
-        runs = Path(args.runs or stack.enter_context(TemporaryDirectory()))
+    with folder(args.runs) as runs:
         summaries = {
             env_id: learn(env_id, args.repetitions, args.budget, runs, args.quick) for env_id in args.tasks.split(",")
         }
     rows = [cells(env_id, _ALGORITHMS, summary, of_task[0]) for env_id, of_task in summaries.items() for summary in of_task]
-    thresholds = ", ".join(f"{of_task[0].threshold:g} ({env_id})" for env_id, of_task in summaries.items())
     notes = [
-        f"{args.repetitions} seed(s). Returns: interquartile means, in brackets 95 % bootstrap intervals; with fewer than "
-        f"{MIN_SEEDS} seeds the value of each run. Steps/s: interquartile means, on one core. In A3C's time: the return after "
-        "as many seconds as A3C with an LSTM took for all its steps.",
-        "A policy without a memory answers half of the cues, so its mean return is 0.5. Reached: how many seeds reached, in "
-        f"the mean of an evaluation of 20 episodes, {thresholds}. After: medians over seeds, in brackets the minimum and "
-        "the maximum; a seed that never reached the return counts as later than all others.",
+        f"{note_on_returns(args.repetitions)} Steps/s: interquartile means, on one core. In A3C's time: the return after as "
+        "many seconds as A3C with an LSTM took for all its steps.",
+        "A policy without a memory answers half of the cues, so its mean return is 0.5. An evaluation has 20 episodes. "
+        f"{note_on_reached(summaries)} {NOTE_ON_AFTER}",
     ]
     report(args, "Tasks that need a memory", HEADER, rows, notes, lambda figure: curves(summaries, _ALGORITHMS, figure))
 

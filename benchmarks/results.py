@@ -13,32 +13,45 @@ Finished runs are not repeated, so the command can be interrupted and continued.
 
 import argparse
 import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
 
-import yaml
 from arguments import Option, parse_arguments
+from learning import (
+    HEADER,
+    NOTE_ON_AFTER,
+    SETTINGS,
+    TASKS,
+    available,
+    cells,
+    curves,
+    folder,
+    note_on_reached,
+    note_on_returns,
+    runs_option,
+    tasks_option,
+    train,
+    write_settings,
+)
 from report import report
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_a3c import A3C
-from sb3_a3c.compare import compare
-from sb3_a3c.comparison.cells import median_and_range, number, of_seeds
-from sb3_a3c.comparison.estimates import MIN_SEEDS, Summary, return_at
-from sb3_a3c.comparison.figure import draw_curves
+from sb3_a3c.comparison.estimates import Summary
 from sb3_a3c.comparison.settings import Settings, read_settings
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-#: The folder of settings.
-SETTINGS = Path(__file__).parent / "settings"
+#: Steps of a run, for each task.
+_N_TIMESTEPS = {
+    "Pendulum-v1": 150_000,
+    "CartPole-v1": 100_000,
+    "Acrobot-v1": 150_000,
+    "MountainCarContinuous-v0": 30_000,
+    "LunarLander-v3": 200_000,
+    "LunarLanderContinuous-v3": 200_000,
+    "BipedalWalker-v3": 150_000,
+    "HalfCheetah-v5": 150_000,
+}
 #: How ``sb3_a3c.compare`` names the algorithms, and what they are called here.
 _ALGORITHMS = {
     "a3c": "A3C",
@@ -49,38 +62,9 @@ _ALGORITHMS = {
 }
 
 
-class Task(NamedTuple):
-    """
-    :param n_timesteps: Steps of a run
-    :param threshold: The return to reach, None: the one that Gymnasium registers
-    :param n_eval_episodes: Episodes of an evaluation
-    :param needs: A module that its environment needs
-    """
-
-    n_timesteps: int
-    threshold: float | None = None
-    n_eval_episodes: int = 10
-    needs: str = "gymnasium"
-
-
-TASKS = {
-    # The best returns are from 0 to -400, by where an episode begins, and the best mean of ten may be below the threshold.
-    "Pendulum-v1": Task(150_000, threshold=-200.0, n_eval_episodes=50),
-    "CartPole-v1": Task(100_000),
-    "Acrobot-v1": Task(150_000),
-    "MountainCarContinuous-v0": Task(30_000),
-    "LunarLander-v3": Task(200_000, needs="Box2D"),
-    "LunarLanderContinuous-v3": Task(200_000, needs="Box2D"),
-    "BipedalWalker-v3": Task(150_000, needs="Box2D"),
-    "HalfCheetah-v5": Task(150_000, needs="mujoco"),
-}
-
-HEADER = ["Task", "Algorithm", "Final return", "In A3C's time", "Steps/s", "Reached", "After seconds", "After steps"]
-
-
 def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs: Path) -> list[Summary]:
     """
-    :param env_id: A key of ``TASKS``
+    :param env_id: A key of ``_N_TIMESTEPS``
     :param algorithms: Keys of ``_ALGORITHMS``
     :param args: The command line
     :param runs: The folder for all comparisons
@@ -92,105 +76,32 @@ def learn(env_id: str, algorithms: Sequence[str], args: argparse.Namespace, runs
     for algorithm in (A2C, PPO):
         shared = _a3cs_for(algorithm, a3cs)
         if shared != read_settings(files[algorithm.__name__.lower()], env_id):
-            path = files[f"stable_baselines3:{algorithm.__name__}"] = runs / f"{env_id}-{algorithm.__name__}.yml"
-            runs.mkdir(parents=True, exist_ok=True)
-            path.write_text(yaml.safe_dump({env_id: shared}), encoding="utf-8")
+            path = runs / f"{env_id}-{algorithm.__name__}.yml"
+            files[f"stable_baselines3:{algorithm.__name__}"] = write_settings(path, env_id, shared)
     algorithms = [algo for algo in algorithms if algo in files]
     return train(env_id, {algo: files[algo] for algo in algorithms}, timesteps, args.repetitions, args, runs / env_id)
-
-
-def train(
-    env_id: str, settings: Mapping[str, Path], timesteps: int, seeds: int, args: argparse.Namespace, out: Path
-) -> list[Summary]:
-    """
-    :param env_id: A key of ``TASKS``
-    :param settings: The file of each algorithm's settings
-    :param timesteps: Steps of a run
-    :param seeds: Runs per algorithm
-    :param args: The command line
-    :param out: The folder for the comparison
-    :return: What came of each algorithm
-    """
-    return compare(
-        env_id,
-        list(settings),
-        seeds=seeds,
-        timesteps=timesteps,
-        out=out,
-        settings=settings,
-        threshold=TASKS[env_id].threshold,
-        eval_interval=max(1, timesteps // args.evaluations),
-        n_eval_episodes=TASKS[env_id].n_eval_episodes,
-        progress_bar=not args.quick,
-    )
-
-
-def cells(env_id: str, names: Mapping[str, str], summary: Summary, a3c: Summary) -> list[str]:
-    """
-    :param env_id: The task
-    :param names: What the algorithms are called in the table
-    :param summary: What came of an algorithm
-    :param a3c: What came of A3C
-    :return: A row of the table, see ``HEADER``
-    """
-    return [
-        env_id,
-        names[summary.algorithm],
-        of_seeds(summary.final_return),
-        of_seeds(return_at(summary.results, "seconds", float(a3c.seconds.iqm))),
-        number(float(summary.steps_per_second.iqm)),
-        f"{summary.n_reached} of {len(summary.results)}",
-        median_and_range(summary.seconds_to_threshold),
-        median_and_range(summary.steps_to_threshold),
-    ]
-
-
-def curves(summaries: Mapping[str, list[Summary]], names: Mapping[str, str], figure: "Figure") -> None:
-    """
-    Draw the learning curves, by steps and by seconds.
-
-    :param summaries: What came of each algorithm, for each task
-    :param names: What the algorithms are called in the picture
-    :param figure: Where to draw
-    """
-    figure.set_size_inches(9.0, 0.6 + 2.4 * len(summaries))
-    rows = figure.subplots(len(summaries), 2, sharey="row", squeeze=False)
-    for panels, (env_id, of_task) in zip(rows, summaries.items(), strict=True):
-        named = [replace(summary, algorithm=names[summary.algorithm]) for summary in of_task]
-        draw_curves(panels, named, of_task[0].threshold)
-        panels[0].locator_params(axis="x", nbins=5)
-        panels[0].set_title(env_id, loc="left", fontsize="medium")
-        panels[0].set_ylabel("mean return")
-    # The last is the first task's threshold.
-    handles, labels = (entries[:-1] for entries in rows[0][0].get_legend_handles_labels())
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
 
 
 def main() -> None:
     args = parse_arguments(
         __doc__,
         repetitions=5,
-        tasks=Option(",".join(TASKS), "CartPole-v1", "ids of environments, separated by commas"),
+        tasks=tasks_option(list(_N_TIMESTEPS)),
         algorithms=Option(",".join(_ALGORITHMS), ",".join(_ALGORITHMS), "names of algorithms, separated by commas; a3c first"),
         budget=Option(1.0, 0.005, "fraction of the tasks' steps"),
         evaluations=Option(15, 2, "per run"),
-        runs=Option("runs/results", "", "folder for the comparisons"),
+        runs=runs_option("results"),
     )
-    tasks = [env_id for env_id in args.tasks.split(",") if find_spec(TASKS[env_id].needs)]
-    with ExitStack() as stack:
-        runs = Path(args.runs or stack.enter_context(TemporaryDirectory()))
+    tasks = available(args.tasks)
+    with folder(args.runs) as runs:
         summaries = {env_id: learn(env_id, args.algorithms.split(","), args, runs) for env_id in tasks}
     rows = [cells(env_id, _ALGORITHMS, summary, of_task[0]) for env_id, of_task in summaries.items() for summary in of_task]
-    thresholds = ", ".join(f"{of_task[0].threshold:g} ({env_id})" for env_id, of_task in summaries.items())
     steps = ", ".join(f"{_n_timesteps(env_id, args.budget):,} ({env_id})" for env_id in tasks)
     episodes = ", ".join(f"{TASKS[env_id].n_eval_episodes} ({env_id})" for env_id in tasks)
     notes = [
-        f"{args.repetitions} seed(s), the same steps for all algorithms: {steps}. Returns: interquartile means, in brackets "
-        f"95 % bootstrap intervals; with fewer than {MIN_SEEDS} seeds the value of each run. Steps/s: interquartile means. In "
-        "A3C's time: the return after as many seconds as A3C took for all its steps.",
-        f"Reached: how many seeds reached, in the mean of an evaluation, {thresholds}. An evaluation's episodes: {episodes}. "
-        "After: medians over seeds, in brackets the minimum and the maximum; a seed that never reached the return counts as "
-        "later than all others.",
+        f"{note_on_returns(args.repetitions)} Steps/s: interquartile means. In A3C's time: the return after as many seconds "
+        f"as A3C took for all its steps. Steps of all algorithms: {steps}.",
+        f"{note_on_reached(summaries)} An evaluation's episodes: {episodes}. {NOTE_ON_AFTER}",
         "A3C's settings were tuned for these budgets of steps; those of rl-baselines3-zoo are for longer runs. With A3C's "
         "settings A2C and PPO have A3C's values of all arguments that they share with it; PPO's minibatch is a whole rollout.",
     ]
@@ -200,7 +111,7 @@ def main() -> None:
 
 
 def _n_timesteps(env_id: str, budget: float) -> int:
-    return max(1, int(TASKS[env_id].n_timesteps * budget))
+    return max(1, int(_N_TIMESTEPS[env_id] * budget))
 
 
 def _a3cs_for(algorithm: type[BaseAlgorithm], settings: Settings) -> Settings:

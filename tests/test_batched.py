@@ -15,9 +15,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecNormalize
 
-from sb3_a3c import A3C, record, replay
+from sb3_a3c import A3C, record, register_vec_env, replay
 from sb3_a3c.envs.lean_vec_envs import LeanVecNormalize
 from sb3_a3c.envs.slices import slice_vec_env, units_of
 from sb3_a3c.envs.vector_vec_env import VectorVecEnv
@@ -224,6 +224,27 @@ class Junk(VecNormalize):
         obs, rewards, dones, infos = self.venv.step_wait()
         assert isinstance(self.venv, VectorVecEnv)
         return obs, np.where(self.venv.only_reset, self.junk, rewards), dones, infos
+
+
+class Marks(VecEnvWrapper):
+    """Writes into every info, and fails if it finds what it wrote in an earlier step."""
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        obs, rewards, dones, infos = self.venv.step_wait()
+        for info in infos:
+            assert "mark" not in info
+            info["mark"] = True
+        return obs, rewards, dones, infos
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_infos_that_a_wrapper_writes_into_are_of_one_step(n_workers: int) -> None:
+    register_vec_env(Marks)
+    model = A3C("MlpPolicy", Marks(batched(AutoresetMode.SAME_STEP)), n_workers=n_workers, n_steps=4)
+    assert model.learn(240).num_timesteps == 240
 
 
 def test_statistics_of_episodes_that_the_environment_has_counted() -> None:

@@ -14,24 +14,36 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 
+class EndOfEpisode(NamedTuple):
+    """
+    :param env_index: Index of the environment
+    :param last_obs: The last observation of the episode
+    :param truncated: Whether it has been truncated and has not ended in a terminal state
+    :param info: The info of the last step
+    """
+
+    env_index: int
+    last_obs: Any
+    truncated: bool
+    info: dict[str, Any]
+
+
 class BatchStep(NamedTuple):
     """
     One step of all environments of a batch. Arrays have a first axis of ``n_envs``.
 
     :param obs: The observations that the next actions are for
     :param rewards: The rewards
-    :param terminated: Whether episodes have ended in a terminal state
-    :param truncated: Whether episodes have been truncated
+    :param dones: Whether episodes have ended
     :param inactive: Whether environments will ignore their next action, because they will only be reset
-    :param endings: For each environment whose episode has ended: its last observation, and its info
+    :param ends: The episodes that have ended
     """
 
     obs: VecEnvObs
     rewards: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
+    dones: np.ndarray
     inactive: np.ndarray
-    endings: dict[int, tuple[Any, dict[str, Any]]]
+    ends: Sequence[EndOfEpisode]
 
 
 class Batch:
@@ -93,16 +105,19 @@ class Batch:
         env, mode = self.env, self._mode
         obs, rewards, terminated, truncated, infos = env.step(np.asarray(actions, dtype=env.single_action_space.dtype))
         obs = _copied(obs)
-        ended = terminated | truncated
-        inactive = ended if mode is AutoresetMode.NEXT_STEP else np.zeros(len(ended), dtype=bool)
-        endings = {}
-        if True in ended.tolist():
+        dones = terminated | truncated
+        inactive = dones.copy() if mode is AutoresetMode.NEXT_STEP else np.zeros(len(dones), dtype=bool)
+        ends: list[EndOfEpisode] = []
+        if dones.any():
             same_step = mode is AutoresetMode.SAME_STEP
             last_obs, last_infos = (infos["final_obs"], infos.get("final_info", {})) if same_step else (obs, infos)
-            endings = {i: (entry_of(last_obs, i), info_of(last_infos, i)) for i in np.flatnonzero(ended).tolist()}
+            ends = [
+                EndOfEpisode(i, entry_of(last_obs, i), not bool(terminated[i]), info_of(last_infos, i))
+                for i in np.flatnonzero(dones).tolist()
+            ]
             if mode is AutoresetMode.DISABLED:
-                obs = _copied(env.reset(options={"reset_mask": ended})[0])
-        return BatchStep(obs, rewards, terminated, truncated, inactive, endings)
+                obs = _copied(env.reset(options={"reset_mask": dones})[0])
+        return BatchStep(obs, rewards, dones, inactive, ends)
 
     def close(self) -> None:
         """Close it. If it is used again and there is a function that makes it, another one is made."""
@@ -165,9 +180,9 @@ def _checked(env: Any) -> VectorEnv:
     return env
 
 
-def concat_batches(parts: Sequence[Any]) -> Any:
+def concat_observations(parts: Sequence[Any]) -> Any:
     """
-    :param parts: One array per batch, or one dict of arrays
+    :param parts: The observations of each batch
     :return: Those of all batches in one
     """
     first = parts[0]
@@ -176,6 +191,28 @@ def concat_batches(parts: Sequence[Any]) -> Any:
     if isinstance(first, dict):
         return {key: np.concatenate([part[key] for part in parts]) for key in first}
     return np.concatenate(parts)
+
+
+def concat_steps(steps: Sequence[BatchStep]) -> BatchStep:
+    """
+    :param steps: One step of each batch
+    :return: All of them in one
+    """
+    if len(steps) == 1:
+        return steps[0]
+    obs, rewards, dones, inactive, ends = zip(*steps, strict=True)
+    offsets = np.cumsum([0, *map(len, dones)]).tolist()
+    return BatchStep(
+        concat_observations(obs),
+        np.concatenate(rewards),
+        np.concatenate(dones),
+        np.concatenate(inactive),
+        [
+            end._replace(env_index=offset + end.env_index)
+            for offset, of_batch in zip(offsets, ends, strict=False)
+            for end in of_batch
+        ],
+    )
 
 
 def _copied(obs: VecEnvObs) -> VecEnvObs:

@@ -12,7 +12,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from sb3_a3c.envs.batches import Batch, BatchStep, concat_batches, info_of
+from sb3_a3c.envs.batches import Batch, EndOfEpisode, concat_observations, concat_steps, info_of
 from sb3_a3c.envs.declarations import register_vec_env
 
 
@@ -50,6 +50,9 @@ class VectorVecEnv(VecEnv):
         self.inactive = np.zeros(n_envs, dtype=bool)
         #: Whether environments have ignored their last action.
         self.only_reset = np.zeros(n_envs, dtype=bool)
+        #: Whether the info of an environment that reports nothing is the same empty dict at each step.
+        self.reuses_empty_infos = False
+        self._empty_infos: list[dict[str, Any]] = [{} for _ in range(n_envs)]
         self._started = time.time()
         super().__init__(n_envs, *spaces)
 
@@ -70,7 +73,7 @@ class VectorVecEnv(VecEnv):
         part.batches, part.sizes = [self.batches[n] for n in chosen], [self.sizes[n] for n in chosen]
         for name in ("episode_returns", "episode_lengths", "inactive", "only_reset"):
             setattr(part, name, getattr(self, name)[indices])
-        for name in ("reset_infos", "_seeds", "_options"):
+        for name in ("reset_infos", "_seeds", "_options", "_empty_infos"):
             setattr(part, name, [getattr(self, name)[index] for index in indices])
         return part
 
@@ -86,7 +89,7 @@ class VectorVecEnv(VecEnv):
         self.episode_returns[:], self.episode_lengths[:], self.inactive[:], self.only_reset[:] = 0, 0, False, False
         self._reset_seeds()
         self._reset_options()
-        return concat_batches([obs for obs, _ in results])
+        return concat_observations([obs for obs, _ in results])
 
     def step_async(self, actions: np.ndarray) -> None:
         """As ``VecEnv.step_async``."""
@@ -95,34 +98,32 @@ class VectorVecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """As ``VecEnv.step_wait``."""
         parts = [self._actions] if len(self.batches) == 1 else np.split(self._actions, np.cumsum(self.sizes)[:-1])
-        steps = [batch.step(part) for batch, part in zip(self.batches, parts, strict=True)]
-        columns: list[Any] = list(zip(*steps, strict=True))
-        obs, rewards, terminated, truncated, inactive = map(concat_batches, columns[:5])
-        self.only_reset, self.inactive = self.inactive, inactive
-        self.episode_returns += rewards
+        step = concat_steps([batch.step(part) for batch, part in zip(self.batches, parts, strict=True)])
+        self.only_reset, self.inactive = self.inactive, step.inactive
+        self.episode_returns += step.rewards
         self.episode_lengths += ~self.only_reset
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        offset = 0
-        for step, size in zip(steps, self.sizes, strict=True):
-            self._end_episodes(step, offset, infos)
-            offset += size
-        return obs, rewards.astype(np.float32), terminated | truncated, infos
+        infos = self._empty_infos.copy() if self.reuses_empty_infos else [{} for _ in range(self.num_envs)]
+        for end in step.ends:
+            infos[end.env_index] = self._end_episode(end)
+        return step.obs, step.rewards.astype(np.float32), step.dones, infos
 
-    def _end_episodes(self, step: BatchStep, offset: int, infos: list[dict[str, Any]]) -> None:
-        for index, (last_obs, info) in step.endings.items():
-            env_index = offset + index
-            statistics = {
-                "r": round(float(self.episode_returns[env_index]), 6),
-                "l": int(self.episode_lengths[env_index]),
-                "t": round(time.time() - self._started, 6),
-            }
-            infos[env_index] = {
-                "episode": statistics,
-                **info,
-                "terminal_observation": last_obs,
-                "TimeLimit.truncated": bool(step.truncated[index] and not step.terminated[index]),
-            }
-            self.episode_returns[env_index], self.episode_lengths[env_index] = 0, 0
+    def _end_episode(self, end: EndOfEpisode) -> dict[str, Any]:
+        """
+        :param end: An episode that has ended
+        :return: The info of its environment
+        """
+        statistics = {
+            "r": round(float(self.episode_returns[end.env_index]), 6),
+            "l": int(self.episode_lengths[end.env_index]),
+            "t": round(time.time() - self._started, 6),
+        }
+        self.episode_returns[end.env_index], self.episode_lengths[end.env_index] = 0, 0
+        return {
+            "episode": statistics,
+            **end.info,
+            "terminal_observation": end.last_obs,
+            "TimeLimit.truncated": end.truncated,
+        }
 
     def close(self) -> None:
         """Close all batches."""

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from sb3_a3c.engines import Engine, stack
 from sb3_a3c.engines.hyperparameters import Hyperparameters
-from sb3_a3c.envs.lean_vec_envs import read_infos_at_once
+from sb3_a3c.envs.lean_vec_envs import read_infos_at_once, reports_only_ends
 from sb3_a3c.envs.normalization import JournaledMeanStd, stack_moments
 from sb3_a3c.envs.state import LayerState, changes_only_with_episodes, read_state, stack_states
 from sb3_a3c.envs.vector_vec_env import VectorVecEnv
@@ -68,6 +68,7 @@ class Collector:
         self._step_seconds = 0.0
         self._first_obs: VecEnvObs | None = last_obs
         self._batched = env.unwrapped if isinstance(env.unwrapped, VectorVecEnv) else None
+        self._reports_only_ends = reports_only_ends(env)
         read_infos_at_once(env, needs < CallbackNeeds.STEPS)
 
     def reset(self, seed: int | None) -> None:
@@ -127,7 +128,7 @@ class Collector:
             if steps is not None:
                 steps.add(rewards, infos)
             ended = True in dones.tolist()
-            if ended or _has_episode(infos):
+            if ended or (not self._reports_only_ends and _has_episode(infos)):
                 endings.append(Ending.of(n_steps, infos, dones))
             if ended:
                 self.has_reset = True
