@@ -39,6 +39,15 @@ from sb3_a3c.comparison.settings import read_settings
 from sb3_a3c.zoo.models import SETTINGS as A3C_SETTINGS
 
 _NAMES = {"a3c": "A3C", "a2c": "A2C", "ppo": "PPO"}
+#: Tasks whose runs take seconds. They have twice as many seeds.
+_SHORT = (
+    "Pendulum-v1",
+    "CartPole-v1",
+    "Acrobot-v1",
+    "MountainCarContinuous-v0",
+    "LunarLander-v3",
+    "LunarLanderContinuous-v3",
+)
 #: Steps of the run that shows an algorithm's speed. Enough for some rollouts, and few beside the steps of a comparison.
 _TRIAL = 20_000
 
@@ -53,13 +62,14 @@ def learn(env_id: str, args: argparse.Namespace, runs: Path) -> list[Summary]:
     :return: What came of each algorithm
     """
     n_timesteps = max(1, int(read_settings(A3C_SETTINGS, env_id)["n_timesteps"] * args.budget))
-    (a3c,) = train(env_id, {"a3c": A3C_SETTINGS}, n_timesteps, args.repetitions, args, runs / env_id / "a3c")
+    seeds = args.repetitions * (2 if env_id in _SHORT else 1)
+    (a3c,) = train(env_id, {"a3c": A3C_SETTINGS}, n_timesteps, seeds, args, runs / env_id / "a3c")
     summaries = [a3c]
     for algo in ("a2c", "ppo"):
         settings = {algo: SETTINGS / f"{algo}.yml"}
         (trial,) = train(env_id, settings, max(1, int(_TRIAL * args.budget)), 1, args, runs / "trial" / env_id / algo)
         n_timesteps = max(1, round(float(trial.steps_per_second.iqm) * float(a3c.seconds.iqm)))
-        summaries += train(env_id, settings, n_timesteps, args.repetitions, args, runs / env_id / algo)
+        summaries += train(env_id, settings, n_timesteps, seeds, args, runs / env_id / algo)
     return summaries
 
 
@@ -93,8 +103,8 @@ def main() -> None:
         summaries = {env_id: learn(env_id, args, runs) for env_id in available(args.tasks)}
     rows = [cells(env_id, summary) for env_id, of_task in summaries.items() for summary in of_task]
     notes = [
-        f"{note_on_returns(args.repetitions)} Seconds of ``learn()``, which for A3C include the start of its worker "
-        "processes.",
+        f"{note_on_returns(args.repetitions)} Tasks whose runs take seconds have twice as many seeds. Seconds of ``learn()``, "
+        "which for A3C include the start of its worker processes.",
         f"{note_on_reached(summaries)} {NOTE_ON_AFTER}",
     ]
     report(args, "Returns after equal times", HEADER, rows, notes, lambda figure: curves(summaries, _NAMES, figure))

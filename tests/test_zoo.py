@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import yaml
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -14,6 +15,7 @@ from sb3_a3c import A3C, MnihCNN
 from sb3_a3c.comparison.errors import BadArgument
 from sb3_a3c.zoo import make
 from sb3_a3c.zoo.__main__ import COMMANDS
+from sb3_a3c.zoo.models import SETTINGS
 
 SCRIPT = """
 import argparse
@@ -139,10 +141,19 @@ def test_settings_of_cartpole_learn_it() -> None:
     assert np.median(means) >= 475, means
 
 
-def test_settings_of_pong() -> None:
-    gym.register_envs(pytest.importorskip("ale_py"))
-    model = make("PongNoFrameskip-v4", n_envs=2)
-    assert model.observation_space.shape == (4, 84, 84) or model.observation_space.shape == (84, 84, 4)
-    assert isinstance(model.policy.features_extractor, MnihCNN)
-    model.learn(20)
-    assert model.num_timesteps == 20
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")  # Box2D's; as an error it ends Python
+@pytest.mark.parametrize("env_id", yaml.safe_load(SETTINGS.read_text()))
+def test_settings(env_id: str) -> None:
+    """Every entry makes a model that learns."""
+    atari = env_id.endswith("NoFrameskip-v4")
+    if atari:
+        gym.register_envs(pytest.importorskip("ale_py"))
+    try:
+        model = make(env_id, n_envs=2, n_workers=2, backend="serial")
+    except gym.error.DependencyNotInstalled as missing:
+        pytest.skip(str(missing))
+    if atari:
+        assert model.observation_space.shape == (4, 84, 84) or model.observation_space.shape == (84, 84, 4)
+        assert isinstance(model.policy.features_extractor, MnihCNN)
+    model.learn(1)
+    assert model.num_timesteps == 2 * model.n_steps
