@@ -310,6 +310,6 @@ def test_a_recorded_run_is_replayed_to_the_last_bit(backend: str) -> None:
 
 def test_of_a_step_only_the_infos_that_report_something_are_sent() -> None:
     infos: list[dict[str, Any]] = [{}, {"episode": {"r": 1.0}}, {"is_success": True}, {"episode": {"r": 2.0}}]
-    ending = Ending.of(5, infos, np.array([False, True, True, False]))
+    ending = Ending.of(5, infos, np.array([False, True, True, False]), True)
     assert ending.n_steps == 5 and ending.infos == infos[1:]
     np.testing.assert_array_equal(ending.dones, [True, True, False])

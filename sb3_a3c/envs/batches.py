@@ -216,5 +216,7 @@ def concat_steps(steps: Sequence[BatchStep]) -> BatchStep:
 
 
 def _copied(obs: VecEnvObs) -> VecEnvObs:
-    """A copy, since a batched environment may return the same array at each step."""
-    return {key: np.array(array) for key, array in obs.items()} if isinstance(obs, dict) else np.array(obs)
+    """A contiguous copy, since a batched environment may return the same array at each step."""
+    if isinstance(obs, dict):
+        return {key: np.array(array, order="C") for key, array in obs.items()}
+    return np.array(obs, order="C")

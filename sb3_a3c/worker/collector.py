@@ -128,8 +128,9 @@ class Collector:
             if steps is not None:
                 steps.add(rewards, infos)
             ended = True in dones.tolist()
-            if ended or (not self._reports_only_ends and _has_episode(infos)):
-                endings.append(Ending.of(n_steps, infos, dones))
+            reports = not self._reports_only_ends and _has_episode(infos)
+            if ended or reports:
+                endings.append(Ending.of(n_steps, infos, dones, reports))
             if ended:
                 self.has_reset = True
                 bootstraps = self._bootstrap_truncated(rewards, dones, infos, hyperparameters.gamma)

@@ -77,14 +77,15 @@ class Ending(NamedTuple):
     dones: np.ndarray
 
     @classmethod
-    def of(cls, n_steps: int, infos: Sequence[dict[str, Any]], dones: np.ndarray) -> "Ending":
+    def of(cls, n_steps: int, infos: Sequence[dict[str, Any]], dones: np.ndarray, reports: bool) -> "Ending":
         """
         :param n_steps: Index of the step in the rollout
         :param infos: One info per environment
         :param dones: Whether episodes ended, ``(n_envs,)``
+        :param reports: Whether an environment whose episode has not ended may report one, too
         :return: What is to be known of the step
         """
-        reporting = [index for index, info in enumerate(infos) if "episode" in info]
+        reporting = [index for index, info in enumerate(infos) if "episode" in info] if reports else []
         indices = sorted({*np.flatnonzero(dones).tolist(), *reporting})
         return cls(n_steps, [infos[i] for i in indices], dones[indices])
 
