@@ -7,7 +7,7 @@ runs of A2C and PPO, and the other two are below most of them.
 A3C has the settings of ``sb3_a3c/zoo/a3c.yml`` and makes their ``n_timesteps``. A2C and PPO have the settings of
 rl-baselines3-zoo. A short run of each shows how many steps it makes per second, and with that how many it makes in A3C's
 seconds. Schedules end with these steps. Each task is a comparison by ``sb3_a3c.compare``. Finished runs are not repeated, so
-the command can be interrupted and continued. BipedalWalker, whose runs take two minutes each, was not measured.
+the command can be interrupted and continued. BipedalWalker, whose runs take four minutes each, was not measured.
 
     python benchmarks/equal_time.py
     python benchmarks/equal_time.py --tasks LunarLanderContinuous-v3,HalfCheetah-v5
