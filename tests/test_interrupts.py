@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -216,6 +217,22 @@ def test_ctrl_c_at_any_time_leaves_nothing_behind(
         problems += [f"{moments}: {problem}" for problem in state.problems()]
     assert not problems
     learn(model)
+
+
+def test_ctrl_c_during_a_system_call_does_not_lose_the_file_that_it_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_file, main_thread = os.open, threading.get_ident()
+
+    def interrupted(*args: Any, **kwargs: Any) -> int:
+        descriptor = open_file(*args, **kwargs)
+        if threading.get_ident() == main_thread:
+            raise KeyboardInterrupt
+        return descriptor
+
+    n_files = _n_files()
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(os, "open", interrupted)
+        FileLock()
+    assert _n_files() == n_files
 
 
 class CtrlC:

@@ -14,7 +14,9 @@ import sys
 import tempfile
 import time
 import weakref
+from _thread import start_new_thread
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 from sb3_a3c.system.locks import take
@@ -46,8 +48,7 @@ class FileLock:
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
-        # a file object, because an interrupt could lose a number
-        file = tempfile.TemporaryFile(buffering=0) if descriptor is None else io.FileIO(descriptor, "r+")
+        file = _new_file() if descriptor is None else io.FileIO(descriptor, "r+")
         weakref.finalize(self, file.close)  # like shared memory, it exists as long as it is used
         self._descriptor = file.fileno()
         #: What this process calls repeatedly while it waits. None: it waits until the lock is free.
@@ -101,6 +102,26 @@ class FileLock:
         from multiprocessing.reduction import DupFd  # Windows does not have it
 
         return _received, (DupFd(self._descriptor),)
+
+
+def _new_file() -> io.FileIO:
+    """
+    Open a file without a name, in a thread: in the main thread, Ctrl-C during the system call would lose the descriptor that
+    it returns.
+    """
+    opened: SimpleQueue[Any] = SimpleQueue()
+    start_new_thread(_open_into, (opened,))
+    file = opened.get()
+    if isinstance(file, BaseException):
+        raise file
+    return file
+
+
+def _open_into(opened: "SimpleQueue[Any]") -> None:
+    try:
+        opened.put(tempfile.TemporaryFile(buffering=0))
+    except BaseException as error:
+        opened.put(error)
 
 
 def _received(descriptor: Any) -> FileLock:
