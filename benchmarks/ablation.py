@@ -98,7 +98,7 @@ def main() -> None:
     args = parse_arguments(
         __doc__,
         repetitions=5,
-        tasks=tasks_option(list(CHANGES)),
+        tasks=tasks_option(CHANGES),
         budget=Option(1.0, 0.002, "fraction of the steps of the settings"),
         evaluations=Option(4, 1, "per run"),
         only=Option("", "one worker", "pattern of what to measure beside the zoo's settings; all if empty"),

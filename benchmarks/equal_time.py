@@ -88,7 +88,7 @@ def main() -> None:
     args = parse_arguments(
         __doc__,
         repetitions=5,
-        tasks=tasks_option(list(TASKS)),
+        tasks=tasks_option(TASKS),
         budget=Option(1.0, 0.005, "fraction of the steps of A3C's settings"),
         evaluations=Option(15, 2, "per run"),
         runs=runs_option("equal_time"),

@@ -1,7 +1,7 @@
 """What the benchmarks of learning share: the tasks, the comparison of some algorithms on one of them, notes, and pictures."""
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -54,7 +54,7 @@ TASKS = {
 }
 
 
-def tasks_option(tasks: Sequence[str], quick: str = "CartPole-v1") -> Option:
+def tasks_option(tasks: Iterable[str], quick: str = "CartPole-v1") -> Option:
     """
     :param tasks: Ids of environments
     :param quick: The task of a quick run

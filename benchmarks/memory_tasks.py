@@ -78,7 +78,7 @@ def main() -> None:
     args = parse_arguments(
         __doc__,
         repetitions=5,
-        tasks=tasks_option(list(TASKS), quick="Cue20-v0"),
+        tasks=tasks_option(TASKS, quick="Cue20-v0"),
         budget=Option(1.0, 0.05, "fraction of the settings' steps"),
         runs=runs_option("memory_tasks"),
     )

@@ -86,7 +86,7 @@ def main() -> None:
     args = parse_arguments(
         __doc__,
         repetitions=5,
-        tasks=tasks_option(list(_N_TIMESTEPS)),
+        tasks=tasks_option(_N_TIMESTEPS),
         algorithms=Option(",".join(_ALGORITHMS), ",".join(_ALGORITHMS), "names of algorithms, separated by commas; a3c first"),
         budget=Option(1.0, 0.005, "fraction of the tasks' steps"),
         evaluations=Option(15, 2, "per run"),

@@ -247,6 +247,25 @@ def test_infos_that_a_wrapper_writes_into_are_of_one_step(n_workers: int) -> Non
     assert model.learn(240).num_timesteps == 240
 
 
+class ReportsEachStep(VectorVecEnv):
+    """Reports an episode of the first environment at each step, and fails if an info is that of another environment."""
+
+    def step_wait(self) -> Any:
+        obs, rewards, dones, infos = super().step_wait()
+        infos[0]["episode"] = {"r": 7.0, "l": 1, "t": 0.0}
+        assert len(set(map(id, infos))) == len(infos)
+        return obs, rewards, dones, infos
+
+
+def test_a_subclass_may_report_episodes_at_any_step() -> None:
+    env = ReportsEachStep([vector_env()])
+    model = A3C("MlpPolicy", env, n_workers=1, n_steps=4)
+    model.learn(3 * 40)
+    assert model.ep_info_buffer is not None
+    assert sum(episode["r"] == 7.0 for episode in model.ep_info_buffer) == 40
+    assert not env.shares_empty_info
+
+
 def test_statistics_of_episodes_that_the_environment_has_counted() -> None:
     venv = VectorVecEnv([lambda: RecordEpisodeStatistics(vector_env())])
     venv.seed(1)

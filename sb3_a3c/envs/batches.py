@@ -112,7 +112,7 @@ class Batch:
             same_step = mode is AutoresetMode.SAME_STEP
             last_obs, last_infos = (infos["final_obs"], infos.get("final_info", {})) if same_step else (obs, infos)
             ends = [
-                EndOfEpisode(i, entry_of(last_obs, i), not bool(terminated[i]), info_of(last_infos, i))
+                EndOfEpisode(i, entry_of(last_obs, i), not terminated[i], info_of(last_infos, i))
                 for i in np.flatnonzero(dones).tolist()
             ]
             if mode is AutoresetMode.DISABLED:

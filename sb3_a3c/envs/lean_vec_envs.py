@@ -166,13 +166,13 @@ def read_infos_at_once(venv: VecEnv, at_once: bool) -> None:
     """
     :param venv: A slice
     :param at_once: Whether nobody reads the infos of a step after the next step, unless they are of an episode. Then they are
-        not copied, and empty ones are used again, unless there are wrappers that may keep them
+        not copied, and empty ones are shared, unless there are wrappers that may keep them
     """
     base = _without_normalization(venv)
     if isinstance(base, LeanDummyVecEnv):
         base.copies_infos = not at_once
-    elif isinstance(base, VectorVecEnv):
-        base.reuses_empty_infos = at_once
+    elif type(base) is VectorVecEnv:  # a subclass may write into them
+        base.shares_empty_info = at_once
 
 
 def reports_only_ends(venv: VecEnv) -> bool:
@@ -180,7 +180,7 @@ def reports_only_ends(venv: VecEnv) -> bool:
     :param venv: A slice
     :return: Whether it is known to report episodes only in the step in which they end
     """
-    return isinstance(_without_normalization(venv), VectorVecEnv)
+    return type(_without_normalization(venv)) is VectorVecEnv  # a subclass may report more
 
 
 def _without_normalization(venv: VecEnv) -> VecEnv:

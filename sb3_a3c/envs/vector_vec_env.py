@@ -50,9 +50,8 @@ class VectorVecEnv(VecEnv):
         self.inactive = np.zeros(n_envs, dtype=bool)
         #: Whether environments have ignored their last action.
         self.only_reset = np.zeros(n_envs, dtype=bool)
-        #: Whether the info of an environment that reports nothing is the same empty dict at each step.
-        self.reuses_empty_infos = False
-        self._empty_infos: list[dict[str, Any]] = [{} for _ in range(n_envs)]
+        #: Whether all environments that report nothing of a step share one empty info.
+        self.shares_empty_info = False
         self._started = time.time()
         super().__init__(n_envs, *spaces)
 
@@ -73,7 +72,7 @@ class VectorVecEnv(VecEnv):
         part.batches, part.sizes = [self.batches[n] for n in chosen], [self.sizes[n] for n in chosen]
         for name in ("episode_returns", "episode_lengths", "inactive", "only_reset"):
             setattr(part, name, getattr(self, name)[indices])
-        for name in ("reset_infos", "_seeds", "_options", "_empty_infos"):
+        for name in ("reset_infos", "_seeds", "_options"):
             setattr(part, name, [getattr(self, name)[index] for index in indices])
         return part
 
@@ -102,7 +101,7 @@ class VectorVecEnv(VecEnv):
         self.only_reset, self.inactive = self.inactive, step.inactive
         self.episode_returns += step.rewards
         self.episode_lengths += ~self.only_reset
-        infos = self._empty_infos.copy() if self.reuses_empty_infos else [{} for _ in range(self.num_envs)]
+        infos: list[dict[str, Any]] = [{}] * self.num_envs if self.shares_empty_info else [{} for _ in range(self.num_envs)]
         for end in step.ends:
             infos[end.env_index] = self._end_episode(end)
         return step.obs, step.rewards.astype(np.float32), step.dones, infos

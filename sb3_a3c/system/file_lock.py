@@ -113,7 +113,10 @@ def _new_file() -> io.FileIO:
     start_new_thread(_open_into, (opened,))
     file = opened.get()
     if isinstance(file, BaseException):
-        raise file
+        try:
+            raise file
+        finally:
+            del file  # it refers to this frame
     return file
 
 
