@@ -29,7 +29,7 @@ from sb3_a3c.learning.origin import FORMAT, check_origin
 from sb3_a3c.learning.run import run
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_a3c.policies.aliases import RECURRENT_POLICIES, recurrent_policy
-from sb3_a3c.recording.recording import RecordNextRun, ReplayNextRun
+from sb3_a3c.recording.recording import Recording, RecordNextRun
 from sb3_a3c.system.cleanup import CleanupStack
 from sb3_a3c.system.cores import usable_cores
 from sb3_a3c.system.files import atomic_write, sb3_path
@@ -190,7 +190,7 @@ class A3C(OnPolicyAlgorithm):
         self._last_states: State | None = None
         self._format = FORMAT
         #: Records or replays the next run. It is set within a ``with`` block, and not saved.
-        self._next_run: RecordNextRun | ReplayNextRun | None = None
+        self._next_run: RecordNextRun | Recording | None = None
         # RMSprop rather than the policy's default, Adam, as in A2C
         if use_rms_prop and "optimizer_class" not in self.policy_kwargs:
             self.policy_kwargs["optimizer_class"] = th.optim.RMSprop

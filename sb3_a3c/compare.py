@@ -22,10 +22,10 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sb3_a3c.backends.process.guard import is_importing_the_script
 from sb3_a3c.comparison.arguments import Arguments, PathLike
 from sb3_a3c.comparison.errors import BadArgument, RunFailed
 from sb3_a3c.system.extras import MissingExtra, require
@@ -127,7 +127,7 @@ def _algo_and_file(text: str) -> tuple[str, str]:
 def _compare(arguments: Arguments, progress_bar: bool) -> "list[Summary]":
     # Before anything runs, so that nobody learns at the end of the training that matplotlib is missing.
     require("compare", "A comparison", "filelock", "jinja2", "matplotlib", "pandas", "scipy", "tqdm", "yaml")
-    if getattr(current_process(), "_inheriting", False):  # this process is being started by multiprocessing
+    if is_importing_the_script():
         raise RuntimeError('compare() starts processes that import the script; put it under if __name__ == "__main__":')
     if not hasattr(signal, "pthread_sigmask"):
         raise BadArgument("a comparison needs Linux or macOS: it blocks Ctrl-C in its processes, which this platform can't")

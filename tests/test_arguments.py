@@ -151,7 +151,7 @@ CHANGED: list[tuple[dict[str, Any], str]] = [
     ({"max_lead": -1}, "max_lead must be a whole number of at least 0, but it is -1"),
     ({"use_locking": None}, "use_locking must be True or False, but it is None"),
     ({"ent_coef": [0.1]}, "ent_coef must be a number, or 2 of them: one per worker"),
-    ({"std_scale": 2.0}, "std_scale must be 1.0 for a policy without a log_std"),
+    ({"std_scale": 2.0}, "std_scale must be 1.0, because this .* has no trainable log_std"),
     ({"gamma": 2}, "gamma must be a number from 0 to 1, but it is 2"),
     ({"n_steps": 8}, "n_steps must be what it was when the model was made, 5: .*, but it is 8"),
     ({"learning_rate": "fast"}, "learning_rate must be .*, but it is 'fast'"),

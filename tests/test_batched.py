@@ -18,6 +18,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_a3c import A3C, record, register_vec_env, replay
+from sb3_a3c.envs.batches import Batch
+from sb3_a3c.envs.closing import close_environments
 from sb3_a3c.envs.lean_vec_envs import LeanVecNormalize
 from sb3_a3c.envs.slices import slice_vec_env, units_of
 from sb3_a3c.envs.vector_vec_env import VectorVecEnv
@@ -332,3 +334,50 @@ def test_of_a_step_only_the_infos_that_report_something_are_sent() -> None:
     ending = Ending.of(5, infos, np.array([False, True, True, False]), True)
     assert ending.n_steps == 5 and ending.infos == infos[1:]
     np.testing.assert_array_equal(ending.dones, [True, True, False])
+
+
+class Logged(BaseCallback):
+    """Collects what is logged under ``train/policy_loss``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+
+    def _on_rollout_start(self) -> None:
+        if "train/policy_loss" in self.logger.name_to_value:
+            self.losses.append(self.logger.name_to_value["train/policy_loss"])
+
+    def _on_step(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("engine", ["torch", "fused"])
+@pytest.mark.parametrize("normalize_advantage", [False, True])
+@pytest.mark.parametrize("n_steps", [1, 2])
+def test_rollouts_with_few_transitions_or_none(engine: str, normalize_advantage: bool, n_steps: int) -> None:
+    """With one environment, short rollouts may have one transition, or only the step that resets."""
+    if n_steps == 1 and normalize_advantage:
+        pytest.skip("refused")
+    env, callback = SyncVectorEnv([Walk], autoreset_mode=AutoresetMode.NEXT_STEP), Logged()
+    model = A3C("MlpPolicy", env, n_steps=n_steps, engine=engine, normalize_advantage=normalize_advantage, seed=0)
+    model.learn(100, callback, log_interval=1000)
+    assert np.isfinite(parameters_of(model)).all()
+    assert len(callback.losses) > 10 and np.isfinite(callback.losses).all()
+
+
+class FailingClose(SyncVectorEnv):
+    made = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        type(self).made += 1
+        super().__init__(*args, **kwargs)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        raise RuntimeError("does not close")
+
+
+def test_a_batch_that_can_not_be_closed_is_not_made_again() -> None:
+    batch = Batch(lambda: FailingClose([Walk]))
+    assert batch.env.num_envs == 1
+    assert close_environments([batch]) == ["Batch.close() failed (RuntimeError: does not close)"]
+    assert FailingClose.made == 1

@@ -1,7 +1,6 @@
-"""A worker's seams: engines from an open registry, hidden states that travel with it, environments from a factory."""
+"""A worker's seams: engines from an open registry, and hidden states that travel with it."""
 
 import os
-import threading
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
@@ -17,8 +15,6 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from sb3_a3c import A3C
 from sb3_a3c.engines import ENGINES, choose_engine
 from sb3_a3c.engines.torch_engine import TorchEngine
-from sb3_a3c.learning import run
-from sb3_a3c.worker.spec import WorkerSpec
 
 BACKENDS = ["serial", "thread", "process"]
 
@@ -119,48 +115,3 @@ def test_engines_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_engine("picky", make(discrete)) == ("picky", "as asked for")
     with pytest.raises(ValueError, match=r"engine must be 'auto' or 'torch' .* is 'picky': actions are not discrete"):
         choose_engine("picky", make(box))
-
-
-# Environments from a factory
-
-
-class Simulator(DummyVecEnv):
-    """Two environments that can be neither sliced nor pickled."""
-
-    def __init__(self) -> None:
-        super().__init__([Clock, Clock])
-        self.lock = threading.Lock()
-
-    def close(self) -> None:
-        CLOSED.append(os.getpid())
-        super().close()
-
-
-CLOSED: list[int] = []
-
-
-class Pids(BaseCallback):
-    """Records in which processes the environments were stepped."""
-
-    def _on_training_start(self) -> None:
-        self.pids: set[int] = set()
-
-    def _on_step(self) -> bool:
-        self.pids.update(info["pid"] for info in self.locals["infos"])
-        return True
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_worker_makes_its_environments_from_a_factory(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it steps them: worker processes have environments that the main process never had."""
-    monkeypatch.setattr(run, "WorkerSpec", lambda **kwargs: WorkerSpec(**{**kwargs, "env": Simulator}))
-    CLOSED.clear()
-    model, callback = A3C("MlpPolicy", DummyVecEnv([Clock] * 4), n_steps=4, n_workers=2, backend=backend), Pids()
-    model.learn(4 * 4 * 5, callback)
-    assert model.num_timesteps == 4 * 4 * 5
-    if backend == "process":
-        assert len(callback.pids) == 2 and os.getpid() not in callback.pids
-    else:
-        assert callback.pids == {os.getpid()} and len(CLOSED) == 2
-    monkeypatch.undo()
-    model.learn(16)  # with the user's environments

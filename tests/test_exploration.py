@@ -145,6 +145,6 @@ def test_it_is_saved(tmp_path: Any) -> None:
 )
 def test_a_policy_without_log_std(policy: str, env_id: str) -> None:
     env = make_vec_env(env_id, n_envs=2)
-    with pytest.raises(ValueError, match=r"std_scale must be 1.0 for a policy without a log_std .*, but it is \[1.0, 2.0\]"):
+    with pytest.raises(ValueError, match=r"std_scale must be 1.0, because .* no trainable log_std, but it is \[1.0, 2.0\]"):
         A3C(policy, env, std_scale=[1.0, 2.0])
     A3C(policy, env, std_scale=[1.0, 1.0]).learn(20)

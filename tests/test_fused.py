@@ -663,6 +663,10 @@ MISFITS: dict[str, Callable[[], ActorCriticPolicy]] = {
     "modules of the policy have hooks": lambda: changed(
         lambda policy: policy.action_net.register_forward_hook(lambda *_: None)
     ),
+    "modules of the policy have": lambda: changed(
+        lambda policy: policy.action_net.register_full_backward_pre_hook(lambda *_: None)
+    ),
+    "of the policy have hooks": lambda: changed(lambda policy: policy.action_net.register_full_backward_hook(lambda *_: None)),
     "not linear layers with activations between them": lambda: changed(
         lambda policy: policy.mlp_extractor.policy_net.append(nn.LayerNorm(64))
     ),

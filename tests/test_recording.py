@@ -554,7 +554,7 @@ def test_blocks_that_do_not_go_together(recording: Recording) -> None:
             model.learn(100)
     with pytest.raises(ValueError, match="recording must hold a recorded run, but it is empty"):
         replay(model, Recording()).__enter__()
-    with pytest.raises(ValueError, match="the schedule is empty"):
+    with pytest.raises(ValueError, match="the recording is empty"):
         Recording().save("nowhere.npz")
 
 

@@ -4,7 +4,7 @@ from sb3_a3c.backends.max_lead import MaxLead
 from sb3_a3c.backends.protocol import Backend, Option, RunSpec, SeenWorker
 from sb3_a3c.backends.quota import RolloutOrder
 from sb3_a3c.backends.registry import BACKENDS, make_backend, prepare_backend, register_backend
-from sb3_a3c.worker.spec import make_workers
+from sb3_a3c.worker.worker import make_workers
 
 __all__ = [
     "BACKENDS",

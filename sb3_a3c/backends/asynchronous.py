@@ -45,7 +45,7 @@ class AsynchronousBackend(Backend):
 
     @abstractmethod
     def _permit(self, worker: int, n_rollouts: int) -> None:
-        """Let a worker be so many rollouts ahead. Called once per worker."""
+        """Let a worker be up to ``n_rollouts`` ahead. Called once per worker."""
 
     @abstractmethod
     def _renew_permit(self, worker: int) -> None:

@@ -9,7 +9,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from sb3_a3c.backends.protocol import Backend, RunSpec
 from sb3_a3c.system.torch_threads import OneTorchThread
 from sb3_a3c.worker.rollout import Rollout
-from sb3_a3c.worker.spec import make_workers
+from sb3_a3c.worker.worker import make_workers
 
 
 class SerialBackend(Backend):

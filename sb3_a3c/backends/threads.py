@@ -27,8 +27,7 @@ from sb3_a3c.system.locks import free
 from sb3_a3c.system.thread_group import ThreadGroup
 from sb3_a3c.worker.errors import WorkerStopped
 from sb3_a3c.worker.rollout import Rollout, lighten
-from sb3_a3c.worker.spec import make_workers
-from sb3_a3c.worker.worker import Worker
+from sb3_a3c.worker.worker import Worker, make_workers
 
 #: Seconds until a warning says which step keeps learn() from ending: at first, and after Ctrl-C was pressed again. Chosen
 #: arbitrarily: longer than a step should take, and shorter than a user waits.
@@ -130,8 +129,8 @@ class ThreadBackend(AsynchronousBackend):
     def _warn_of(self, late: Sequence[str], seconds: float) -> None:
         warnings.warn(
             f"{' and '.join(f'{name} is still in a step of its environment' for name in late)}, {seconds:.0f} s after learn() "
-            "was to end. A thread can't be ended from outside, so learn() ends when that step does. To end the whole program "
-            f"now, press Ctrl-\\ or kill its process ({os.getpid()})",
+            "should have ended. A thread can't be ended from outside, so learn() ends when that step does. To end the whole "
+            f"program now, press Ctrl-\\ or kill its process ({os.getpid()})",
             stacklevel=2,
         )
 

@@ -3,8 +3,8 @@ Outputs of a policy's large layers, kept while it acts, so that the gradient of 
 
 The local parameters do not change within a rollout, so ``evaluate_actions()`` computes what ``forward()`` has computed for
 each step before. Here, convolutions and large linear layers return their kept outputs, concatenated, and only their backward
-pass is computed: once, for the whole rollout. (To keep the graphs of the forward passes instead would make one backward pass
-per step. For four environments, that takes twice as long as the second forward pass saves.)
+pass is computed: once, for the whole rollout. (Keeping the graphs of the forward passes instead would require one backward
+pass per step. For four environments, that takes twice as long as the second forward pass saves.)
 
 The first rollout is computed in the plain way and compared. If a layer's output differs (dropout, batch normalization, data
 augmentation, a layer that is called in another way), the policy is computed in the plain way from then on.
@@ -21,7 +21,7 @@ from torch import nn
 
 from sb3_a3c.engines.samples import env_major
 
-#: Number of weights from which on a linear layer is large. To keep the output of a smaller one takes as long as to compute it.
+#: A linear layer with at least this many weights is large. Keeping a smaller output takes as long as computing it.
 LARGE = 100_000
 #: How much an output may differ, by its largest element. A product rounds differently for another number of rows.
 _TOLERANCE = 1e-4

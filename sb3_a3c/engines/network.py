@@ -24,6 +24,7 @@ from sb3_a3c.kernels.cache import KERNELS
 from sb3_a3c.kernels.state_dependent_noise import EPSILON
 from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.policies.bounded import BoundedGaussianDistribution, BoundedMlpPolicy
+from sb3_a3c.policies.hooks import module_hooks
 from sb3_a3c.policies.recurrent_states import is_recurrent
 
 _DISTRIBUTIONS = {
@@ -36,7 +37,7 @@ _DISTRIBUTIONS = {
 }
 _WITH_STD = (DiagGaussianDistribution, StateDependentNoiseDistribution)
 
-#: Number of parameters from which on a recurrent policy is large. torch computes it one step at a time, also for the gradient.
+#: A recurrent policy with at least this many parameters is large. torch computes it one step at a time, also for the gradient.
 #: On two cores, with 1 or 8 environments, LSTMs of 256, 512 and 1024 units make 3 to 9, 3 to 6 and 1.4 to 4 times torch's
 #: steps/s.
 _LARGE_AND_RECURRENT = 5_000_000
@@ -180,7 +181,7 @@ def _why_not_parts(policy: ActorCriticPolicy) -> str | None:
         return f"the features extractor is a {policy.features_extractor_class.__name__}, not a FlattenExtractor"
     if type(policy.mlp_extractor) is not MlpExtractor:
         return f"the mlp_extractor is a {type(policy.mlp_extractor).__name__}, not an MlpExtractor itself"
-    if any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in policy.modules()):
+    if module_hooks(policy):
         return "modules of the policy have hooks"
     try:
         _linears(policy.mlp_extractor.policy_net, policy.action_net)

@@ -1,7 +1,7 @@
 """How the torch engine calls a policy: a feed-forward one as A2C does, a recurrent one as RecurrentPPO does."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -12,14 +12,8 @@ from sb3_a3c.engines.protocol import State
 from sb3_a3c.policies.recurrent_states import as_array, as_rnn_states, is_recurrent, zero_states
 
 Obs = Any
-
-
-class Evaluation(NamedTuple):
-    """What ``evaluate_actions()`` of a policy returns."""
-
-    values: th.Tensor
-    log_prob: th.Tensor
-    entropy: th.Tensor | None
+#: Values, log probabilities and entropies.
+Evaluation = tuple[th.Tensor, th.Tensor, th.Tensor | None]
 
 
 class FeedForwardCalls:
@@ -74,9 +68,9 @@ class FeedForwardCalls:
         :param obs: The observations of a rollout, ``(n_envs * n_steps, ...)``
         :param actions: The actions
         :param rollout_buffer: The rollout
-        :return: What the policy computes from them
+        :return: Values, log probabilities and entropies
         """
-        return Evaluation(*self._policy.evaluate_actions(obs, actions))
+        return self._policy.evaluate_actions(obs, actions)
 
 
 class RecurrentCalls(FeedForwardCalls):
@@ -132,7 +126,7 @@ class RecurrentCalls(FeedForwardCalls):
     def evaluate(self, obs: Obs, actions: th.Tensor, rollout_buffer: RolloutBuffer) -> Evaluation:
         """See :meth:`FeedForwardCalls.evaluate`."""
         starts = rollout_buffer.swap_and_flatten(rollout_buffer.episode_starts).flatten()
-        return Evaluation(*self._policy.evaluate_actions(obs, actions, self._states_of_rollout[0], self._starts(starts)))
+        return self._policy.evaluate_actions(obs, actions, self._states_of_rollout[0], self._starts(starts))
 
     def _starts(self, episode_starts: np.ndarray) -> th.Tensor:
         return th.as_tensor(episode_starts, dtype=th.float32, device=self._policy.device)

@@ -166,7 +166,7 @@ class TorchEngine:
         hyperparameters = self._hyperparameters
         self._policy.set_training_mode(True)
         values, log_prob, entropy, advantages, returns = self._evaluate(rollout_buffer, valid)
-        if hyperparameters.normalize_advantage:
+        if hyperparameters.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         policy_loss = -(advantages * log_prob).mean()
         value_loss = F.mse_loss(returns, values.flatten())

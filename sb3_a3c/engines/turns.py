@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from sb3_a3c.system.cores import usable_cores
 
-#: Number of parameters from which on a policy is large. On two cores, with 8 workers and MLPs of 2 x 256, 2 x 512 and
+#: A policy with at least this many parameters is large. On two cores, with 8 workers and MLPs of 2 x 256, 2 x 512 and
 #: 2 x 1024 units, a single turn makes 1.1, 0.9 and 0.8 times the steps/s of two turns.
 LARGE = 400_000
 

@@ -8,8 +8,9 @@ noticed.
 from dataclasses import dataclass, field
 from typing import Any
 
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_a3c.envs.declarations import layers_of
 from sb3_a3c.envs.state import shared_attributes
 
 _PLAIN = (bool, int, float, str)
@@ -32,11 +33,7 @@ class EnvAttributes:
         :param venv: A slice of the VecEnv, with the same wrappers
         """
         for depth, name, value in self.values:
-            layer = venv
-            for _ in range(depth):
-                assert isinstance(layer, VecEnvWrapper)
-                layer = layer.venv
-            setattr(layer, name, value)
+            setattr(layers_of(venv)[depth], name, value)
 
 
 class AttributesOfEnv:

@@ -79,11 +79,6 @@ class Batch:
         return self._env
 
     @property
-    def unwrapped(self) -> Any:
-        """The batched environment without wrappers."""
-        return self.env.unwrapped
-
-    @property
     def spaces(self) -> tuple[spaces.Space, spaces.Space]:
         """The spaces of one environment's observations and actions."""
         return self.env.single_observation_space, self.env.single_action_space

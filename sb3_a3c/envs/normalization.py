@@ -6,14 +6,15 @@ counts. The journal is counted in the shared statistics together with the gradie
 So every observation is counted exactly once, and one worker's statistics are A2C's to the last bit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_a3c.envs.declarations import layers_of
 from sb3_a3c.kernels.normalization import MANY, count_journal, step_obs
 
 _FLOATS = (np.float32, np.float64)
@@ -180,8 +181,5 @@ def journal_statistics(venv: VecEnv) -> list[JournaledMeanStd]:
     return cast("list[JournaledMeanStd]", running_statistics(venv))
 
 
-def _normalizers(venv: VecEnv) -> Iterator[VecNormalize]:
-    while isinstance(venv, VecEnvWrapper):
-        if isinstance(venv, VecNormalize):
-            yield venv
-        venv = venv.venv
+def _normalizers(venv: VecEnv) -> list[VecNormalize]:
+    return [layer for layer in layers_of(venv) if isinstance(layer, VecNormalize)]

@@ -57,8 +57,8 @@ def act(
         part = outputs[env * n_outputs : (env + 1) * n_outputs]
         if network[ACTION_KIND] == STATE_DEPENDENT:
             matrix = noise[(env + 1) * n_latent * n_outputs : (env + 2) * n_latent * n_outputs]
-            below = latent[env * n_latent : (env + 1) * n_latent]
-            log_probs[step, env] = sample_state_dependent(noise, matrix, below, part, actions[step, env])
+            latent_row = latent[env * n_latent : (env + 1) * n_latent]
+            log_probs[step, env] = sample_state_dependent(noise, matrix, latent_row, part, actions[step, env])
         else:
             log_probs[step, env] = sample(network, limits, vector, rng, part, actions[step, env])
         if trouble < 0 and not math.isfinite(log_probs[step, env]):

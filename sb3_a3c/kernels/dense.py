@@ -14,7 +14,7 @@ import numpy as np
 from sb3_a3c.kernels.float32 import ZERO
 from sb3_a3c.kernels.jit import inner
 
-#: Numbers of inputs up to which transposed weights are faster, measured with 64 outputs; and of rows from which on.
+#: Largest numbers of inputs for which transposed weights are faster (measured with 64 outputs), and smallest number of rows.
 _FEW_INPUTS, _FEW_INPUTS_OF_GRADIENT, _FEWEST_ROWS = 8, 24, 8
 
 

@@ -1,7 +1,7 @@
 """
 Distributions of actions: draw an action, its log probability, and the gradients of log probability and entropy.
 
-All kinds are branches of two functions, since each function more takes time to compile. See
+All kinds are branches of two functions, since every additional function takes time to compile. See
 :mod:`~sb3_a3c.kernels.state_dependent_noise` for gSDE.
 
 - Gaussian: ``a ~ N(mean, exp(log_std)^2)`` with the actor's outputs as ``mean`` and ``log_std`` a parameter.

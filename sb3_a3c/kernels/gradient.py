@@ -62,7 +62,7 @@ def gradient(
     :param vf_coef: Value function coefficient
     :param max_grad_norm: The largest L2 norm; a longer gradient is scaled down to it.
     :param normalize_advantage: Whether to normalize the advantages
-    :return: Policy loss, value loss, entropy loss, whether the gradient is finite
+    :return: Policy loss, value loss, entropy loss (NaN if no step is valid), whether the gradient is finite
     """
     n_rows = observations.shape[0] * observations.shape[1]
     widest = n_rows * network[WIDEST]
@@ -78,7 +78,7 @@ def gradient(
     share = np.float32(1.0 / n_valid)
 
     mean, scale = ZERO, ONE
-    if normalize_advantage:
+    if normalize_advantage and n_valid > 1:
         mean, scale = _mean_and_scale(advantage, is_valid, n_valid)
     taken = actions.reshape(actions.size)
     n_actions, n_latent = network[N_ACTIONS], size_of_latent(network)
@@ -106,20 +106,20 @@ def gradient(
                     error[k] = ZERO
                 continue
             if not is_actor:
-                off = head[row] - target[row]
-                value_loss += off * off
-                delta[row] = value_weight * off
+                value_error = head[row] - target[row]
+                value_loss += value_error * value_error
+                delta[row] = value_weight * value_error
                 continue
             weight = (advantage[row] - mean) / scale
-            said, action = head[row * n_outputs : (row + 1) * n_outputs], taken[row * n_actions : (row + 1) * n_actions]
+            outputs, action = head[row * n_outputs : (row + 1) * n_outputs], taken[row * n_actions : (row + 1) * n_actions]
             if state_dependent:
-                below = latent[row * n_latent : (row + 1) * n_latent]
+                latent_row = latent[row * n_latent : (row + 1) * n_latent]
                 log_prob, entropy = state_dependent_gradient(
-                    network, variances, below, said, action, -weight * share, entropy_weight, error, out
+                    network, variances, latent_row, outputs, action, -weight * share, entropy_weight, error, out
                 )
             else:
                 log_prob, entropy = action_gradient(
-                    network, limits, vector, said, action, -weight * share, entropy_weight, error, out
+                    network, limits, vector, outputs, action, -weight * share, entropy_weight, error, out
                 )
             policy_loss -= weight * log_prob
             entropy_loss -= entropy

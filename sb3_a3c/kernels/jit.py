@@ -1,8 +1,8 @@
 """
 How numba compiles the kernels: a decorator for each kind of function.
 
-A *kernel* is called from Python. An *inner* function is called from kernels only. Kernels keep the GIL: to release it takes
-longer than most of them run. Nothing is compiled, and no cache is touched, before a kernel is called
+A *kernel* is called from Python. An *inner* function is called from kernels only. Kernels keep the GIL, because
+releasing it takes longer than most of them run. Nothing is compiled, and no cache is touched, before a kernel is called
 (see :mod:`~sb3_a3c.kernels.cache`).
 
 Users wait for the first compilation, so it is kept short:

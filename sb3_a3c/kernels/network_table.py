@@ -33,8 +33,8 @@ WIDEST = 13
 STD_COLUMNS = 14
 #: Whether actions are clipped before they are stored.
 CLIP_ACTIONS = 15
-#: How many numbers per row stand before the critic's inputs. 0: both networks have the same inputs. Otherwise the actor's
-#: inputs of all rows come first, then the critic's.
+#: Offset of the critic's inputs, in numbers per row. 0: both networks share their inputs. Otherwise the actor's inputs of all
+#: rows come first.
 CRITIC_INPUTS = 16
 N_FIELDS = 17
 

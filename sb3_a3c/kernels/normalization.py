@@ -2,7 +2,8 @@
 The arithmetic of VecNormalize.
 
 Every operation is SB3's, in the same order and precision, so the results are equal to the last bit: batches are averaged in
-the precision of the observations, everything else is float64. As in SB3, arrays are made anew and never written again.
+the precision of the observations, everything else is float64. As in SB3, every update allocates new arrays. Old ones are never
+overwritten.
 
 Running moments are updated by the batch's, as in Chan et al. 1979 (Updating formulae and a pairwise algorithm for computing
 sample variances). With ``delta = batch_mean - mean`` and ``total = count + batch_count``::
@@ -15,7 +16,7 @@ import numpy as np
 
 from sb3_a3c.kernels.jit import exact, exact_kernel
 
-#: From this number of environments on, NumPy sums in blocks.
+#: With at least this many environments, NumPy sums in blocks.
 MANY = 128
 
 

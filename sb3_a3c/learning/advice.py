@@ -11,9 +11,9 @@ from sb3_a3c.worker.rollout import Rollout
 #: Seconds of each worker that are left out, in which code is loaded and caches are filled, and seconds of each worker that are
 #: then measured: about two seconds of a run, in which one rollout in eight is measured. Chosen arbitrarily.
 _WARM_UP, _MEASURED = 1.0, 0.25
-#: The share of the cores from which on workers are said to wait for nothing else.
+#: The share of the cores above which workers count as busy.
 _BUSY = 0.8
-#: How many times as fast a run must become for a line of the log, and for a warning.
+#: Speed-ups that are worth a log line and a warning.
 _WORTH_A_LINE, _WORTH_A_WARNING = 1.1, 1.5
 
 

@@ -118,7 +118,7 @@ class Arguments:
             log_std = getattr(policy, "log_std", None)
             has_own = isinstance(log_std, th.nn.Parameter) and log_std.requires_grad
             kind = f"{type(policy).__name__} for {policy.action_space}"
-            _check(has_own, "std_scale", self.std_scale, f"1.0 for a policy without a log_std to learn, as is this {kind}")
+            _check(has_own, "std_scale", self.std_scale, f"1.0, because this {kind} has no trainable log_std")
 
     def resolve_n_workers(self, env: VecEnv) -> int:
         """
@@ -140,7 +140,7 @@ class Arguments:
                 _check(len(numbers) == n_workers, name, value, f"a number, or {n_workers} of them: one per worker")
         backend = BACKENDS.get(self.backend)
         if n_workers > 1 and backend is not None and backend.is_remote and self.device.type != "cpu":
-            allowed = f"'cpu' for backend {self.backend!r} with several workers, which share memory of the CPU"
+            allowed = f"'cpu' with several workers and backend {self.backend!r}"
             _check(False, "device", str(self.device), allowed)
         one_step = self.n_steps == 1 and n_envs // n_workers == 1
         allowed = "False where a worker's rollout is a single step: n_steps is 1, and it has one environment"
@@ -172,7 +172,7 @@ def check_learn(model: OnPolicyAlgorithm, total_timesteps: Any, log_interval: An
     arguments = Arguments.of(model)
     arguments.check()
     buffer_size = model.rollout_buffer.buffer_size
-    allowed = f"what it was when the model was made, {buffer_size}: the rollout buffer has so many steps"
+    allowed = f"what it was when the model was made, {buffer_size}: the rollout buffer has that many steps"
     _check(model.n_steps == buffer_size, "n_steps", model.n_steps, allowed)
     _check(model.env is not None, "env", model.env, "given to load(), or with set_env(), before the model learns")
     _check(_is_finite(total_timesteps), "total_timesteps", total_timesteps, "a number")

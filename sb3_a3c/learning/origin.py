@@ -36,7 +36,9 @@ def check_origin(model: OnPolicyAlgorithm, saved_format: int) -> None:
     if foreign := [name for name in _FOREIGN if name in vars(model)]:
         raise ValueError(f"path must be a zip of A3C or A2C, but it is another algorithm's: it has {', '.join(foreign)}")
     if saved_format > FORMAT:
-        raise ValueError(f"path must be a zip of a format up to {FORMAT}, but its format is {saved_format}: a newer sb3_a3c")
+        raise ValueError(
+            f"path must be a zip of a format up to {FORMAT}, but its format is {saved_format}: it was saved by a newer sb3_a3c"
+        )
     for name, instead in _NEVER_CALLED.items():
         if name in vars(model) or getattr(type(model), name) is not getattr(OnPolicyAlgorithm, name):
             raise TypeError(

@@ -5,7 +5,9 @@ Guaranteed: what a callback evaluates is what it saves. Why: ``model.policy`` an
 thread, and are brought up to date between two rollouts, never within one. Workers call nothing in this file.
 """
 
+import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 import torch as th
@@ -63,7 +65,8 @@ class Reporter:
         self._sync.open()
 
     def __exit__(self, *exc_info: object) -> None:
-        self.close()
+        """Make the tensors of the model's policy separate again."""
+        self._sync.close()
 
     def report(self, rollouts: Sequence[Rollout]) -> bool:
         """
@@ -123,10 +126,6 @@ class Reporter:
             self._asynchrony.record(self._model.logger)
             self._unrecorded = ()
 
-    def close(self) -> None:
-        """Make the tensors of the model's policy separate again."""
-        self._sync.close()
-
     def _needs_in_next_rollout(self) -> CallbackNeeds:
         if self._needs == CallbackNeeds.MODEL and not looks_within(self._callback, self._model.n_steps):
             return CallbackNeeds.COUNT
@@ -143,15 +142,16 @@ class Reporter:
             np.concatenate([RolloutBuffer.swap_and_flatten(getattr(buffer, name)) for buffer in buffers])
             for name in ("values", "returns")
         )
-        losses = [rollout.losses for rollout in rollouts]
+        losses = [rollout.losses for rollout in rollouts if not math.isnan(rollout.losses.policy_loss)]
         logger.record("train/learning_rate", rollouts[-1].learning_rates[0])
         if arguments.vf_learning_rate is not None:
             logger.record("train/vf_learning_rate", rollouts[-1].learning_rates[1])
         logger.record("train/n_updates", model._n_updates, exclude="tensorboard")
         logger.record("train/explained_variance", explained_variance(values.flatten(), returns.flatten()))
-        logger.record("train/entropy_loss", _mean([loss.entropy_loss for loss in losses]))
-        logger.record("train/policy_loss", _mean([loss.policy_loss for loss in losses]))
-        logger.record("train/value_loss", _mean([loss.value_loss for loss in losses]))
+        if losses:  # rollouts of batches may have no transition, and then have no loss
+            logger.record("train/entropy_loss", fmean(loss.entropy_loss for loss in losses))
+            logger.record("train/policy_loss", fmean(loss.policy_loss for loss in losses))
+            logger.record("train/value_loss", fmean(loss.value_loss for loss in losses))
         std = th.exp(model.policy.log_std).mean().item() if hasattr(model.policy, "log_std") else None
         if std is not None:
             logger.record("train/std", std)
@@ -163,11 +163,8 @@ class Reporter:
         logger = self._model.logger
         for rollout in rollouts:
             key, worker = f"worker_{rollout.worker}", rollout.worker
-            logger.record(f"{key}/entropy", -rollout.losses.entropy_loss)
+            if not math.isnan(rollout.losses.entropy_loss):
+                logger.record(f"{key}/entropy", -rollout.losses.entropy_loss)
             logger.record(f"{key}/ent_coef", of_worker(arguments.ent_coef, worker))
             if std is not None:
                 logger.record(f"{key}/std", std * of_worker(arguments.std_scale, worker))
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return sum(numbers) / len(numbers)

@@ -25,7 +25,7 @@ from sb3_a3c.learning.model_changes import ModelChanges
 from sb3_a3c.learning.reporter import Reporter
 from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.parameters.shared import SharedParameters
-from sb3_a3c.recording.recording import RecordNextRun, ReplayNextRun
+from sb3_a3c.recording.recording import Recording, RecordNextRun
 from sb3_a3c.recording.replay_backend import ReplayBackend
 from sb3_a3c.recording.terms import Terms, hidden_state, terms_of
 from sb3_a3c.system.cleanup import CleanupStack
@@ -37,7 +37,7 @@ from sb3_a3c.worker.spec import WorkerSpec
 
 def run(
     model: OnPolicyAlgorithm,
-    next_run: RecordNextRun | ReplayNextRun | None,
+    next_run: RecordNextRun | Recording | None,
     callback: BaseCallback,
     log_interval: int | None,
 ) -> None:
@@ -59,22 +59,21 @@ def run(
     engine, why = choose_engine(arguments.engine, model.policy, model.rollout_buffer_class)
     record = next_run if isinstance(next_run, RecordNextRun) else None
     recorder = None if record is None else record.begin(len(slices), min(arguments.max_lead, n_rollouts * len(slices)))
-    is_remote = len(slices) > 1 and BACKENDS[arguments.backend].is_remote and not isinstance(next_run, ReplayNextRun)
+    is_remote = len(slices) > 1 and BACKENDS[arguments.backend].is_remote and not isinstance(next_run, Recording)
     changes = ModelChanges(model, envs[0] is not venv, is_remote)
     specs, parameters = _make_specs(model, arguments, ENGINES[engine], changes, slices, envs, n_rollouts, needs, recorder)
     terms = (
         None if next_run is None else terms_of(model, arguments.vf_lr_schedule, len(specs), n_rollouts, engine, specs[0].seed)
     )
     backend = _make_backend(arguments, next_run, specs, parameters, n_rollouts, terms)
-    n_cores = None if specs[0].has_factory else backend.n_cores()  # a factory makes other environments for each worker
-    advice = Advice(len(specs), n_cores, model.logger if model.verbose >= 1 else None)
+    advice = Advice(len(specs), backend.n_cores(), model.logger if model.verbose >= 1 else None)
     reporter = Reporter(model, callback, needs, parameters, log_interval, advice)
     if model.verbose >= 1:  # a caller may have given the model a logger that prints
         model.logger.info(f"Learning with {len(specs)} worker(s), backend {arguments.backend}, engine {engine} ({why})")
     stack = CleanupStack()
     with stack, stack:
         stack.callback(lambda: _close_replaced(venv, backend.workers))
-        stack.callback(lambda: _take_back(model, specs, backend.workers, parameters))
+        stack.callback(lambda: _take_back(model, backend.workers, parameters))
         if record is not None and terms is not None:
             stack.callback(lambda: record.end(terms, backend))
         stack.callback(partial(model.policy.set_training_mode, True))
@@ -165,17 +164,16 @@ def _make_specs(
 
 def _make_backend(
     arguments: Arguments,
-    next_run: RecordNextRun | ReplayNextRun | None,
+    next_run: RecordNextRun | Recording | None,
     specs: Sequence[WorkerSpec],
     parameters: SharedParameters,
     n_rollouts: int,
     terms: Terms | None,
 ) -> Backend:
-    if isinstance(next_run, ReplayNextRun) and terms is not None:
-        recording = next_run.recording
-        recording.check_fits(terms)
+    if isinstance(next_run, Recording) and terms is not None:
+        next_run.check_fits(terms)
         if len(specs) > 1:  # one worker repeats by itself
-            return ReplayBackend(specs, parameters, recording)
+            return ReplayBackend(specs, parameters, next_run)
     max_lead = MaxLead(arguments.max_lead, arguments.max_lead_bytes // len(specs))
     run_spec = RunSpec(specs, parameters, n_rollouts, arguments.rollout_order, max_lead)
     return make_backend(arguments.backend, run_spec, arguments.backend_kwargs)
@@ -207,23 +205,15 @@ def _seeds(model: OnPolicyAlgorithm, n_workers: int) -> Sequence[np.random.SeedS
     return np.random.SeedSequence(entropy, spawn_key=(model._n_updates,)).spawn(n_workers)
 
 
-def _take_back(
-    model: OnPolicyAlgorithm, specs: Sequence[WorkerSpec], workers: Sequence[SeenWorker], parameters: SharedParameters
-) -> None:
+def _take_back(model: OnPolicyAlgorithm, workers: Sequence[SeenWorker], parameters: SharedParameters) -> None:
     """Bring the user's VecEnv and the model up to date with the slices."""
     assert model.env is not None
     slices = [worker.env for worker in workers]
     # A callback may have stopped a single worker before it pushed its normalization statistics.
-    is_ahead = len(slices) == 1 and not workers[0].failed and not specs[0].has_factory
+    is_ahead = len(slices) == 1 and not workers[0].failed
     moments = [moments_of(rms) for rms in running_statistics(slices[0])] if is_ahead else parameters.moments
     for rms, rms_moments in zip(running_statistics(model.env), moments, strict=False):
         set_moments(rms, rms_moments)
-    if specs[0].has_factory:
-        for env in slices:
-            if isinstance(env, VecEnv):  # made in this process
-                env.close()
-        model._last_obs = None  # the observations are not of the user's VecEnv
-        return
     if slices[0] is not model.env:
         write_state(model.env, [read_state(env) for env in slices])
         merge_counters(model.env, slices)

@@ -36,12 +36,6 @@ class Parameters(Protocol):
     #: The positions of parameters in a vector.
     layout: Layout
 
-    def native(self, vector: th.Tensor) -> Vector:
-        """
-        :param vector: A worker's vector, of shape ``(size,)``
-        :return: The same memory, in the form that :meth:`pull` and :meth:`push` are fastest with
-        """
-
     def pull(self, vector: Vector, buffers: Sequence[th.Tensor]) -> Access:
         """
         theta' <- theta.

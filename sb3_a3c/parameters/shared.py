@@ -90,7 +90,6 @@ class SharedParameters:
         # Two workers can't make the numbers of an optimizer at the same time.
         self.use_locking = use_locking or self.optimizer.makes_numbers
         self._compiled = compiled
-        self._native = self.optimizer.compiled
         states = [self.optimizer.new_state(vector), self.optimizer.new_state(vector.clone())]
         if not self.use_locking or isinstance(self.optimizer, WholeOptimizer):  # both are stepped in place
             states[1] = states[1]._replace(vectors=states[0].vectors)
@@ -170,15 +169,6 @@ class SharedParameters:
     def num_timesteps(self) -> int:
         """Environment steps whose gradients have been applied."""
         return int(self._place().counts.array[1])
-
-    @property
-    def is_native(self) -> bool:
-        """Whether only compiled code computes with vectors, so that they are arrays."""
-        return self._native
-
-    def native(self, vector: th.Tensor) -> Vector:
-        """See :meth:`Parameters.native`."""
-        return vector.numpy() if self._native else vector
 
     def new_buffers(self) -> list[th.Tensor]:
         """

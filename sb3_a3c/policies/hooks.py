@@ -119,10 +119,8 @@ class RulesOfPolicy:
                     yield ParameterHook(name, function, after)
                     continue
                 if id(function) not in self._sent:
-                    self._sent[id(function)] = (
-                        function,
-                        _sendable(function, f"parameter {name}"),
-                    )  # keeps the function alive, and so its id unique
+                    # It keeps the function alive, and so its id unique.
+                    self._sent[id(function)] = function, _sendable(function, f"parameter {name}")
                 if (sent := self._sent[id(function)][1]) is not None:
                     yield ParameterHook(name, sent, after)
 

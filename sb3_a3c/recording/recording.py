@@ -12,7 +12,7 @@ import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -66,7 +66,7 @@ class Recording:
         """
         if self.terms is None:
             raise ValueError(
-                "the schedule is empty, because no run has been recorded in it: call learn() within record(model)"
+                "the recording is empty, because no run has been recorded in it: call learn() within record(model)"
             )
         notes = dict(format=_FORMAT, terms=asdict(self.terms), moved=self.moved, n_restarts=self.n_restarts)
         header = json.dumps(notes, default=int)
@@ -181,13 +181,6 @@ class RecordNextRun:
                     recording.failed_pulls[worker.index] = last
 
 
-@dataclass(frozen=True)
-class ReplayNextRun:
-    """The state of a model whose next run replays a recording."""
-
-    recording: Recording
-
-
 @contextmanager
 def record(model: RecordedModel) -> Iterator[Recording]:
     """
@@ -222,7 +215,7 @@ def replay(model: RecordedModel, recording: Recording) -> Iterator[None]:
             f"recording must be of a run without restarts, but that run had {recording.n_restarts}: a worker that died lost "
             "its environments within a rollout, at an unknown step"
         )
-    with _with_next_run(model, ReplayNextRun(recording)):
+    with _with_next_run(model, recording):
         yield
 
 

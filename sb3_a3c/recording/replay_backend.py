@@ -11,7 +11,8 @@ from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.recording.recording import Recording
 from sb3_a3c.system.torch_threads import OneTorchThread
 from sb3_a3c.worker.rollout import Rollout, lighten
-from sb3_a3c.worker.spec import WorkerSpec, env_seed, make_workers
+from sb3_a3c.worker.spec import WorkerSpec, env_seed
+from sb3_a3c.worker.worker import make_workers
 
 
 class ReplayBackend(Backend):

@@ -12,10 +12,11 @@ import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.vec_env import StackedObservations, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import StackedObservations, VecEnv
 
 from sb3_a3c.engines import State
 from sb3_a3c.engines.hyperparameters import as_numbers
+from sb3_a3c.envs.declarations import layers_of
 from sb3_a3c.envs.normalization import moments_of, running_statistics
 from sb3_a3c.envs.state import read_state
 
@@ -115,7 +116,7 @@ def terms_of(
     env, policy = model.env, model.policy
     assert env is not None
     optimizer = policy.optimizer
-    wrappers = list(_wrappers(env))
+    wrappers = layers_of(env)[:-1]
     assert model.rollout_buffer_class is not None
     values = {
         "n_workers": n_workers,
@@ -231,12 +232,6 @@ def _numbers(thing: Any) -> dict[str, Any]:
     """Its attributes that are plain numbers."""
     numbers = {name: number for name, number in vars(thing).items() if isinstance(number, bool | int | float)}
     return {name: number for name, number in numbers.items() if name not in _COUNTERS}
-
-
-def _wrappers(env: VecEnv) -> Iterator[VecEnvWrapper]:
-    while isinstance(env, VecEnvWrapper):
-        yield env
-        env = env.venv
 
 
 def _environments(env: VecEnv) -> list[gym.Env]:

@@ -20,6 +20,7 @@ from sb3_a3c.envs.vector_vec_env import VectorVecEnv
 from sb3_a3c.worker.callback_needs import CallbackNeeds
 from sb3_a3c.worker.errors import WorkerStopped, check_rewards, non_finite_observation
 from sb3_a3c.worker.rollout import Ending, States, Steps
+from sb3_a3c.worker.spec import WorkerSpec
 
 
 class Records(NamedTuple):
@@ -40,36 +41,28 @@ class Records(NamedTuple):
 
 class Collector:
     """
-    See :class:`~sb3_a3c.worker.worker.Worker` for the parameters.
+    :param spec: The specification of the worker
+    :param engine: Its engine
     """
 
-    def __init__(
-        self,
-        env: VecEnv,
-        env_indices: np.ndarray,
-        engine: Engine,
-        last_obs: VecEnvObs,
-        last_episode_starts: np.ndarray,
-        statistics: Sequence[JournaledMeanStd],
-        needs: CallbackNeeds,
-    ) -> None:
-        self.env = env
+    def __init__(self, spec: WorkerSpec, engine: Engine) -> None:
+        self.env = env = spec.env
         #: Held during each step, so that callbacks can use the environments between two steps.
         self.env_lock = threading.RLock()
-        self.last_obs = last_obs
-        self.last_episode_starts = last_episode_starts
+        self.last_obs = spec.last_obs
+        self.last_episode_starts = spec.last_episode_starts
         #: Whether an episode has ended.
         self.has_reset = False
-        self._env_indices = env_indices
+        self._env_indices = spec.env_indices
         self._engine = engine
-        self._statistics = statistics
-        self._needs = needs
+        self._statistics = spec.statistics
+        self._needs = spec.needs
         self._stopping = False
         self._step_seconds = 0.0
-        self._first_obs: VecEnvObs | None = last_obs
+        self._first_obs: VecEnvObs | None = spec.last_obs
         self._batched = env.unwrapped if isinstance(env.unwrapped, VectorVecEnv) else None
         self._reports_only_ends = reports_only_ends(env)
-        read_infos_at_once(env, needs < CallbackNeeds.STEPS)
+        read_infos_at_once(env, spec.needs < CallbackNeeds.STEPS)
 
     def reset(self, seed: int | None) -> None:
         """

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.protocol import Losses
+from sb3_a3c.envs.declarations import layers_of
 
 
 class WorkerStopped(Exception):
@@ -158,10 +159,9 @@ def _failed_slot(error: BaseException) -> int | None:
 
 def _raw(env: VecEnv, name: str, normalized: VecEnvObs) -> VecEnvObs:
     """Values before normalization, since VecNormalize spreads one environment's NaN over all environments."""
-    while isinstance(env, VecEnvWrapper):
-        if isinstance(env, VecNormalize) and len(vars(env).get(name, ())):
-            normalized = vars(env)[name]
-        env = env.venv
+    for layer in layers_of(env):
+        if isinstance(layer, VecNormalize) and len(vars(layer).get(name, ())):
+            normalized = vars(layer)[name]
     return normalized
 
 

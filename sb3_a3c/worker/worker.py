@@ -9,69 +9,45 @@ during each step of its environments, so that callbacks can use them between two
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from sb3_a3c.engines import Engine, Losses, State
+from sb3_a3c.engines import Losses, State, make_turn
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.envs.batches import Batch
-from sb3_a3c.envs.normalization import JournaledMeanStd, set_moments
+from sb3_a3c.envs.normalization import set_moments
+from sb3_a3c.kernels.cache import use_cache
 from sb3_a3c.parameters.protocol import Access, Parameters
-from sb3_a3c.worker.callback_needs import CallbackNeeds
 from sb3_a3c.worker.collector import Collector, Records
 from sb3_a3c.worker.errors import Explaining, NonFiniteError, blame, is_of_first_use, non_finite_parts
-from sb3_a3c.worker.recorder import Recorder
 from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, NOT_LEARNED, Rollout
+from sb3_a3c.worker.spec import WorkerSpec
 
-#: One rollout in so many has its processor time measured, which takes system calls. Chosen arbitrarily.
+#: Processor time is measured in one of this many rollouts, because it takes system calls. Chosen arbitrarily.
 _TIME_EVERY = 8
 
 
 class Worker:
     """
-    :param index: Index of the worker, from 0
-    :param env_indices: Indices of its environments in the user's VecEnv
-    :param env: Its environments
-    :param engine: Its local parameters, and their arithmetic
+    :param spec: Everything needed to build it
     :param parameters: The shared parameters
-    :param rollout_buffer: An empty buffer of ``n_steps`` for its environments
-    :param hyperparameters: Its hyperparameters, which may be replaced between two steps
-    :param total_timesteps: Environment steps at which the learning rate's schedule ends
-    :param final_timesteps: Environment steps at which the run ends, with the rollouts that reach ``total_timesteps``
-    :param last_obs: Current observations of its environments, each ``(n_envs, ...)``
-    :param last_episode_starts: Whether episodes start with these observations, ``(n_envs,)``
-    :param statistics: The normalization statistics of its environments
-    :param needs: What callbacks read of its steps
-    :param recorder: Records what it pulls and pushes, None: nothing does
+    :param turn: A context manager that the engines in this process hold while they compute
     """
 
-    def __init__(
-        self,
-        index: int,
-        env_indices: np.ndarray,
-        env: VecEnv,
-        engine: Engine,
-        parameters: Parameters,
-        rollout_buffer: RolloutBuffer,
-        hyperparameters: Hyperparameters,
-        total_timesteps: int,
-        final_timesteps: int,
-        last_obs: VecEnvObs,
-        last_episode_starts: np.ndarray,
-        statistics: Sequence[JournaledMeanStd],
-        needs: CallbackNeeds,
-        recorder: Recorder | None,
-    ) -> None:
-        self.index = index
-        self.env_indices = env_indices
-        self.env = env
-        self.hyperparameters = hyperparameters
+    def __init__(self, spec: WorkerSpec, parameters: Parameters, turn: AbstractContextManager) -> None:
+        use_cache()
+        engine = spec.engine(spec.policy, parameters.layout, spec.policy.action_space, turn, spec.seed)
+        engine.state = spec.state
+        self.index = spec.index
+        self.env_indices = spec.env_indices
+        self.env = spec.env
+        self.hyperparameters = spec.hyperparameters
         #: Whether a step has failed, so that the state of its environments is unknown.
         self.failed = False
         #: Its environments are the user's own, so they replace no others.
@@ -80,20 +56,20 @@ class Worker:
         self.note_at_first_use = ""
         self._engine = engine
         self._parameters = parameters
-        self._rollout_buffer = rollout_buffer
-        self._total_timesteps = total_timesteps
-        self._final_timesteps = final_timesteps
-        self._recorder = recorder
-        self._statistics = statistics
-        self._collector = Collector(env, env_indices, engine, last_obs, last_episode_starts, statistics, needs)
+        self._rollout_buffer = spec.rollout_buffer
+        self._total_timesteps = spec.total_timesteps
+        self._final_timesteps = spec.final_timesteps
+        self._recorder = spec.recorder
+        self._statistics = spec.statistics
+        self._collector = Collector(spec, engine)
         self.env_lock = self._collector.env_lock
         self._explaining_errors = Explaining(self._explain)
-        self._vector = parameters.native(engine.vector) if engine.compiled else engine.vector
+        self._vector = engine.vector.numpy() if engine.compiled else engine.vector
         self._log_std = parameters.layout.slice_of("log_std")
         gradient = th.zeros_like(engine.vector)
-        self._gradient = parameters.native(gradient) if engine.compiled else gradient
-        self._in_use = hyperparameters
-        self._env_attributes = hyperparameters.env_attributes
+        self._gradient = gradient.numpy() if engine.compiled else gradient
+        self._in_use = spec.hyperparameters
+        self._env_attributes = spec.hyperparameters.env_attributes
         self._n_collected = 0
         self._collected: _Collected
         self._last_values: th.Tensor | np.ndarray
@@ -280,6 +256,16 @@ class Worker:
 
     def _n_timesteps(self) -> int:
         return self._rollout_buffer.buffer_size * self.env.num_envs
+
+
+def make_workers(specs: Sequence[WorkerSpec], parameters: Parameters) -> list[Worker]:
+    """
+    :param specs: The specifications of the workers
+    :param parameters: The shared parameters
+    :return: The workers, which take turns to compute
+    """
+    turn = make_turn(parameters.layout.size)
+    return [Worker(spec, parameters, turn) for spec in specs]
 
 
 class _Collected(NamedTuple):

@@ -1,5 +1,5 @@
 """
-A3C in rl-zoo3. To import this package registers A3C as the algorithm ``a3c`` with rl-zoo3, and ``python -m sb3_a3c.zoo`` runs
+A3C in rl-zoo3. Importing this package registers A3C as the algorithm ``a3c`` with rl-zoo3, and ``python -m sb3_a3c.zoo`` runs
 rl-zoo3's commands.
 """
 

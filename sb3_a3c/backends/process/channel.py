@@ -10,7 +10,7 @@ import struct
 from multiprocessing.connection import wait
 from typing import Any
 
-#: Each message follows its length.
+#: Each message is preceded by its length.
 _HEADER = struct.Struct("!Q")
 #: Bytes up to which a message is sent together with its header: copying so few is faster than a second system call.
 _SHORT = 1 << 14

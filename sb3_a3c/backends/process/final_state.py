@@ -12,20 +12,14 @@ from sb3_a3c.envs.slices import environments_in
 from sb3_a3c.worker.worker import Worker
 
 
-def final_state(
-    worker: Worker, handles: list[Any], has_factory: bool, was_called: bool
-) -> tuple[FinalState, Callable[[], str]]:
+def final_state(worker: Worker, handles: list[Any], was_called: bool) -> tuple[FinalState, Callable[[], str]]:
     """
     :param worker: The worker, which makes no more steps
     :param handles: Of the parcel that its environments came in
-    :param has_factory: Whether its environments were made here, so that they are not handed back
     :param was_called: Whether methods of the environments have been called
     :return: Its final state; and a function that closes the environments here, unless that would close something that both
         processes have, and returns a message if one could not be closed
     """
-    if has_factory:
-        state = FinalState(None, "", False, worker.last_obs, worker.last_episode_starts, worker.state, worker.failed)
-        return state, lambda: _close_factory(worker)
     lost = ""
     env: bytes | None = None
     used: list[Any] = []
@@ -47,9 +41,3 @@ def final_state(
         return failures[0] if failures and not untouched else ""
 
     return FinalState(env, lost, shares, worker.last_obs, worker.last_episode_starts, worker.state, worker.failed), close
-
-
-def _close_factory(worker: Worker) -> str:
-    with worker.env_lock:
-        worker.env.close()
-    return ""

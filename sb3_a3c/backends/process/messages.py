@@ -18,7 +18,7 @@ from sb3_a3c.engines import State
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.worker.rollout import Rollout, arrays_of
 
-#: Bytes up to which an array is sent together with those of other rollouts. To pickle it takes longer than to copy it.
+#: Bytes up to which an array is sent together with those of other rollouts. Pickling one takes longer than copying it.
 _SMALL = 1 << 14
 
 

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from stable_baselines3.common.vec_env import VecEnv
-
 from sb3_a3c.backends.process.guard import GUARD
 from sb3_a3c.backends.process.messages import EnvCall, FinalState, Permits, SetHyperparameters, Stop
 from sb3_a3c.backends.process.parcel import Parcel, reclaim_files
@@ -92,7 +90,7 @@ class RemoteWorker(WorkerElsewhere):
 
     @property
     def hyperparameters(self) -> Hyperparameters:
-        """What it learns with."""
+        """Its hyperparameters."""
         return self._hyperparameters
 
     @hyperparameters.setter
@@ -210,7 +208,7 @@ class RemoteWorker(WorkerElsewhere):
 
     def close(self) -> None:
         """Take back what its processes had, after they have exited: pipes with answers that nobody reads, and files."""
-        if self.n_processes > 0 and not self._sent_final_state and isinstance(self.env, VecEnv):
+        if self.n_processes > 0 and not self._sent_final_state:
             with suppress(EOFError, OSError):
                 discard_answers(self.env, _PATIENCE)
         reclaim_files(self._parcel)

@@ -47,6 +47,7 @@ from sb3_a3c.policies.hooks import take_notices
 from sb3_a3c.worker.errors import WorkerStopped
 from sb3_a3c.worker.rollout import Rollout, lighten
 from sb3_a3c.worker.spec import WorkerSpec, env_seed, seed_of_process
+from sb3_a3c.worker.worker import Worker
 
 #: Seconds for which rollouts are gathered into one message. Chosen arbitrarily, between what a message costs (about 50 us) and
 #: what a user notices.
@@ -95,8 +96,7 @@ class Runner:
         self._channel = channel
         self._handles = handles
         self._quota = assignment.quota
-        self._has_factory = spec.has_factory
-        self._worker = spec.make(assignment.parameters, nullcontext())  # nothing else computes in this process
+        self._worker = Worker(spec, assignment.parameters, nullcontext())  # nothing else computes in this process
         self._worker.note_at_first_use = FIRST_USE_NOTE + note_of_cloudpickle()
         if number > 0:
             discard_answers(self._worker.env, None)
@@ -175,7 +175,7 @@ class Runner:
 
     def _send_final_state(self) -> None:
         """Send the environments back, and close those here, unless that would close something that both have."""
-        final, close = final_state(self._worker, self._handles, self._has_factory, self._was_called)
+        final, close = final_state(self._worker, self._handles, self._was_called)
         self._send(final)
         if failure := close():
             self._send(Notice(f"in a worker's process, {failure}"))

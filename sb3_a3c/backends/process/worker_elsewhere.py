@@ -25,7 +25,7 @@ class WorkerElsewhere:
     def __init__(self, spec: WorkerSpec, parcel: Parcel) -> None:
         self.index = spec.index
         self.env_indices = spec.env_indices
-        self.env: Any = spec.env  # a factory stays here
+        self.env = spec.env
         self.last_obs = spec.last_obs
         self.last_episode_starts = spec.last_episode_starts
         self.state = spec.state

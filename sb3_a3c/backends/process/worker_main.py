@@ -10,14 +10,11 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_a3c.backends.process.channel import Channel
 from sb3_a3c.backends.process.failures import Failure
 from sb3_a3c.backends.process.installation import Installation
-from sb3_a3c.backends.process.messages import (
-    encode,
-)
+from sb3_a3c.backends.process.messages import encode
 from sb3_a3c.backends.process.parcel import Parcel, note_of_cloudpickle, unpack
 from sb3_a3c.backends.process.parent_death import exit_with_parent, open_pidfd
 from sb3_a3c.backends.process.runner import FIRST_USE_NOTE, Assignment, Runner
@@ -64,7 +61,7 @@ def run_worker(
     except BaseException as error:
         error.add_note(f"raised while the process of {current_process().name} was starting")
         channel.send(encode(Failure.of(error)))
-        if assignment is not None and isinstance(assignment.spec.env, VecEnv):
+        if assignment is not None:
             close_environments(environments_in(assignment.spec.env))
         return
     runner.run()

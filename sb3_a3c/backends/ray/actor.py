@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_a3c.backends.process.failures import Failure
 from sb3_a3c.backends.process.final_state import final_state
@@ -52,7 +51,6 @@ class WorkerActor:
     def __init__(self) -> None:
         self._worker: Worker
         self._parameters: CarriedParameters
-        self._has_factory = False
         self._was_called = False
         self._ended = False
         self._stepped_at = 0.0
@@ -108,7 +106,7 @@ class WorkerActor:
         :return: :class:`FinalState`, or a :class:`Failure`; and a message if an environment could not be closed
         """
         try:
-            final, close = final_state(self._worker, self._handles, self._has_factory, self._was_called)
+            final, close = final_state(self._worker, self._handles, self._was_called)
             return encode(final), close()
         except BaseException as error:
             return encode(Failure.of(error)), ""
@@ -136,14 +134,13 @@ class WorkerActor:
         spec = replace(assignment.spec, seed=seed_of_process(assignment.spec.seed, start.number))
         if spec.seed is not None:  # environments may draw from the global generators
             set_random_seed(int(spec.seed.generate_state(1)[0]))
-        self._has_factory = spec.has_factory
-        self._parameters = CarriedParameters(assignment.layout, assignment.native)
+        self._parameters = CarriedParameters(assignment.layout)
         self._parameters.carry(vector, start.pull)
-        self._worker = worker = spec.make(self._parameters, nullcontext())  # nothing else computes in this process
+        self._worker = worker = Worker(spec, self._parameters, nullcontext())  # nothing else computes in this process
         worker.note_at_first_use = FIRST_USE_NOTE
-        if isinstance(spec.env, VecEnv) and (start.number > 0 or is_reset_by_pickling(worker.env)):
+        if start.number > 0 or is_reset_by_pickling(worker.env):
             worker.reset_envs(env_seed(spec.seed))
-        gc.freeze()  # what has been loaded stays: to look for garbage in it would stop the actor for tenths of a second
+        gc.freeze()  # loaded objects stay, and collecting them would stop the actor for tenths of a second
 
     def _step(self, parts: Sequence[Any]) -> tuple[bytes, np.ndarray | None]:
         if self._ended:

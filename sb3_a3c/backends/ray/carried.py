@@ -16,12 +16,10 @@ class CarriedParameters:
     See :class:`~sb3_a3c.parameters.protocol.Parameters`. A push and the next pull are one round trip to the driver.
 
     :param layout: The positions of parameters in the vector
-    :param native: Whether only compiled code computes with vectors
     """
 
-    def __init__(self, layout: Layout, native: bool) -> None:
+    def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._native = native
         self._vector: np.ndarray
         self._pulled: Pull
         #: The last gradient that was pushed, of shape ``(size,)``, and what was pushed with it.
@@ -31,13 +29,9 @@ class CarriedParameters:
     def carry(self, vector: np.ndarray, pull: Pull) -> None:
         """
         :param vector: What the next pulls get, of shape ``(size,)``. It is not written
-        :param pull: What goes with it
+        :param pull: Everything but the vector
         """
         self._vector, self._pulled = vector, pull
-
-    def native(self, vector: th.Tensor) -> Vector:
-        """See :meth:`Parameters.native`."""
-        return vector.numpy() if self._native else vector
 
     def pull(self, vector: Vector, buffers: Sequence[th.Tensor]) -> Access:
         """See :meth:`Parameters.pull`."""

@@ -26,12 +26,10 @@ class Assignment:
 
     :param spec: The specification of the worker
     :param layout: The positions of parameters in the vector
-    :param native: Whether only compiled code computes with vectors
     """
 
     spec: WorkerSpec
     layout: Layout
-    native: bool
 
 
 @dataclass(frozen=True)

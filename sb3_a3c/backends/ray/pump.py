@@ -14,7 +14,6 @@ worker, and :class:`Ended` is the last message.
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -30,7 +29,7 @@ from sb3_a3c.backends.ray.local_process import LocalProcess
 from sb3_a3c.backends.ray.messages import Died, Ended, Lost, Started, Stepped, Untouched
 from sb3_a3c.backends.ray.parts import join
 from sb3_a3c.backends.ray.shared_vector import SharedVector
-from sb3_a3c.backends.ray.silence import Silence
+from sb3_a3c.backends.ray.silence import CHECK_EVERY, Silence
 from sb3_a3c.backends.ray.slot import Slot
 from sb3_a3c.worker.errors import WorkerDied
 
@@ -38,8 +37,6 @@ from sb3_a3c.worker.errors import WorkerDied
 _PATIENCE = 10.0
 #: Seconds for killed actors to end.
 _END_WITHIN = 10.0
-#: Seconds between two checks for workers that are silent.
-_CHECK_EVERY = 5.0
 
 
 class Pump:
@@ -107,7 +104,7 @@ class Pump:
                     for slot in self._slots:
                         self._start(slot)
                     while not self._stopping:
-                        self._take_event(_CHECK_EVERY)
+                        self._take_event(CHECK_EVERY)
                     self._finish()
                 finally:
                     self._kill_all()
@@ -121,8 +118,11 @@ class Pump:
     def _take_event(self, timeout: float) -> None:
         """Wait for an event and handle it, and do what is due meanwhile."""
         wait_until = min([time.monotonic() + timeout, *self._restarts.due.values()])
-        with suppress(Empty):
+        try:
             event = self._events.get(timeout=max(0.0, wait_until - time.monotonic()))
+        except Empty:
+            pass
+        else:
             event()
         if self._stopping:
             return

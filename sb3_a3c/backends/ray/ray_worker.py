@@ -28,7 +28,7 @@ class RayWorker(WorkerElsewhere):
 
     def __init__(self, spec: WorkerSpec, parameters: SharedParameters, call_env: Callable[[int, EnvCall], None]) -> None:
         super().__init__(spec, _pack(spec, parameters))
-        #: What it learns with, from the next rollout on that is handed out.
+        #: Its hyperparameters, sent with the next rollout that is handed out.
         self.hyperparameters = spec.hyperparameters
         self._call_env = call_env
 
@@ -55,7 +55,7 @@ class RayWorker(WorkerElsewhere):
 
 
 def _pack(spec: WorkerSpec, parameters: SharedParameters) -> Parcel:
-    assignment = Assignment(replace(spec, recorder=None), parameters.layout, parameters.is_native)
+    assignment = Assignment(replace(spec, recorder=None), parameters.layout)
     advice = (
         "Let each worker make its own environments: pass the id of a registered environment, or a function that makes a "
         "batched one. Or use backend='thread', which pickles nothing."

@@ -19,8 +19,8 @@ class SharedVector:
     def __init__(self, parameters: SharedParameters, recorder: Recorder | None) -> None:
         self._parameters = parameters
         self._recorder = recorder
-        self._vector = parameters.native(th.zeros_like(parameters.vector))
-        self._gradient = parameters.native(th.zeros_like(parameters.vector))
+        self._vector = th.zeros_like(parameters.vector)
+        self._gradient = th.zeros_like(parameters.vector)
         self._buffers = parameters.new_buffers()
 
     @property

@@ -2,27 +2,13 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any
 
 from sb3_a3c.backends.ray.slot import Slot
 
 #: Seconds of silence until the user is warned of a worker, and between two checks. Chosen arbitrarily: longer than nearly all
 #: rollouts and starts.
-_REPORT_AFTER, _CHECK_EVERY = 60.0, 5.0
-
-
-class Cluster(Protocol):
-    """Describes the capacity of the cluster."""
-
-    def demand(self) -> str:
-        """
-        :return: What each actor takes of its node
-        """
-
-    def capacity(self) -> str:
-        """
-        :return: What is free, and how much there is
-        """
+_REPORT_AFTER, CHECK_EVERY = 60.0, 5.0
 
 
 class Silence:
@@ -34,13 +20,13 @@ class Silence:
         self._slots = slots
         self._checked_at = time.monotonic()
 
-    def check(self, cluster: Cluster) -> Iterator[tuple[Slot, str]]:
+    def check(self, cluster: Any) -> Iterator[tuple[Slot, str]]:
         """
-        :param cluster: Where the actors are
+        :param cluster: The connection to Ray, which knows what actors need and what is free
         :return: Each worker that has been silent for too long, once, and a message for the user
         """
         now = time.monotonic()
-        if now - self._checked_at < _CHECK_EVERY:
+        if now - self._checked_at < CHECK_EVERY:
             return
         self._checked_at = now
         for slot in self._slots:
