@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from gymnasium.wrappers.vector import ClipReward, RecordEpisodeStatistics, TransformReward
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -381,3 +381,129 @@ def test_a_batch_that_can_not_be_closed_is_not_made_again() -> None:
     assert batch.env.num_envs == 1
     assert close_environments([batch]) == ["Batch.close() failed (RuntimeError: does not close)"]
     assert FailingClose.made == 1
+
+
+class Counting(gym.Env):
+    """Episodes of three steps with a reward of 3 each. Terminal observations are ``junk``, all others 0."""
+
+    observation_space = spaces.Box(-100, 100, (1,))
+    action_space = spaces.Discrete(2)
+    metadata = {"render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
+    junk = 1.0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.n_steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.n_steps += 1
+        done = self.n_steps == 3
+        return np.full(1, self.junk if done else 0.0, np.float32), 3.0, done, False, {}
+
+    def render(self) -> Any:
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+class Junkier(Counting):
+    junk = 50.0
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("engine", ["torch", "fused"])
+def test_a_recurrent_policy_does_not_remember_the_last_episode(mode: AutoresetMode, engine: str) -> None:
+    """Nothing but the last observations of terminated episodes differs, and nothing is learned from them."""
+    pytest.importorskip("sb3_contrib")
+    parameters = []
+    for env in (Counting, Junkier):
+        venv = VectorVecEnv([lambda env=env: vector_env(mode, 2, env)])
+        parameters.append(parameters_of(A3C("MlpLstmPolicy", venv, seed=1, n_steps=8, engine=engine).learn(160)))
+    np.testing.assert_array_equal(*parameters)
+
+
+class WithFlags(SyncVectorEnv):
+    """Its flags are numbers, as simulators in C may return them."""
+
+    dtype: Any = np.uint8
+
+    def step(self, actions: Any) -> Any:
+        obs, rewards, terminated, truncated, infos = super().step(actions)
+        return obs, rewards, terminated.astype(self.dtype), truncated.astype(self.dtype), {**infos, "fps": np.array(3.0)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+def test_flags_may_be_numbers(mode: AutoresetMode, dtype: Any) -> None:
+    class Flags(WithFlags):
+        pass
+
+    Flags.dtype = dtype
+    make = [lambda cls=cls: cls([Walk] * 3, autoreset_mode=mode) for cls in (SyncVectorEnv, Flags)]
+    models = [A3C("MlpPolicy", VecNormalize(VectorVecEnv([one])), seed=1, engine="torch").learn(300) for one in make]
+    np.testing.assert_array_equal(*map(parameters_of, models))
+    assert [entry["l"] for entry in models[0].ep_info_buffer] == [entry["l"] for entry in models[1].ep_info_buffer]
+    assert models[0].env.ret_rms.var == models[1].env.ret_rms.var
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_statistics_that_a_wrapper_has_counted_before_rewards_were_clipped(mode: AutoresetMode) -> None:
+    def make() -> VectorEnv:
+        return ClipReward(RecordEpisodeStatistics(vector_env(mode, 2, Counting)), max_reward=1.0)
+
+    venv = VectorVecEnv([make])
+    venv.reset()
+    infos = [venv.step(np.zeros(2, int))[3] for _ in range(3)][-1]
+    assert [(info["episode"]["r"], info["episode"]["l"]) for info in infos] == [(9, 3), (9, 3)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_reward_of_a_step_that_only_resets_does_not_count(mode: AutoresetMode) -> None:
+    returns = []
+    venv = VecNormalize(VectorVecEnv([lambda: TransformReward(vector_env(mode, 2, Counting), lambda reward: reward - 1)]))
+    slice_ = slice_vec_env(venv, [np.arange(2)])[0]
+    slice_.reset()
+    for _ in range(12):
+        infos, before = slice_.step(np.zeros(2, int))[3], slice_.returns.copy()
+        returns += [info["episode"]["r"] for info in infos if "episode" in info]
+        assert (before <= 6).all() and (before >= 0).all()
+    assert set(returns) == {6}
+
+
+def test_one_simulator_in_two_batches_is_refused() -> None:
+    env = vector_env()
+    with pytest.raises(ValueError, match="a function has returned the same one twice"):
+        VectorVecEnv([lambda: env] * 2)
+    with pytest.raises(ValueError, match="a function has returned the same one twice"):
+        A3C("MlpPolicy", lambda: env, n_workers=2)
+    with pytest.raises(TypeError, match="batches must be a list of functions"):
+        VectorVecEnv(vector_env)  # type: ignore[arg-type]
+
+
+def test_pools_with_the_same_seed_are_told() -> None:
+    class Pool(SyncVectorEnv):
+        """EnvPool is seeded when it is made, and always in the same way by default."""
+
+        def __init__(self, seed: int = 42) -> None:
+            super().__init__([Walk])
+            self.config = {"seed": seed}
+
+    with pytest.warns(UserWarning, match=r"EnvPool with the same seed .* \[42, 42\]"):
+        VectorVecEnv([Pool, Pool])
+    VectorVecEnv([Pool, lambda: Pool(1)])
+
+
+def test_attributes_may_be_lists() -> None:
+    venv = batched()
+    venv.set_attr("goal", [1.0, 2.0])
+    assert venv.get_attr("goal") == [[1.0, 2.0]] * 6
+
+
+def test_images_of_batches() -> None:
+    class OneArray(SyncVectorEnv):
+        def render(self) -> Any:
+            return np.stack(super().render())
+
+    venv = VectorVecEnv([lambda: SyncVectorEnv([Counting] * 2), lambda: OneArray([Counting] * 2)])
+    venv.reset()
+    assert [image.shape for image in venv.get_images()] == [(4, 4, 3)] * 4

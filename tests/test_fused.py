@@ -761,6 +761,12 @@ OPTIMIZERS: dict[str, tuple[Callable[..., th.optim.Optimizer], Callable[..., Non
         ["exp_avg", "exp_avg_sq"],
         0.0,
     ),
+    "adam without momentum": (
+        partial(th.optim.Adam, betas=(0.0, 0.99), eps=1e-5),
+        lambda x, g, m, v, n, *new: kernels.adam_step(x, g, m, v, 7e-4, 0.0, 0.99, 1e-5, n, *new),
+        ["exp_avg", "exp_avg_sq"],
+        0.0,
+    ),
 }
 
 
@@ -789,6 +795,14 @@ def test_optimizer_steps_are_torchs(case: tuple, in_place: bool) -> None:
         np.testing.assert_allclose(statistic, optimizer.state[param][name], rtol=2e-6, atol=2e-7)
     np.testing.assert_allclose(vector, param.detach(), rtol=1e-6, atol=1e-6)
     assert np.abs(vector - start).max() > 1e-3
+
+
+def test_adam_without_momentum_keeps_small_gradients() -> None:
+    """torch's ``lerp`` has another formula for large weights, which loses nothing."""
+    arrays = [np.zeros(1, np.float32) for _ in range(3)]
+    for n_steps, gradient in enumerate((0.4, 1e-9), start=1):
+        kernels.adam_step(arrays[0], np.full(1, gradient, np.float32), *arrays[1:], 7e-4, 0.0, 0.99, 1e-5, n_steps)
+    assert arrays[1][0] == np.float32(1e-9)
 
 
 def test_kernels_are_compiled_once() -> None:

@@ -100,12 +100,14 @@ class Batch:
         env, mode = self.env, self._mode
         obs, rewards, terminated, truncated, infos = env.step(np.asarray(actions, dtype=env.single_action_space.dtype))
         obs = _copied(obs)
+        # Simulators written in C or with numba may return numbers, on which "not" computes something else.
+        terminated, truncated = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
         dones = terminated | truncated
         inactive = dones.copy() if mode is AutoresetMode.NEXT_STEP else np.zeros(len(dones), dtype=bool)
         ends: list[EndOfEpisode] = []
         if dones.any():
             same_step = mode is AutoresetMode.SAME_STEP
-            last_obs, last_infos = (infos["final_obs"], infos.get("final_info", {})) if same_step else (obs, infos)
+            last_obs, last_infos = (infos["final_obs"], _final_infos(infos)) if same_step else (obs, infos)
             ends = [
                 EndOfEpisode(i, entry_of(last_obs, i), not terminated[i], info_of(last_infos, i))
                 for i in np.flatnonzero(dones).tolist()
@@ -151,9 +153,14 @@ def info_of(infos: dict[str, Any], index: int) -> dict[str, Any]:
             continue
         if isinstance(value, dict):
             info[key] = info_of(value, index)
-        elif isinstance(value, np.ndarray | list | tuple) and len(value) > index:
+        elif isinstance(value, np.ndarray | list | tuple) and np.ndim(value) > 0 and len(value) > index:
             info[key] = value[index]
     return info
+
+
+def _final_infos(infos: dict[str, Any]) -> dict[str, Any]:
+    """The infos of the last step where the environment has been reset in it. Gymnasium's wrappers write beside those."""
+    return {**infos.get("final_info", {}), **{key: infos[key] for key in ("episode", "_episode") if key in infos}}
 
 
 def _checked(env: Any) -> VectorEnv:

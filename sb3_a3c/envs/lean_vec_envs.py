@@ -91,7 +91,7 @@ class LeanVecNormalize(VecNormalize):
         """A step of which some observations and rewards are not counted: no action is chosen for them or led to them."""
         if self.norm_obs and counts_obs.any():
             self.obs_rms.update(obs[counts_obs])
-        self.returns = self.returns * self.gamma + rewards
+        self.returns = self.returns * self.gamma + np.where(counts_rewards, rewards, 0)
         if counts_rewards.any():
             self.ret_rms.update(self.returns[counts_rewards])
         self.returns[dones] = 0

@@ -1,9 +1,9 @@
 """A VecEnv of Stable-Baselines3 over batched environments, which are divided among workers by batches."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ class VectorVecEnv(VecEnv):
     """
 
     def __init__(self, batches: Sequence[Callable[[], VectorEnv] | VectorEnv]) -> None:
+        if not isinstance(batches, Sequence):
+            raise TypeError(f"batches must be a list of functions that make batched environments, not {batches!r}")
         if not len(batches):
             raise ValueError("batches must be at least one function that makes a batched environment, but it is empty")
         self.batches = [Batch(make) for make in batches]
@@ -42,6 +44,7 @@ class VectorVecEnv(VecEnv):
         for batch in self.batches[1:]:
             if batch.spaces != spaces:
                 raise ValueError(f"batches must have the same spaces, but they have {spaces} and {batch.spaces}")
+        _check_differ([batch.env.unwrapped for batch in self.batches])
         self.sizes = [batch.env.num_envs for batch in self.batches]
         n_envs = sum(self.sizes)
         self.episode_returns = np.zeros(n_envs)
@@ -99,7 +102,7 @@ class VectorVecEnv(VecEnv):
         parts = [self._actions] if len(self.batches) == 1 else np.split(self._actions, np.cumsum(self.sizes)[:-1])
         step = concat_steps([batch.step(part) for batch, part in zip(self.batches, parts, strict=True)])
         self.only_reset, self.inactive = self.inactive, step.inactive
-        self.episode_returns += step.rewards
+        self.episode_returns += np.where(self.only_reset, 0, step.rewards)
         self.episode_lengths += ~self.only_reset
         infos: list[dict[str, Any]] = [{}] * self.num_envs if self.shares_empty_info else [{} for _ in range(self.num_envs)]
         for end in step.ends:
@@ -117,9 +120,11 @@ class VectorVecEnv(VecEnv):
             "t": round(time.time() - self._started, 6),
         }
         self.episode_returns[end.env_index], self.episode_lengths[end.env_index] = 0, 0
+        counted = end.info.get("episode")
+        has_counted = isinstance(counted, dict) and {"r", "l"} <= counted.keys()
         return {
-            "episode": statistics,
             **end.info,
+            "episode": counted if has_counted else statistics,
             "terminal_observation": end.last_obs,
             "TimeLimit.truncated": end.truncated,
         }
@@ -144,7 +149,10 @@ class VectorVecEnv(VecEnv):
         """Set an attribute of the batched environments, for all of their environments."""
         self._check_all(indices, "set_attr")
         for batch in self.batches:
-            getattr(batch.env, "set_attr", partial(setattr, batch.env))(attr_name, value)
+            if hasattr(batch.env, "call"):  # it would divide a list among the environments
+                batch.env.set_attr(attr_name, [value] * batch.env.num_envs)  # type: ignore[attr-defined]
+            else:
+                setattr(batch.env, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
         """Call a method of each environment, if a batched environment has ``call()``, or once per batch."""
@@ -164,11 +172,24 @@ class VectorVecEnv(VecEnv):
     def get_images(self) -> Sequence[np.ndarray | None]:
         """As ``VecEnv.get_images``."""
         images: list[Any] = [batch.env.render() for batch in self.batches]
-        return [image for batch_images in images for image in batch_images or []]
+        return [image for of_batch in images if of_batch is not None for image in of_batch]
 
     def _check_all(self, indices: VecEnvIndices, name: str) -> None:
         if indices is not None and len(list(self._get_indices(indices))) != self.num_envs:
             raise ValueError(f"indices must be None for {name}() of batched environments, but it is {indices}")
+
+
+def _check_differ(simulators: Sequence[Any]) -> None:
+    if len(set(map(id, simulators))) < len(simulators):
+        raise ValueError("batches must be different environments, but a function has returned the same one twice")
+    configs = [env.config for env in simulators if isinstance(getattr(env, "config", None), dict)]  # of EnvPool
+    seeds = [config["seed"] for config in configs if "seed" in config]
+    if len(set(map(str, seeds))) < len(seeds):
+        warnings.warn(
+            f"environments of EnvPool with the same seed make the same episodes, and those of the batches have {seeds}. Give "
+            "each its own: envpool.make_gymnasium(..., seed=random.randrange(2**31))",
+            stacklevel=3,
+        )
 
 
 register_vec_env(VectorVecEnv, ["reset_infos", "episode_returns", "episode_lengths", "inactive", "only_reset"], ["batches"])

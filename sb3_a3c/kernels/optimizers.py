@@ -97,12 +97,13 @@ def adam_step(
     x_out = vector if new_vector is None else new_vector
     m_out = exp_avg if new_exp_avg is None else new_exp_avg
     v_out = exp_avg_sq if new_exp_avg_sq is None else new_exp_avg_sq
-    add1, keep2, add2 = np.float32(1.0 - beta1), np.float32(beta2), np.float32(1.0 - beta2)
+    keep1, add1, keep2, add2 = np.float32(beta1), np.float32(1.0 - beta1), np.float32(beta2), np.float32(1.0 - beta2)
     rate = np.float32(learning_rate / (1.0 - beta1**n_steps))
     scale, small = np.float32(math.sqrt(1.0 - beta2**n_steps)), np.float32(eps)
     for i in range(vector.size):
         g = gradient[i]
-        m = exp_avg[i] + add1 * (g - exp_avg[i])
+        difference = g - exp_avg[i]
+        m = exp_avg[i] + add1 * difference if beta1 > 0.5 else g - keep1 * difference  # as th.lerp
         v = keep2 * exp_avg_sq[i] + add2 * g * g
         m_out[i], v_out[i] = m, v
         x_out[i] = vector[i] - rate * m / (math.sqrt(v) / scale + small)

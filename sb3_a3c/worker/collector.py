@@ -131,7 +131,8 @@ class Collector:
                     steps.bootstraps[n_steps] = bootstraps
             engine.add(rewards)
             self.last_obs = new_obs
-            self.last_episode_starts = dones
+            # After a step that only resets, an episode starts, too.
+            self.last_episode_starts = dones if self._batched is None else dones | self._batched.only_reset
         return Records(
             None if states is None else states.stacked(),
             None if steps is None else steps.stacked(engine),
