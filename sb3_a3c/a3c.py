@@ -290,7 +290,7 @@ class A3C(OnPolicyAlgorithm):
             iteration = 0  # callbacks can read it, as in A2C
             callback.on_training_start(locals(), globals())
             if self.num_timesteps < total_timesteps:
-                run(self, self._next_run, callback, log_interval)
+                run(self, self._next_run, callback, log_interval, total_timesteps)
             callback.on_training_end()
         return self
 

@@ -40,6 +40,11 @@ class Writes(BaseCallback):
         if self.at == "training start":
             self.write(self, 0)
 
+    def _on_rollout_start(self) -> None:
+        if self.at == "rollout start":
+            self.n_rollouts += 1
+            self.write(self, self.n_rollouts)
+
     def _on_step(self) -> bool:
         return not (self.at == "step" and self.write(self, self.n_calls) is False)
 
@@ -153,6 +158,34 @@ def anneal(callback: Writes, n: int) -> None:
     buffer.gae_lambda = 0.9
 
 
+def reset_environments(callback: Writes, n: int) -> None:
+    if n % 3 == 0:
+        callback.training_env.env_method("reset", seed=n)
+
+
+def begin_anew(callback: Writes, n: int) -> None:
+    model = callback.model
+    if n % 3 == 0:
+        model._last_obs, model._last_episode_starts = callback.training_env.reset(), np.ones(2, dtype=bool)
+
+
+def read_buffer(callback: Writes, n: int) -> None:
+    """``get()`` flattens the arrays of the buffer."""
+    policy = callback.model.policy
+    for batch in callback.model.rollout_buffer.get(5):
+        policy.evaluate_actions(batch.observations, batch.actions)
+    shift_log_std(callback, n)
+
+
+def do_not_bootstrap(callback: Writes, n: int) -> None:
+    for info in callback.locals["infos"]:
+        info["TimeLimit.truncated"] = False
+
+
+def count_more(callback: Writes, n: int) -> None:
+    callback.model.num_timesteps += 3
+
+
 def stop(callback: Writes, n: int) -> bool:
     return n < 53
 
@@ -174,6 +207,11 @@ WRITES: dict[str, tuple[Callable[[Writes, int], Any], str]] = {
     "discount factor and lambda": (anneal, "rollout end"),
     "hyperparameters within a rollout": (set_hyperparameters, "step"),
     "stop within a rollout": (stop, "step"),
+    "environments before a rollout": (reset_environments, "rollout start"),
+    "log_std before a rollout": (shift_log_std, "rollout start"),
+    "reset after a rollout": (begin_anew, "rollout end"),
+    "get() of the rollout buffer": (read_buffer, "rollout end"),
+    "num_timesteps": (count_more, "rollout end"),
 }
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "rmsprop": {},
@@ -219,6 +257,31 @@ def test_one_worker_does_what_a2c_does(name: str, optimizer: str) -> None:
     if optimizer != "rmsprop" and at == "step":
         pytest.skip("the optimizer does not matter to it")
     compare_with_a2c(write, at, **OPTIMIZERS[optimizer])
+
+
+def test_a_truncation_that_a_callback_takes_back_is_not_bootstrapped() -> None:
+    compare_with_a2c(do_not_bootstrap, "step", n=1_000)
+
+
+def forget_returns(callback: Writes, n: int) -> None:
+    callback.training_env.returns = np.zeros(2)  # type: ignore[attr-defined]
+
+
+def test_state_of_a_wrapper() -> None:
+    compare_with_a2c(forget_returns, "rollout end", wrap=VecNormalize)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_environments_and_policy_can_not_be_replaced_within_a_run(n_workers: int) -> None:
+    model, other = make(A3C, n_workers=n_workers), make_vec_env("Pendulum-v1", 2)
+    env, envs, mine = model.env, list(other.envs), list(model.env.envs)  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match=r"env must not be set by a callback: .* Call set_env\(\) between"):
+        model.learn(100, Writes(lambda callback, n: callback.model.set_env(other), "rollout end"))
+    assert other.envs == envs and env.envs == mine  # type: ignore[attr-defined]
+    model.learn(100, reset_num_timesteps=False)
+    policy = make(A2C, seed=7).policy
+    with pytest.raises(RuntimeError, match="policy must not be replaced by a callback: "):
+        model.learn(100, Writes(lambda callback, n: setattr(callback.model, "policy", policy), "rollout end"))
 
 
 def test_hooks_and_frozen_parameters_of_before() -> None:

@@ -45,6 +45,8 @@ def samples_of_buffer(rollout_buffer: RolloutBuffer, permutation: Callable[[int]
                 f"{len(batches)} batches"
             )
         return batches[0]
+    if flat.generator_ready:  # a callback has called get(), which flattens the arrays
+        return flat._get_samples(permutation(flat.buffer_size * flat.n_envs))
     if isinstance(flat.observations, dict):
         flat.observations = {  # type: ignore[assignment]
             key: flat.swap_and_flatten(obs) for key, obs in flat.observations.items()

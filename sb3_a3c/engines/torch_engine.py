@@ -54,7 +54,9 @@ class TorchEngine:
         permutation: Callable[[int], np.ndarray] = np.random.permutation
         #: Whether there are several workers. A single one computes with the operations of A2C alone.
         self._several = seed is not None
-        if seed is not None:
+        if seed is None:
+            self._policy.action_dist = policy.action_dist  # the noise matrices of gSDE are those that callbacks see
+        else:
             numpy_seed, torch_seed = seed.spawn(2)
             permutation = np.random.default_rng(numpy_seed).permutation
             generator = th.Generator(device=self._policy.device)
@@ -173,7 +175,7 @@ class TorchEngine:
         entropy_loss = -th.mean(-log_prob if entropy is None else entropy)
         loss = policy_loss + hyperparameters.ent_coef * entropy_loss + hyperparameters.vf_coef * value_loss
 
-        self._policy.zero_grad()
+        self._policy.optimizer.zero_grad()  # gradients of other parameters add up, as in A2C
         loss.backward()
         norm = th.nn.utils.clip_grad_norm_(self._policy.parameters(), hyperparameters.max_grad_norm)
         self._layout.flatten([th.zeros_like(p) if p.grad is None else p.grad for p in self._params], out)

@@ -83,6 +83,23 @@ def shared_attributes(venv: VecEnv) -> dict[tuple[int, str], Any]:
     return found
 
 
+def is_equal(one: Any, other: Any) -> bool:
+    """
+    :param one: Arrays, or a result of :func:`read_state`
+    :param other: The same of another VecEnv, or later
+    :return: Whether all values are equal. Objects of other types must be the same
+    """
+    if isinstance(one, StackedObservations):
+        one, other = vars(one), vars(other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(is_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return isinstance(other, list | tuple) and len(one) == len(other) and all(map(is_equal, one, other))
+    if isinstance(one, np.ndarray):
+        return isinstance(other, np.ndarray) and np.array_equal(one, other)
+    return one is other or (isinstance(one, bool | int | float | str) and one == other)
+
+
 def _copied(value: Any) -> Any:
     """A copy of what the next step writes to. (StackedObservations makes a new array at each step.)"""
     if isinstance(value, StackedObservations):

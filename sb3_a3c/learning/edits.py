@@ -37,14 +37,17 @@ class Edits:
         :param rollout: The rollout
         :param last_values: Values of the observations after the last step, of shape ``(n_envs, 1)``
         """
-        written = self._written()
+        written, cut = self._written(), _no_longer_truncated(rollout)
+        if cut and "rewards" not in written:
+            written.append("rewards")
         for name in written:
             array = getattr(rollout_buffer, name)
             array[...] = _array(self._columns[name]).reshape(array.shape)
         if "rewards" in written and rollout.steps is not None:
             for n_steps, bootstraps in rollout.steps.bootstraps.items():
                 for env, value in bootstraps.items():
-                    rollout_buffer.rewards[n_steps][env] += value
+                    if (n_steps, env) not in cut:
+                        rollout_buffer.rewards[n_steps][env] += value
         if {"rewards", "values"} & set(written) and rollout.states is not None:
             rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=rollout.states.dones[-1])
 
@@ -58,6 +61,15 @@ class Edits:
 
     def _written(self) -> list[str]:
         return [name for name, column in self._columns.items() if _array(column).tobytes() != self._originals[name]]
+
+
+def _no_longer_truncated(rollout: Rollout) -> set[tuple[int, int]]:
+    """The steps and environments of truncated episodes whose info a callback has changed, so that A2C would not bootstrap."""
+    if rollout.steps is None:
+        return set()
+    infos = rollout.steps.infos
+    steps = [(n_steps, env) for n_steps, bootstraps in rollout.steps.bootstraps.items() for env in bootstraps]
+    return {(n_steps, env) for n_steps, env in steps if not infos[n_steps][env].get("TimeLimit.truncated", False)}
 
 
 def _array(values: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ _NEVER_CALLED = {
     "train": "a policy class with its own evaluate_actions(), an optimizer_class in policy_kwargs, or a callback",
     "collect_rollouts": "a callback, a wrapper around the environments, or a rollout_buffer_class",
     "_update_learning_rate": "a function of the progress remaining for learning_rate",
+    "_update_current_progress_remaining": "a function of the progress remaining for learning_rate",
 }
 
 
@@ -42,6 +43,6 @@ def check_origin(model: OnPolicyAlgorithm, saved_format: int) -> None:
     for name, instead in _NEVER_CALLED.items():
         if name in vars(model) or getattr(type(model), name) is not getattr(OnPolicyAlgorithm, name):
             raise TypeError(
-                f"{name}() must not be overridden, but {type(model).__name__} overrides it: A3C never calls it, because its "
+                f"{name}() must not be overridden, but {type(model).__name__} overrides it: that has no effect, because A3C's "
                 f"workers collect rollouts and learn from them by themselves. Use {instead} instead"
             )

@@ -27,6 +27,7 @@ class PolicySync:
         self._policy = policy
         self._parameters = parameters
         self._params = parameters.layout.parameters(policy)
+        self._originals = [param.data for param in self._params]
         self._state, self._seen = (parameters.optimizer.new_state(parameters.layout.gather(policy)) for _ in range(2))
         self._vector = self._state.vectors[0].tensor
         self._read_entries()
@@ -108,8 +109,9 @@ class PolicySync:
 
     def close(self) -> None:
         """Make the policy's parameters and its optimizer's statistics separate tensors."""
-        for param in self._params:
-            param.data = param.data.clone()
+        for param, original in zip(self._params, self._originals, strict=True):
+            # The tensors from before the run, which may be in shared memory or part of another one.
+            param.data = original.copy_(param.data) if original.shape == param.shape else param.data.clone()
         for entry in self._entries:
             if entry is not None:
                 entry.update(_copy_of(entry))

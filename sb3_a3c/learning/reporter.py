@@ -21,7 +21,7 @@ from sb3_a3c.learning.advice import Advice
 from sb3_a3c.learning.arguments import Arguments
 from sb3_a3c.learning.asynchrony import Asynchrony
 from sb3_a3c.learning.policy_sync import PolicySync
-from sb3_a3c.learning.steps import catch_up, report_steps
+from sb3_a3c.learning.steps import catch_up, report_steps, start_rollout
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.worker.callback_needs import CallbackNeeds, looks_within
 from sb3_a3c.worker.rollout import Rollout
@@ -35,6 +35,8 @@ class Reporter:
     :param parameters: The shared parameters
     :param log_interval: Rollouts of all environments between two logs, None: no logs
     :param advice: Measures the rollouts
+    :param resamples_noise: Whether the policy's noise matrices (gSDE) are drawn anew when callbacks see it. A single worker on
+        the torch engine draws them
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Reporter:
         parameters: SharedParameters,
         log_interval: int | None,
         advice: Advice,
+        resamples_noise: bool,
     ) -> None:
         self._model = model
         self._callback = callback
@@ -54,6 +57,7 @@ class Reporter:
         self._iteration = 0
         self._asynchrony = Asynchrony()
         self._advice = advice
+        self._resamples_noise = resamples_noise
         self._unrecorded: Sequence[Rollout] = ()
         self._learning_rate: float | None = None
         #: Whether callbacks may have changed the policy since the last :meth:`absorb`.
@@ -67,6 +71,11 @@ class Reporter:
     def __exit__(self, *exc_info: object) -> None:
         """Make the tensors of the model's policy separate again."""
         self._sync.close()
+
+    def start_rollout(self) -> None:
+        """Let callbacks know that a rollout begins, if a single worker waits for what they change."""
+        start_rollout(self._model, self._callback, self.needs)
+        self._written_to = True
 
     def report(self, rollouts: Sequence[Rollout]) -> bool:
         """
@@ -121,6 +130,8 @@ class Reporter:
         if self._written_to:
             self.absorb()
         self._sync.refresh(self._learning_rate)
+        if self._resamples_noise:
+            self._model.policy.reset_noise(self._model.n_envs)
         if self._unrecorded:
             self._record_updates(self._unrecorded)
             self._asynchrony.record(self._model.logger)

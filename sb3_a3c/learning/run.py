@@ -3,11 +3,13 @@
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 
 import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
@@ -17,7 +19,7 @@ from sb3_a3c.envs.closing import close_environments
 from sb3_a3c.envs.gate import Gate
 from sb3_a3c.envs.normalization import journal_statistics, moments_of, running_statistics, set_moments
 from sb3_a3c.envs.slices import CannotSlice, environments_in, merge_counters, slice_vec_env, take_envs_back, units_of
-from sb3_a3c.envs.state import read_state, write_state
+from sb3_a3c.envs.state import is_equal, read_state, write_state
 from sb3_a3c.kernels.cache import use_cache
 from sb3_a3c.learning.advice import Advice
 from sb3_a3c.learning.arguments import Arguments
@@ -33,6 +35,7 @@ from sb3_a3c.worker.callback_needs import CallbackNeeds, needs_of
 from sb3_a3c.worker.recorder import Recorder
 from sb3_a3c.worker.rollout import concat
 from sb3_a3c.worker.spec import WorkerSpec
+from sb3_a3c.worker.worker import Worker
 
 
 def run(
@@ -40,20 +43,22 @@ def run(
     next_run: RecordNextRun | Recording | None,
     callback: BaseCallback,
     log_interval: int | None,
+    total_timesteps: int,
 ) -> None:
     """
-    Learn until ``model._total_timesteps``, or until a callback stops the run. However the run ends, all workers have exited,
+    Learn until ``total_timesteps``, or until a callback stops the run. However the run ends, all workers have exited,
     and the model and its VecEnv are in a valid state.
 
     :param model: The model, set up to learn
     :param next_run: Records or replays the order of updates, None: neither
     :param callback: The callback of this ``learn()``
     :param log_interval: Rollouts of all environments between two logs, None: no logs
+    :param total_timesteps: Environment steps at which the run ends
     """
     venv = model.env
     assert venv is not None
     arguments = Arguments.of(model)
-    n_rollouts = int(-(-(model._total_timesteps - model.num_timesteps) // (model.n_steps * venv.num_envs)))
+    n_rollouts = int(-(-(total_timesteps - model.num_timesteps) // (model.n_steps * venv.num_envs)))
     needs = needs_of(callback, model)
     slices, envs = _divide(venv, arguments.resolve_n_workers(venv))
     engine, why = choose_engine(arguments.engine, model.policy, model.rollout_buffer_class)
@@ -67,32 +72,38 @@ def run(
     )
     backend = _make_backend(arguments, next_run, specs, parameters, n_rollouts, terms)
     advice = Advice(len(specs), backend.n_cores(), model.logger if model.verbose >= 1 else None)
-    reporter = Reporter(model, callback, needs, parameters, log_interval, advice)
+    waits = len(specs) == 1  # a single worker waits while callbacks run
+    reporter = Reporter(
+        model, callback, needs, parameters, log_interval, advice, model.use_sde and not (waits and engine == "torch")
+    )
     if model.verbose >= 1:  # a caller may have given the model a logger that prints
         model.logger.info(f"Learning with {len(specs)} worker(s), backend {arguments.backend}, engine {engine} ({why})")
     stack = CleanupStack()
     with stack, stack:
         stack.callback(lambda: _close_replaced(venv, backend.workers))
-        stack.callback(lambda: _take_back(model, backend.workers, parameters))
+        stack.callback(lambda: _take_back(model, venv, backend.workers, parameters))
         if record is not None and terms is not None:
             stack.callback(lambda: record.end(terms, backend))
         stack.callback(partial(model.policy.set_training_mode, True))
         stack.enter(reporter)
         stack.callback(reporter.refresh)
-        if len(specs) > 1:  # a single worker waits while callbacks run, so they may use its environments freely
+        if not waits:  # else callbacks may use its environments freely
             stack.enter(Gate(venv, backend.reach))
         stack.enter(backend)
         stack.callback(parameters.free)
-        for _ in range(n_rollouts):
+        take_changes = partial(_take_changes, model, venv, model.policy, changes, reporter, backend.workers)
+        for _ in takewhile(lambda _: model.num_timesteps < total_timesteps, range(n_rollouts)):  # a callback may count more
+            looked_at = reporter.needs >= CallbackNeeds.MODEL
+            if waits and looked_at:
+                reporter.start_rollout()
+                take_changes()
             rollouts = backend.collect()
             if record is not None:
                 record.show([rollout.worker for rollout in rollouts])
-            looked_at = reporter.needs >= CallbackNeeds.MODEL
             if not reporter.report(rollouts):
                 break
             if looked_at:
-                changes.tell(backend.workers)
-                reporter.absorb()
+                take_changes()
             reporter.count(backend.learn(rollouts, reporter.written))
             if backend.n_restarts:
                 model.logger.record("async/restarts", backend.n_restarts)
@@ -179,6 +190,37 @@ def _make_backend(
     return make_backend(arguments.backend, run_spec, arguments.backend_kwargs)
 
 
+def _take_changes(
+    model: OnPolicyAlgorithm,
+    venv: VecEnv,
+    policy: ActorCriticPolicy,
+    changes: ModelChanges,
+    reporter: Reporter,
+    workers: Sequence[SeenWorker],
+) -> None:
+    """Let what callbacks have changed take effect."""
+    if model.env is not venv or model._last_obs is None:
+        raise RuntimeError(
+            "env must not be set by a callback: the workers have the environments that learn() began with. Call set_env() "
+            "between two calls of learn()"
+        )
+    if model.policy is not policy:
+        raise RuntimeError(
+            "policy must not be replaced by a callback: the workers learn the one that learn() began with. Write into it "
+            "instead, with load_state_dict() or set_parameters()"
+        )
+    changes.tell(workers)
+    reporter.absorb()
+    if len(workers) > 1:
+        return
+    (worker,) = workers
+    assert isinstance(worker, Worker) and model._last_episode_starts is not None
+    if worker.env is not venv and not is_equal(state := read_state(venv), read_state(worker.env)):
+        write_state(worker.env, [state])
+    if not (is_equal(model._last_obs, worker.last_obs) and is_equal(model._last_episode_starts, worker.last_episode_starts)):
+        worker.go_on_from(model._last_obs, model._last_episode_starts)  # a callback has reset the environments, for instance
+
+
 def _make_rollout_buffer(model: OnPolicyAlgorithm, n_envs: int) -> RolloutBuffer:
     assert model.rollout_buffer_class is not None
     return model.rollout_buffer_class(
@@ -205,19 +247,20 @@ def _seeds(model: OnPolicyAlgorithm, n_workers: int) -> Sequence[np.random.SeedS
     return np.random.SeedSequence(entropy, spawn_key=(model._n_updates,)).spawn(n_workers)
 
 
-def _take_back(model: OnPolicyAlgorithm, workers: Sequence[SeenWorker], parameters: SharedParameters) -> None:
+def _take_back(model: OnPolicyAlgorithm, venv: VecEnv, workers: Sequence[SeenWorker], parameters: SharedParameters) -> None:
     """Bring the user's VecEnv and the model up to date with the slices."""
-    assert model.env is not None
     slices = [worker.env for worker in workers]
     # A callback may have stopped a single worker before it pushed its normalization statistics.
     is_ahead = len(slices) == 1 and not workers[0].failed
     moments = [moments_of(rms) for rms in running_statistics(slices[0])] if is_ahead else parameters.moments
-    for rms, rms_moments in zip(running_statistics(model.env), moments, strict=False):
+    for rms, rms_moments in zip(running_statistics(venv), moments, strict=False):
         set_moments(rms, rms_moments)
-    if slices[0] is not model.env:
-        write_state(model.env, [read_state(env) for env in slices])
-        merge_counters(model.env, slices)
-        take_envs_back(model.env, slices)
+    if slices[0] is not venv:
+        write_state(venv, [read_state(env) for env in slices])
+        merge_counters(venv, slices)
+        take_envs_back(venv, slices)
+    if model.env is not venv:  # a callback has replaced it, and its observations are not the workers'
+        return
     model._last_obs = concat([worker.last_obs for worker in workers])
     model._last_episode_starts = concat([worker.last_episode_starts for worker in workers])
     states = [worker.state for worker in workers]

@@ -6,7 +6,8 @@ the callback reads is prepared.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -36,9 +37,24 @@ def report_steps(model: OnPolicyAlgorithm, callback: BaseCallback, needs: Callba
     """
     if needs == CallbackNeeds.COUNT:
         return _count(model, callback, rollouts)
-    if model.policy.training:
-        model.policy.set_training_mode(False)
+    if len(rollouts) > 1:
+        start_rollout(model, callback, needs)
     return (_show_all if needs == CallbackNeeds.STEPS else _show_states)(model, callback, rollouts)
+
+
+def start_rollout(model: OnPolicyAlgorithm, callback: BaseCallback, needs: CallbackNeeds) -> None:
+    """
+    What ``collect_rollouts`` does before the first step. A single worker waits for it. With several workers it is a part of
+    the replay.
+
+    :param model: The model that learns
+    :param callback: The callback of this ``learn()``
+    :param needs: What the callback reads
+    """
+    model.policy.set_training_mode(False)
+    if needs == CallbackNeeds.STEPS:
+        model.rollout_buffer.reset()
+    callback.on_rollout_start()
 
 
 def catch_up(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> None:
@@ -66,14 +82,14 @@ def _show_states(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Seq
     endings: dict[int, list[Ending]] = {}
     for ending in _endings(rollouts):
         endings.setdefault(ending.n_steps, []).append(ending)
-    callback.on_rollout_start()
-    for n_steps, (new_obs, dones) in enumerate(_states(model, rollouts)):
-        model.num_timesteps += model.n_envs
-        if not callback.on_step():
-            return False
-        for ending in endings.get(n_steps, ()):
-            model._update_info_buffer(ending.infos, ending.dones)
-        model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+    with closing(_states(model, rollouts)) as states:
+        for n_steps, (new_obs, dones) in enumerate(states):
+            model.num_timesteps += model.n_envs
+            if not callback.on_step():
+                return False
+            for ending in endings.get(n_steps, ()):
+                model._update_info_buffer(ending.infos, ending.dones)
+            model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
     callback.on_rollout_end()
     return True
 
@@ -87,7 +103,6 @@ def _show_all(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequen
     columns = _columns(rollouts)
     edits = Edits(columns, segment)
     rollout_buffer = model.rollout_buffer
-    rollout_buffer.reset()
     shown: dict[str, Any] = {
         "self": model,
         "env": model.env,
@@ -100,21 +115,20 @@ def _show_all(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequen
         ),
         "staleness": [rollout.staleness for rollout in rollouts],
     }
-    callback.on_rollout_start()
-    steps = zip(_states(model, rollouts), _steps(rollouts, columns), strict=True)
-    for n_steps, ((new_obs, dones), step_locals) in enumerate(steps):
-        shown |= {"n_steps": n_steps, "new_obs": new_obs, "dones": dones, **step_locals}
-        model.num_timesteps += model.n_envs
-        callback.update_locals(shown)
-        if not callback.on_step():
-            return False
-        model._update_info_buffer(shown["infos"], dones)
-        for name in ARRAYS_OF_STEPS:
-            _copy_row(segment[name], getattr(rollout_buffer, name), n_steps)
-        rollout_buffer.pos = n_steps + 1
-        model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
-        if "lstm_states" in columns:
-            model._last_states = columns["lstm_states"][n_steps]  # type: ignore[attr-defined]
+    with closing(_states(model, rollouts)) as states:
+        for n_steps, ((new_obs, dones), step_locals) in enumerate(zip(states, _steps(rollouts, columns), strict=True)):
+            shown |= {"n_steps": n_steps, "new_obs": new_obs, "dones": dones, **step_locals}
+            model.num_timesteps += model.n_envs
+            callback.update_locals(shown)
+            if not callback.on_step():
+                return False
+            model._update_info_buffer(shown["infos"], dones)
+            for name in ARRAYS_OF_STEPS:
+                _copy_row(segment[name], getattr(rollout_buffer, name), n_steps)
+            rollout_buffer.pos = n_steps + 1
+            model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+            if "lstm_states" in columns:
+                model._last_states = columns["lstm_states"][n_steps]  # type: ignore[attr-defined]
     rollout_buffer.full = True
     rollout_buffer.advantages, rollout_buffer.returns = segment["advantages"], segment["returns"]
     last_values = th.as_tensor(concat([rollout.last_values for rollout in rollouts]))
@@ -138,7 +152,7 @@ def _endings(rollouts: Sequence[Rollout]) -> list[Ending]:
     return sorted(chain.from_iterable(rollout.endings for rollout in rollouts), key=attrgetter("n_steps"))
 
 
-def _states(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> Iterator[tuple[VecEnvObs, np.ndarray]]:
+def _states(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> Generator[tuple[VecEnvObs, np.ndarray], None, None]:
     """For each step: the observations and dones after it. The VecEnv is brought to the state after that step, too."""
     venv = model.env
     assert venv is not None
@@ -147,12 +161,22 @@ def _states(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> Iterator[t
     dones = _rows(concat([states.dones for states in parts], axis=1))
     statistics = running_statistics(venv)
     is_still = changes_only_with_episodes(venv)
-    for n_steps, row in enumerate(zip(new_obs, dones, strict=True)):
-        if n_steps == 0 or not is_still or True in row[1].tolist():
-            write_state(venv, [state_at(states.env_states, n_steps) for states in parts])
+
+    def show(n_steps: int) -> None:
+        write_state(venv, [state_at(states.env_states, n_steps) for states in parts])
         for rms, *of_workers in zip(statistics, *(states.moments for states in parts), strict=False):
             set_moments(rms, max((of_worker[n_steps] for of_worker in of_workers), key=itemgetter(-1)))  # the largest count
-        yield row
+
+    is_last = False
+    try:
+        for n_steps, row in enumerate(zip(new_obs, dones, strict=True)):
+            if n_steps == 0 or statistics or not is_still or True in row[1].tolist():
+                show(n_steps)
+            is_last = n_steps == len(dones) - 1
+            yield row
+    finally:  # the environments are in the state after the last step, and a VecEnv that was not sliced holds them
+        if not is_last:
+            show(len(dones) - 1)
 
 
 def _columns(rollouts: Sequence[Rollout]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 from torch.nn.utils import parametrize
 
-from sb3_a3c.policies.hooks import module_hooks
+from sb3_a3c.policies.hooks import module_hooks, own_hooks
 from sb3_a3c.policies.recurrent_states import constructor_arguments, is_recurrent
 
 
@@ -34,11 +34,12 @@ def clone_policy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
     gSDE, because the policy then holds tensors of a graph. Building a new one would lose later changes of the policy.)
 
     :param policy: The policy to clone
-    :return: The clone. It shares only the hooks of its modules with the original
+    :return: The clone. It shares only hooks of its modules with the original, and not those that refer to a module
     :raises CannotCopyPolicy: if it can't be cloned
     """
     try:
-        hooks = module_hooks(policy)
+        own = set(map(id, own_hooks(policy)))
+        hooks = [hook for hook in module_hooks(policy) if id(hook) not in own]
         return _Unpickler(io.BytesIO(_dump(policy, hooks)), hooks).load()
     except Exception as error:
         with _explained(policy, error):

@@ -8,7 +8,9 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
+from types import CellType
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -181,14 +183,32 @@ def module_hooks(policy: nn.Module) -> list[Callable]:
     return [function for _, hooks in _dictionaries(policy) for function in hooks.values()]
 
 
+def own_hooks(policy: nn.Module) -> list[Callable]:
+    """
+    :param policy: A policy
+    :return: Those hooks of its modules that belong to one of the modules: its methods, and functions that refer to it. A copy
+        of the policy needs copies of them
+    """
+    modules = {id(module) for module in policy.modules()}
+
+    def refers(hook: Any) -> bool:
+        if isinstance(hook, partial):
+            return any(map(refers, (hook.func, *hook.args, *hook.keywords.values())))
+        cells = [cell.cell_contents for cell in getattr(hook, "__closure__", None) or () if cell != CellType()]
+        return any(id(value) in modules for value in (hook, getattr(hook, "__self__", None), *cells))
+
+    return [hook for hook in module_hooks(policy) if refers(hook)]
+
+
 def prepare_module_hooks(policy: nn.Module) -> None:
     """
     Replace the hooks of modules by hooks that can be sent to another process. Others are removed, with a warning.
 
-    :param policy: A copy of the policy that shares the hooks of its modules with the original
+    :param policy: A copy of the policy that shares the hooks of its modules with the original, except for its own hooks
     """
+    own = set(map(id, own_hooks(policy)))
     for name, hooks in _dictionaries(policy):
-        for key, function in list(hooks.items()):
+        for key, function in [(key, function) for key, function in hooks.items() if id(function) not in own]:
             sent = _sendable(function, f"module {name or type(policy).__name__}")
             if sent is None:
                 del hooks[key]

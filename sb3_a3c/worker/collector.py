@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from sb3_a3c.engines import Engine, stack
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.envs.lean_vec_envs import read_infos_at_once, reports_only_ends
-from sb3_a3c.envs.normalization import JournaledMeanStd, stack_moments
+from sb3_a3c.envs.normalization import running_statistics, stack_moments
 from sb3_a3c.envs.state import LayerState, changes_only_with_episodes, read_state, stack_states
 from sb3_a3c.envs.vector_vec_env import VectorVecEnv
 from sb3_a3c.worker.callback_needs import CallbackNeeds
@@ -55,7 +55,6 @@ class Collector:
         self.has_reset = False
         self._env_indices = spec.env_indices
         self._engine = engine
-        self._statistics = spec.statistics
         self._needs = spec.needs
         self._stopping = False
         self._step_seconds = 0.0
@@ -95,7 +94,7 @@ class Collector:
         :raises NonFiniteError: if an observation or a reward is not finite
         """
         env, engine, env_lock = self.env, self._engine, self.env_lock
-        states = _StateRecord(env, self._statistics) if self._needs >= CallbackNeeds.MODEL else None
+        states = _StateRecord(env) if self._needs >= CallbackNeeds.MODEL else None
         steps = _StepRecord() if self._needs >= CallbackNeeds.STEPS else None
         endings: list[Ending] = []
         valid = None if self._batched is None else np.ones((rollout_buffer.buffer_size, env.num_envs), dtype=bool)
@@ -180,9 +179,9 @@ class Collector:
 class _StateRecord:
     """The states after each step."""
 
-    def __init__(self, env: VecEnv, statistics: Sequence[JournaledMeanStd]) -> None:
+    def __init__(self, env: VecEnv) -> None:
         self._env = env
-        self._statistics = statistics
+        self._statistics = running_statistics(env)
         self._changes_only_with_episodes = changes_only_with_episodes(env)
         self._new_obs: list[VecEnvObs] = []
         self._dones: list[np.ndarray] = []
@@ -191,7 +190,7 @@ class _StateRecord:
 
     def add(self, new_obs: VecEnvObs, dones: np.ndarray) -> None:
         self._new_obs.append(new_obs)
-        self._dones.append(dones)
+        self._dones.append(dones.copy())  # a VecEnv may use its array again
         unchanged = self._changes_only_with_episodes and self._env_states and True not in dones.tolist()
         self._env_states.append(self._env_states[-1] if unchanged else read_state(self._env))
         self._moments.append([(rms.mean, rms.var, rms.count) for rms in self._statistics])
@@ -211,7 +210,7 @@ class _StepRecord:
 
     def add(self, rewards: np.ndarray, infos: list[dict]) -> None:
         self._rewards.append(rewards.copy())  # before any bootstrapping
-        self._infos.append(infos)
+        self._infos.append([dict(info) for info in infos])  # a VecEnv may use its dicts again
 
     def stacked(self, engine: Engine) -> Steps:
         return Steps(engine.actions(), stack(self._rewards), self.bootstraps, self._infos)

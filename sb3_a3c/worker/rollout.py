@@ -87,7 +87,7 @@ class Ending(NamedTuple):
         """
         reporting = [index for index, info in enumerate(infos) if "episode" in info] if reports else []
         indices = sorted({*np.flatnonzero(dones).tolist(), *reporting})
-        return cls(n_steps, [infos[i] for i in indices], dones[indices])
+        return cls(n_steps, [dict(infos[i]) for i in indices], dones[indices])
 
 
 class LoggedArrays(NamedTuple):

@@ -73,6 +73,7 @@ class Worker:
         self._n_collected = 0
         self._collected: _Collected
         self._last_values: th.Tensor | np.ndarray
+        self._pulled_buffers: list[th.Tensor] = []
         self._losses: Losses
 
     def step(self, idle_seconds: float = 0.0) -> Rollout:
@@ -149,11 +150,15 @@ class Worker:
         """
         hyperparameters = self._in_use = self.hyperparameters
         if written is not None:
-            for name in (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END):
+            for name in (*ARRAYS_OF_STEPS, *ARRAYS_IN_THE_END, "generator_ready"):
                 setattr(self._rollout_buffer, name, getattr(written, name))
         self._engine.follow(hyperparameters)
         # Statistics are not pulled: what the environments have counted since the last pull is pushed with the gradient.
+        acted = [buffer.clone() for buffer in self._engine.buffers]
         self._parameters.pull(self._vector, self._engine.buffers)
+        for buffer, pulled, last in zip(self._engine.buffers, self._pulled_buffers, acted, strict=True):
+            if th.equal(buffer, pulled):  # no callback has written to it
+                buffer.copy_(last)
         self._scale_std(hyperparameters)
         self._compute_gradient()
         return self.push()._replace(gradient=self._gradient)
@@ -167,6 +172,15 @@ class Worker:
         self._pull(self.hyperparameters)  # observations are normalized with the current statistics
         with self._explaining_errors:
             self._collector.reset(seed)
+
+    def go_on_from(self, obs: VecEnvObs, episode_starts: np.ndarray) -> None:
+        """
+        Begin the next rollout with other observations, because the environments have been changed.
+
+        :param obs: Current observations of its environments, each ``(n_envs, ...)``
+        :param episode_starts: Whether episodes start with these observations, ``(n_envs,)``
+        """
+        self._collector.last_obs, self._collector.last_episode_starts = obs, episode_starts
 
     def stop(self) -> None:
         """End a rollout after the current step of the environments. May be called from any thread."""
@@ -203,6 +217,7 @@ class Worker:
     def _pull(self, hyperparameters: Hyperparameters) -> Access:
         """theta' <- theta."""
         pulled = self._parameters.pull(self._vector, self._engine.buffers)
+        self._pulled_buffers = [buffer.clone() for buffer in self._engine.buffers]
         for rms, moments in zip(self._statistics, pulled.moments, strict=True):
             set_moments(rms, moments)
         self._scale_std(hyperparameters)
