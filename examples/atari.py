@@ -103,7 +103,8 @@ def draw(points: list[list[float]], path: Path) -> None:
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, x, label in ((axes[0], seconds / 60, "minutes"), (axes[1], steps / 1e6, "million steps")):
-        axis.plot(x, returns)
+        axis.plot(x, returns, marker=".")
+        axis.locator_params(axis="x", nbins=6)
         axis.set_xlabel(label)
         axis.set_ylabel("mean return of the last 100 episodes")
         axis.grid(alpha=0.3)

@@ -38,7 +38,7 @@ def draw_learning_curve(out: Path) -> None:
     axes = figure.subplots(1, 2, sharey=True)
     for axis, x, label in (
         (axes[0], lengths.cumsum() / 1000, "environment steps (thousands)"),
-        (axes[1], times, "seconds"),
+        (axes[1], times, "seconds since the environments were made"),
     ):
         axis.plot(x, returns, ".", markersize=2, alpha=0.3, label="episode")
         axis.plot(x, averages, label="average of the last 100")

@@ -80,7 +80,7 @@ class MovingAverageCallback(BaseCallback):
         axis = figure.subplots()
         episodes = np.arange(1, len(self.returns) + 1)
         axis.plot(episodes, self.returns, ".", markersize=3, alpha=0.5, label="episode")
-        axis.plot(episodes, self.averages, label=f"moving average ({self.smoothing:g} old)")
+        axis.plot(episodes, self.averages, label=f"moving average (smoothing {self.smoothing:g})")
         axis.set_xlabel("episodes")
         axis.set_ylabel("return")
         axis.legend(loc="best")

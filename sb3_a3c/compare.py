@@ -86,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--env", required=True, help="the id of an environment that gymnasium knows, or module:Id")
     add("--algos", nargs="+", help="a3c, a2c, ppo (default: all three), or module:Class")
     add("--seeds", type=int, help="runs per algorithm (default: %(default)s)")
-    add("--timesteps", type=int, help="steps of a run (default: n_timesteps in the settings)")
+    add("--timesteps", type=int, help="steps of a run, rounded up to whole rollouts (default: n_timesteps in the settings)")
     add("--out", help="the folder for everything that is written (default: %(default)s)")
     settings_help = "a YAML file in rl-zoo3's form for some algorithms; the others have their defaults"
     add("--settings", nargs="+", type=_algo_and_file, default=[], metavar="ALGO=FILE", help=settings_help)

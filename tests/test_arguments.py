@@ -53,10 +53,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"n_workers": 1.5}, "n_workers must be .*, but it is 1.5"),
     ({"n_workers": True}, "n_workers must be .*, but it is True"),
     ({"n_workers": "2"}, "n_workers must be .*, but it is '2'"),
-    ({"n_workers": 3}, "n_workers must be at most the number of environments, 2, but it is 3"),
+    ({"n_workers": 3}, "n_workers must be at most the number of environments, 2 .*, but it is 3"),
     ({"backend": "rocket"}, r"backend must be one of \['process', 'ray', 'serial', 'thread'\], but it is 'rocket'"),
     ({"backend": None}, "backend must be one of"),
-    ({"backend_kwargs": {"start_method": "spawn"}}, "backend_kwargs must be None: backend 'thread' has no options"),
+    (
+        {"backend_kwargs": {"start_method": "spawn"}},
+        "backend_kwargs must be None, because there are no options for",
+    ),
     (
         {"backend": "process", "backend_kwargs": {"startmethod": "spawn"}},
         r"backend_kwargs must be None, or a dict with some of \['max_restarts', 'start_method', 'worker_timeout'\] "
@@ -73,15 +76,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"max_lead_bytes": 1.5e9}, "max_lead_bytes must be a whole number of at least 0, but it is 1500000000.0"),
     ({"use_locking": "yes"}, "use_locking must be True or False, but it is 'yes'"),
     ({"ent_coef": [0.1]}, "ent_coef must be a number, or 2 of them: one per worker, but it is"),
-    ({"ent_coef": [0.1, "0.2"]}, "ent_coef must be a number, or one per worker"),
+    ({"ent_coef": [0.1, "0.2"]}, "ent_coef must be a finite number, or one per worker"),
     ({"std_scale": [2.0]}, "std_scale must be a number, or 2 of them: one per worker, but it is"),
-    ({"std_scale": [1.0, None]}, "std_scale must be a number, or one per worker"),
+    ({"std_scale": [1.0, None]}, "std_scale must be a finite number, or one per worker"),
     ({"std_scale": [1.0, 0.0]}, r"std_scale must be above 0, but it is \[1.0, 0.0\]"),
     ({"ent_coef": float("nan")}, "ent_coef must be .*, but it is nan"),
-    ({"ent_coef": "0.1"}, "ent_coef must be a number, or one per worker, but it is '0.1'"),
+    ({"ent_coef": "0.1"}, "ent_coef must be a finite number, or one per worker, but it is '0.1'"),
     ({"ent_coef": np.array([0.1, 0.2, 0.3])}, "ent_coef must be a number, or 2 of them: one per worker, but it is array"),
-    ({"ent_coef": np.array([[0.1, 0.2]] * 2)}, "ent_coef must be a number, or one per worker, but it is array"),
-    ({"ent_coef": th.tensor([0.1, float("nan")])}, r"ent_coef must be a number, or one per worker, but it is tensor"),
+    ({"ent_coef": np.array([[0.1, 0.2]] * 2)}, "ent_coef must be a finite number, or one per worker, but it is array"),
+    ({"ent_coef": th.tensor([0.1, float("nan")])}, r"ent_coef must be a finite number, or one per worker, but it is tensor"),
     ({"std_scale": np.array([1.0, 0.0])}, r"std_scale must be above 0, but it is array"),
     ({"std_scale": (1.0, 2.0, 3.0)}, r"std_scale must be a number, or 2 of them: one per worker, but it is \(1.0, 2.0, 3.0\)"),
     ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, .*, but it is nan"),
@@ -94,7 +97,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"gamma": 1.1}, "gamma must be a number from 0 to 1, but it is 1.1"),
     ({"gamma": "high"}, "gamma must be .*, but it is 'high'"),
     ({"gae_lambda": None}, "gae_lambda must be a number from 0 to 1, but it is None"),
-    ({"vf_coef": float("nan")}, "vf_coef must be a number, but it is nan"),
+    ({"vf_coef": float("nan")}, "vf_coef must be a finite number, but it is nan"),
     ({"max_grad_norm": float("nan")}, "max_grad_norm must be a number above 0, or inf .*, but it is nan"),
     ({"max_grad_norm": 0}, "max_grad_norm must be .*, but it is 0"),
     ({"max_grad_norm": None}, "max_grad_norm must be .*, but it is None"),
@@ -141,13 +144,16 @@ CHANGED: list[tuple[dict[str, Any], str]] = [
     ({"backend": "proces"}, r"backend must be one of \['process', 'ray', 'serial', 'thread'\], but it is 'proces'"),
     ({"engine": "fast"}, r"engine must be one of \['auto', 'fused', 'torch'\], but it is 'fast'"),
     ({"rollout_order": "arival"}, r"rollout_order must be one of \['arrival', 'env'\], but it is 'arival'"),
-    ({"backend_kwargs": {"start_method": "spawn"}}, "backend_kwargs must be None: backend 'thread' has no options"),
+    (
+        {"backend_kwargs": {"start_method": "spawn"}},
+        "backend_kwargs must be None, because there are no options for",
+    ),
     (
         {"backend": "process", "backend_kwargs": {"startmethod": "spawn"}},
         "backend_kwargs must be None, or a dict with some of .* for backend 'process', but it is {'startm",
     ),
     ({"backend": "process", "backend_kwargs": ["spawn"]}, r"backend_kwargs must be .*, but it is \['spawn'\]"),
-    ({"n_workers": 3}, "n_workers must be at most the number of environments, 2, but it is 3"),
+    ({"n_workers": 3}, "n_workers must be at most the number of environments, 2 .*, but it is 3"),
     ({"max_lead": -1}, "max_lead must be a whole number of at least 0, but it is -1"),
     ({"use_locking": None}, "use_locking must be True or False, but it is None"),
     ({"ent_coef": [0.1]}, "ent_coef must be a number, or 2 of them: one per worker"),
@@ -357,9 +363,9 @@ def test_learn_within_learn_with_other_environments() -> None:
             DQN,
             "MlpPolicy",
             "CartPole-v1",
-            "policy must be a name, or a class of actor-critic policies; a zip must be A3C's or A2",
+            "policy must be a name such as 'MlpPolicy', or a class of actor-critic policies",
         ),
-        (SAC, "MlpPolicy", "Pendulum-v1", "policy must be a name, or a class of actor-critic policies"),
+        (SAC, "MlpPolicy", "Pendulum-v1", "policy must be a name such as 'MlpPolicy', or a class of actor-critic policies"),
     ],
 )
 def test_zips_of_other_algorithms(algorithm: Any, policy: str, env: str, message: str, tmp_path: Path) -> None:
@@ -377,7 +383,7 @@ def test_zips_of_a_newer_a3c(tmp_path: Path) -> None:
 
 
 def test_policies_of_other_algorithms() -> None:
-    with pytest.raises(ValueError, match=r"policy must be a name, .* but it is <class"):
+    with pytest.raises(ValueError, match=r"policy must be a name .* but it is <class"):
         A3C(DQNPolicy, "CartPole-v1")  # type: ignore[arg-type]
 
 

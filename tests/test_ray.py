@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -333,6 +334,18 @@ def test_options_that_are_not_allowed(options: dict[str, Any], message: str) -> 
 
 
 @shares_ray
+def test_an_address_that_can_not_be_reached() -> None:
+    from sb3_a3c.backends.ray.connection import check_reachable  # it imports Ray
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"  # nobody listens
+        with pytest.raises(ConnectionError, match=rf"must be the address of a cluster, but '{address}' can't be reached"):
+            check_reachable(address)
+    for other in (None, "auto", "local", "ray://host:10001"):
+        check_reachable(other)
+
+
 def test_another_address_than_that_of_ray_as_it_is_is_refused() -> None:
     with pytest.raises(ValueError, match=r"backend_kwargs\['address'\] must be None or '.*', because Ray is initialised"):
         make_model(backend_kwargs=dict(address="10.0.0.1:6379")).learn(20)

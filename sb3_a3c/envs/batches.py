@@ -167,7 +167,8 @@ def _checked(env: Any) -> VectorEnv:
     if not isinstance(env, VectorEnv):
         raise TypeError(
             "env must be a function that returns a gymnasium.vector.VectorEnv or an environment of EnvPool, but it "
-            f"returned {env!r}. For a single environment, use make_vec_env of Stable-Baselines3"
+            f"returned {env!r}. Pass a VecEnv itself, not a function. For a single environment, use make_vec_env of "
+            "Stable-Baselines3"
         )
     if not hasattr(env, "single_observation_space"):
         raise TypeError(

@@ -92,12 +92,12 @@ class Arguments:
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)
             _check(_is_finite(value) and 0 <= value <= 1, name, value, "a number from 0 to 1")
-        _check(_is_finite(self.vf_coef), "vf_coef", self.vf_coef, "a number")
+        _check(_is_finite(self.vf_coef), "vf_coef", self.vf_coef, "a finite number")
         norm, allowed = self.max_grad_norm, "a number above 0, or inf for gradients that are not clipped"
         _check(isinstance(norm, Real) and norm > 0, "max_grad_norm", norm, allowed)
         for name in _PER_WORKER:
             value = getattr(self, name)
-            _check(all(_is_finite(number) for number in _each(value)), name, value, "a number, or one per worker")
+            _check(all(_is_finite(number) for number in _each(value)), name, value, "a finite number, or one per worker")
         _check(all(scale > 0 for scale in _each(self.std_scale)), "std_scale", self.std_scale, "above 0")
 
     def check_policy(self, policy: ActorCriticPolicy, rollout_buffer_class: type[RolloutBuffer] | None) -> None:
@@ -132,7 +132,8 @@ class Arguments:
         n_workers = n_units if self.n_workers is None else int(self.n_workers)
         if n_workers > n_units:
             units = "environments" if n_units == n_envs else "batches of environments"
-            _check(False, "n_workers", n_workers, f"at most the number of {units}, {n_units}")
+            allowed = f"at most the number of {units}, {n_units}"
+            _check(False, "n_workers", n_workers, f"{allowed} (for a loaded model, pass n_workers to load())")
         for name in _PER_WORKER:
             value = getattr(self, name)
             numbers = as_numbers(value)
@@ -185,12 +186,11 @@ def check_learn(model: OnPolicyAlgorithm, total_timesteps: Any, log_interval: An
 
 def _check_backend_kwargs(backend: str, backend_kwargs: Any) -> None:
     options = BACKENDS[backend].options
-    if not options:
-        _check(not backend_kwargs, "backend_kwargs", backend_kwargs, f"None: backend '{backend}' has no options")
-    if not backend_kwargs:
+    if backend_kwargs is None:
         return
+    allowed = f"None, or a dict with some of {sorted(options)}" if options else "None, because there are no options"
     named = isinstance(backend_kwargs, dict) and set(backend_kwargs) <= set(options)
-    _check(named, "backend_kwargs", backend_kwargs, f"None, or a dict with some of {sorted(options)} for backend '{backend}'")
+    _check(named, "backend_kwargs", backend_kwargs, f"{allowed} for backend '{backend}'")
     for name, value in backend_kwargs.items():
         _check(options[name].accepts(value), f"backend_kwargs['{name}']", value, options[name].allowed)
 
@@ -198,7 +198,10 @@ def _check_backend_kwargs(backend: str, backend_kwargs: Any) -> None:
 def _check_learning_rate(name: str, value: Any) -> None:
     allowed = "a number of at least 0, or a function of the progress remaining that gives one"
     _check(isinstance(value, Real) or callable(value), name, value, allowed)
-    first = FloatSchedule(value)(1.0)
+    try:
+        first = FloatSchedule(value)(1.0)
+    except Exception as error:
+        raise ValueError(f"{name} must be {allowed}, but {value!r} raises {type(error).__name__}: {error}") from error
     _check(_is_finite(first) and first >= 0, name, value if isinstance(value, Real) else first, allowed)
 
 

@@ -31,8 +31,8 @@ def check_origin(model: OnPolicyAlgorithm, saved_format: int) -> None:
         )
     if not (isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)):
         raise ValueError(
-            "policy must be a name, or a class of actor-critic policies; a zip must be A3C's or A2C's, but it is "
-            f"{policy_class!r}"
+            "policy must be a name such as 'MlpPolicy', or a class of actor-critic policies, but it is "
+            f"{policy_class!r}. (If the model was loaded, its zip must be A3C's or A2C's)"
         )
     if foreign := [name for name in _FOREIGN if name in vars(model)]:
         raise ValueError(f"path must be a zip of A3C or A2C, but it is another algorithm's: it has {', '.join(foreign)}")

@@ -77,7 +77,8 @@ def run(
         model, callback, needs, parameters, log_interval, advice, model.use_sde and not (waits and engine == "torch")
     )
     if model.verbose >= 1:  # a caller may have given the model a logger that prints
-        model.logger.info(f"Learning with {len(specs)} worker(s), backend {arguments.backend}, engine {engine} ({why})")
+        workers = "1 worker in the main thread" if waits else f"{len(specs)} workers, backend {arguments.backend}"
+        model.logger.info(f"Learning with {workers}, engine {engine} ({why})")
     stack = CleanupStack()
     with stack, stack:
         stack.callback(lambda: _close_replaced(venv, backend.workers))

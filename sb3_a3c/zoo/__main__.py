@@ -1,11 +1,11 @@
 """
-rl-zoo3's commands, which know A3C as ``--algo a3c``:
+rl-zoo3's commands, with A3C as the algorithm a3c:
 
     python -m sb3_a3c.zoo train --algo a3c --env CartPole-v1
     python -m sb3_a3c.zoo enjoy --algo a3c --env CartPole-v1 -f logs/ --no-render
     python -m sb3_a3c.zoo optimize --algo a3c --env CartPole-v1 --n-trials 20
 
-Each command has the options that it has in rl-zoo3, and works for rl-zoo3's own algorithms too. ``COMMAND --help`` lists them.
+Each command has the options that it has in rl-zoo3, and works for rl-zoo3's own algorithms too. COMMAND --help lists them.
 """
 
 import runpy
@@ -13,6 +13,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from sb3_a3c.system.extras import MissingExtra
 
 #: The commands, and the modules of rl-zoo3 that are run for them.
 COMMANDS = {
@@ -42,8 +44,10 @@ def main(argv: Sequence[str]) -> None:
             sys.stdout.write(known)
             return
         sys.exit(f"{known}\nThe first argument must be a command, but it is {argv[0]!r}" if argv else known)
-    import sb3_a3c.zoo  # noqa: F401  registers A3C, before the command reads the names of algorithms
-
+    try:
+        import sb3_a3c.zoo  # noqa: F401  registers A3C, before the command reads the names of algorithms
+    except MissingExtra as error:
+        sys.exit(str(error))
     command, *options = argv
     sys.argv = [f"python -m sb3_a3c.zoo {command}", *(["-optimize"] if command == "optimize" else []), *options]
     if command in ("benchmark", "record_training"):

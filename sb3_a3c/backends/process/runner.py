@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_a3c.backends.process.channel import Channel
 from sb3_a3c.backends.process.failures import Failure
@@ -42,6 +43,7 @@ from sb3_a3c.backends.process.parcel import note_of_cloudpickle
 from sb3_a3c.backends.quota import Quota
 from sb3_a3c.envs.pipes import discard_answers
 from sb3_a3c.envs.slices import is_reset_by_pickling
+from sb3_a3c.envs.vector_vec_env import VectorVecEnv
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.policies.hooks import take_notices
 from sb3_a3c.worker.errors import WorkerStopped
@@ -80,6 +82,21 @@ class Assignment:
     quota: Quota
 
 
+#: The same for batches, which are made where they are stepped.
+_FIRST_USE_OF_BATCH_NOTE = (
+    "A worker's process has made this batch by calling your function. What the function needs, gym.register() for instance, "
+    "must be in the function, or where the script is imported: above if __name__ == '__main__'."
+)
+
+
+def first_use_note(env: VecEnv) -> str:
+    """
+    :param env: The environments of a worker
+    :return: What may explain an error of their first step or reset in a worker's process
+    """
+    return _FIRST_USE_OF_BATCH_NOTE if isinstance(env.unwrapped, VectorVecEnv) else FIRST_USE_NOTE
+
+
 class Runner:
     """
     :param channel: To the main process
@@ -97,7 +114,7 @@ class Runner:
         self._handles = handles
         self._quota = assignment.quota
         self._worker = Worker(spec, assignment.parameters, nullcontext())  # nothing else computes in this process
-        self._worker.note_at_first_use = FIRST_USE_NOTE + note_of_cloudpickle()
+        self._worker.note_at_first_use = first_use_note(spec.env) + note_of_cloudpickle()
         if number > 0:
             discard_answers(self._worker.env, None)
         if number > 0 or is_reset_by_pickling(self._worker.env):

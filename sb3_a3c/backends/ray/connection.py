@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +28,8 @@ _BETWEEN_STEPS = "between_steps"
 _LONGEST_FOLDER = 30
 #: What a call raises if the actor's process, its node, or a result on that node is gone.
 _DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
+#: Seconds for a connection to a cluster's address. Chosen arbitrarily: longer than any network takes.
+_REACHABLE_WITHIN = 10.0
 #: Set by ``ray.init()`` where it starts Ray.
 _AUTHENTICATION = "RAY_AUTH_MODE"
 #: Called in a thread of Ray when a call has ended, with a function that returns its results or raises its error.
@@ -79,6 +82,7 @@ class Connection:
         if options.address is None and get_ray_address_from_environment(None, None) is None:  # type: ignore[arg-type]
             self._start_local(common)
         else:  # with None, Ray finds the address again, and the token that goes with it
+            check_reachable(options.address)
             ray.init(options.address, **common)
         return self
 
@@ -191,3 +195,21 @@ class Connection:
             _temp_dir=self._folder,
             **common,
         )
+
+
+def check_reachable(address: str | None) -> None:
+    """
+    Ray itself would try for minutes.
+
+    :param address: The address of a cluster, in any form of ``ray.init()``. Only ``host:port`` is tried
+    :raises ConnectionError: if nothing answers there
+    """
+    host, colon, port = (address or "").rpartition(":")
+    if not (colon and port.isdigit() and "/" not in host):
+        return
+    try:
+        socket.create_connection((host, int(port)), _REACHABLE_WITHIN).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"backend_kwargs['address'] must be the address of a cluster, but {address!r} can't be reached ({error})"
+        ) from error
