@@ -280,7 +280,7 @@ def test_statistics_of_episodes_that_the_environment_has_counted() -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="n_workers must be at most the number of batches of environments, 1 .*, but it is 2"):
+    with pytest.raises(ValueError, match=r"n_workers must be at most the number of batches of environments, 1 .* is 2"):
         A3C("MlpPolicy", vector_env(), n_workers=2)
     with pytest.raises(TypeError, match=r"env must be a function that returns a gymnasium.vector.VectorEnv.*make_vec_env"):
         A3C("MlpPolicy", Walk)

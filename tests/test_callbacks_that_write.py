@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from test_identity import assert_equal_to_the_bit, learned
 
 from sb3_a3c import A3C, NonFiniteError, register_vec_env
-from sb3_a3c.policies.hooks import module_hooks
+from sb3_a3c.policies.hooks import module_hooks, step_hooks
 
 N_STEPS = 400
 BACKENDS = [
@@ -561,3 +561,7 @@ def test_the_names_of_torch_that_hooks_are_read_from() -> None:
     module.register_full_backward_pre_hook(print)
     assert list(weight._backward_hooks.values()) == list(weight._post_accumulate_grad_hooks.values()) == [print]
     assert module_hooks(module) == [print] * 4
+    optimizer = th.optim.SGD([weight])
+    optimizer.register_step_pre_hook(print)
+    optimizer.register_step_post_hook(print)
+    assert step_hooks(optimizer) == [print] * 2

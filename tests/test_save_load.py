@@ -65,7 +65,7 @@ def test_arguments_can_be_changed_when_loading(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match="backend must be one of"):
         A3C.load(tmp_path / "model", backend="nowhere")
     loaded = A3C.load(tmp_path / "model", env=env)  # for predicting, two workers on one environment are no hindrance
-    with pytest.raises(ValueError, match="n_workers must be at most the number of environments, 1 .*, but it is 2"):
+    with pytest.raises(ValueError, match=r"n_workers must be at most the number of environments, 1 .*, but it is 2"):
         loaded.learn(50)
 
 

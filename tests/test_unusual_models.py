@@ -107,6 +107,30 @@ def test_an_optimizer_of_some_parameters() -> None:
     assert_equal_to_the_bit(runs[1], runs[0])
 
 
+@pytest.mark.parametrize("engine", ["torch", "fused"])
+def test_hooks_of_the_optimizer(engine: str) -> None:
+    runs, calls = [], []
+
+    def clip(optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        calls.append(optimizer)
+        with th.no_grad():
+            for param in optimizer.param_groups[0]["params"]:
+                param.clamp_(-0.1, 0.1)
+
+    several = (A3C, dict(n_workers=2, engine=engine))
+    for algorithm, own in (*ONE, several):
+        model = algorithm("MlpPolicy", make_vec_env("Pendulum-v1", 2, seed=3), seed=1, **own)
+        model.policy.optimizer.register_step_post_hook(clip)
+        runs.append(learned(model.learn(100)))
+        assert max(param.abs().max().item() for param in model.policy.parameters()) == np.float32(0.1)
+        assert len(calls) == model._n_updates
+        calls.clear()
+    assert_equal_to_the_bit(runs[1], runs[0])
+    model.backend = "process"
+    with pytest.raises(ValueError, match="backend must be 'thread' or 'serial' for this optimizer"):
+        model.learn(100)
+
+
 @pytest.mark.parametrize("n_workers", [1, 2])
 @pytest.mark.parametrize("engine", ["torch", "fused"])
 def test_noise_matrices_are_of_the_policy_that_has_learned(n_workers: int, engine: str) -> None:

@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import update_learning_rate
 from sb3_a3c.parameters.flat_optimizer import FlatOptimizer
 from sb3_a3c.parameters.layout import Vector
 from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.policies.hooks import step_hooks
 from sb3_a3c.worker.errors import NonFiniteError
 
 
@@ -177,10 +178,10 @@ class PolicySync:
             )
 
 
-def _options_of(optimizer: th.optim.Optimizer) -> tuple[str, list[dict[str, Any]]]:
+def _options_of(optimizer: th.optim.Optimizer) -> tuple[str, list[Any]]:
     groups = optimizer.param_groups
     options = [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
-    return type(optimizer).__name__, options
+    return type(optimizer).__name__, [*options, *step_hooks(optimizer)]
 
 
 def _is_not(one: Any, other: Any) -> bool:

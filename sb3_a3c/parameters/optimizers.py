@@ -1,10 +1,11 @@
 """
 Which optimizer steps the shared vector: a flat one if the policy's optimizer computes each element on its own, which is
-tried, and otherwise the policy's optimizer with one tensor per parameter.
+tried, and its step has no hooks; and otherwise the policy's optimizer with one tensor per parameter.
 """
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch as th
@@ -12,6 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_a3c.parameters.flat_optimizer import FlatOptimizer, Run, State, bare_step, stand_in
 from sb3_a3c.parameters.layout import Layout, Vector
+from sb3_a3c.policies.hooks import step_hooks
 from sb3_a3c.system.memory import Memory
 
 
@@ -33,6 +35,7 @@ class WholeOptimizer:
         self.layout = layout
         self._views = layout.views(vector)
         self._optimizer = stand_in(policy.optimizer, [])
+        self._step = self._optimizer.step if step_hooks(self._optimizer) else partial(bare_step, self._optimizer)
         self.use(policy)
 
     def use(self, policy: ActorCriticPolicy) -> None:
@@ -67,7 +70,7 @@ class WholeOptimizer:
                 param.grad = grad if run.group is not None and run.rate == rate else None
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rates[rate]
-            bare_step(self._optimizer)
+            self._step()
 
     def load(self, policy: ActorCriticPolicy, state: State) -> None:
         """Read the statistics of a policy's optimizer."""
@@ -94,7 +97,8 @@ def make_optimizer(
     """
     kept, states = kept_of_vectors(policy.optimizer, vector), policy.optimizer.state
     entries = [states[param] for param in layout.parameters(policy) if param in states]
-    if kept is None or not all(set(entry) == set(kept) for entry in entries if entry):
+    has_hooks = bool(step_hooks(policy.optimizer))  # they are called with one tensor per parameter
+    if has_hooks or kept is None or not all(set(entry) == set(kept) for entry in entries if entry):
         return WholeOptimizer(policy, layout, vector)
     return FlatOptimizer(policy, layout, kept, compiled)
 

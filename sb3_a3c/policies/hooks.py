@@ -200,6 +200,14 @@ def own_hooks(policy: nn.Module) -> list[Callable]:
     return [hook for hook in module_hooks(policy) if refers(hook)]
 
 
+def step_hooks(optimizer: th.optim.Optimizer) -> list[Callable]:
+    """
+    :param optimizer: An optimizer
+    :return: The hooks that its ``step()`` calls
+    """
+    return [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]  # type: ignore
+
+
 def prepare_module_hooks(policy: nn.Module) -> None:
     """
     Replace the hooks of modules by hooks that can be sent to another process. Others are removed, with a warning.
