@@ -21,7 +21,7 @@ from sb3_a3c.learning.advice import Advice
 from sb3_a3c.learning.arguments import Arguments
 from sb3_a3c.learning.asynchrony import Asynchrony
 from sb3_a3c.learning.policy_sync import PolicySync
-from sb3_a3c.learning.steps import catch_up, report_steps, start_rollout
+from sb3_a3c.learning.steps import acts_at_rollout_start, catch_up, report_steps, start_rollout
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.worker.callback_needs import CallbackNeeds, looks_within
 from sb3_a3c.worker.rollout import Rollout
@@ -60,6 +60,7 @@ class Reporter:
         self._resamples_noise = resamples_noise
         self._unrecorded: Sequence[Rollout] = ()
         self._learning_rate: float | None = None
+        self._acts_at_start = acts_at_rollout_start(callback)
         #: Whether callbacks may have changed the policy since the last :meth:`absorb`.
         self._written_to = False
         #: What the callback reads within the next rollout.
@@ -72,10 +73,15 @@ class Reporter:
         """Make the tensors of the model's policy separate again."""
         self._sync.close()
 
-    def start_rollout(self) -> None:
-        """Let callbacks know that a rollout begins, if a single worker waits for what they change."""
+    def start_rollout(self) -> bool:
+        """
+        Let callbacks know that a rollout begins, if a single worker waits for what they change.
+
+        :return: Whether they may have changed something
+        """
         start_rollout(self._model, self._callback, self.needs)
-        self._written_to = True
+        self._written_to |= self._acts_at_start
+        return self._acts_at_start
 
     def report(self, rollouts: Sequence[Rollout]) -> bool:
         """

@@ -95,8 +95,7 @@ def run(
         take_changes = partial(_take_changes, model, venv, model.policy, changes, reporter, backend.workers)
         for _ in takewhile(lambda _: model.num_timesteps < total_timesteps, range(n_rollouts)):  # a callback may count more
             looked_at = reporter.needs >= CallbackNeeds.MODEL
-            if waits and looked_at:
-                reporter.start_rollout()
+            if waits and looked_at and reporter.start_rollout():
                 take_changes()
             rollouts = backend.collect()
             if record is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
@@ -51,10 +51,22 @@ def start_rollout(model: OnPolicyAlgorithm, callback: BaseCallback, needs: Callb
     :param callback: The callback of this ``learn()``
     :param needs: What the callback reads
     """
-    model.policy.set_training_mode(False)
+    if model.policy.training:
+        model.policy.set_training_mode(False)
     if needs == CallbackNeeds.STEPS:
         model.rollout_buffer.reset()
     callback.on_rollout_start()
+
+
+def acts_at_rollout_start(callback: BaseCallback) -> bool:
+    """
+    :param callback: A callback
+    :return: Whether it does anything when a rollout begins
+    """
+    if type(callback) is CallbackList:
+        return any(map(acts_at_rollout_start, callback.callbacks))
+    names = ("on_rollout_start", "_on_rollout_start")
+    return any(getattr(getattr(callback, name), "__func__", None) is not getattr(BaseCallback, name) for name in names)
 
 
 def catch_up(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> None:
