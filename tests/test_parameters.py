@@ -21,7 +21,7 @@ from sb3_a3c.parameters.flat_optimizer import FlatOptimizer
 from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.parameters.optimizers import WholeOptimizer, kept_of_vectors
 from sb3_a3c.parameters.shared import SharedParameters
-from sb3_a3c.system.memory import Memory
+from sb3_a3c.system.memory import Memory, share_together
 
 
 @pytest.fixture
@@ -370,3 +370,26 @@ def test_memory_is_copied_and_compared_as_torch_does_it(other: float) -> None:
     th.testing.assert_close(copy.tensor, memory.tensor, rtol=0, atol=0, equal_nan=True)
     assert copy.tensor.data_ptr() != memory.tensor.data_ptr()
     assert memory.equals(copy) == th.equal(memory.tensor, copy.tensor)
+
+
+def test_memory_that_is_shared_together() -> None:
+    """It takes one descriptor, and everything stays as it is, whatever its type and its shape."""
+    tensors = [
+        th.tensor([[1.5, -0.0], [float("nan"), 2.0]]),
+        th.tensor(3),
+        th.zeros(0),
+        th.tensor([True, False, True]),
+        th.tensor([1.5], dtype=th.bfloat16),
+        th.tensor([2.5], dtype=th.float64),
+        th.tensor([[1 + 2j]]),
+    ]
+    before = [tensor.clone() for tensor in tensors]
+    memories = [Memory(th.arange(3)), Memory(th.tensor([0.1, 0.2]))]
+    share_together(memories, tensors)
+    th.testing.assert_close(tensors, before, rtol=0, atol=0, equal_nan=True)
+    assert [memory.array.tolist() for memory in memories] == [[0, 1, 2], th.tensor([0.1, 0.2]).tolist()]
+    shared = [*tensors, *(memory.tensor for memory in memories)]
+    assert all(tensor.is_shared() and tensor.data_ptr() % 64 == 0 for tensor in shared)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in shared}) == 1
+    memories[0].array[1] = 7  # the array is the tensor's memory
+    assert memories[0].tensor.tolist() == [0, 7, 2]

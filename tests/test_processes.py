@@ -29,6 +29,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import SimpleMultiObsEnv
 from stable_baselines3.common.monitor import Monitor, load_results
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
 from test_faults import Faulty, make_env
 
@@ -536,6 +537,31 @@ def test_shared_memory_is_given_back_at_once() -> None:
         assert len(set(counts)) == 1
     finally:
         gc.enable()
+
+
+class ManyBuffers(FlattenExtractor):
+    """More buffers than a process can get descriptors from the fork server. Each counts the forward passes in training."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space)
+        for index in range(300):
+            self.register_buffer(f"count_{index}", th.tensor(index, dtype=[th.int64, th.float32][index % 2]))
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        if self.training:
+            for buffer in self.buffers():
+                buffer += 1
+        return super().forward(observations)
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_a_policy_with_many_buffers(start_method: str) -> None:
+    """A process gets all of them with one file descriptor."""
+    kwargs = dict(backend_kwargs=dict(start_method=start_method), engine="torch")
+    model = make_model(make_env(""), policy_kwargs=dict(features_extractor_class=ManyBuffers), **kwargs)
+    model.learn(200)
+    differences = {float(buffer) - index for index, buffer in enumerate(model.policy.features_extractor.buffers())}
+    assert len(differences) == 1 and differences.pop() > 0
 
 
 def test_one_worker_needs_no_process(no_new_process: None) -> None:

@@ -31,7 +31,7 @@ from sb3_a3c.parameters.optimizers import WholeOptimizer, make_optimizer
 from sb3_a3c.parameters.protocol import Access
 from sb3_a3c.system.file_lock import FileLock
 from sb3_a3c.system.locks import Lock, ThreadLock
-from sb3_a3c.system.memory import Memory
+from sb3_a3c.system.memory import Memory, share_together
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,9 @@ class _Place:
     statistics: list[Memory]
     counts: Memory
 
-    def share(self) -> None:
-        for memory in (*self.state.memories(), *self.statistics, self.counts):
-            memory.share()
-        for buffer in self.buffers:
-            buffer.share_memory_()
+    def small(self) -> list[Memory]:
+        """Everything but the buffers and the state's long vectors."""
+        return [self.state.numbers, self.state.uneven, *self.statistics, self.counts]
 
 
 class SharedParameters:
@@ -124,9 +122,10 @@ class SharedParameters:
                 "statistics of optimizers that compute each element on its own, and "
                 f"{self.optimizer.torch_class.__name__} with these options does not"
             )
-        self._current.share()
-        for place in self._places:
-            place.share()
+        for vector in (vector for place in self._places for vector in place.state.vectors):
+            vector.share()
+        small = [memory for place in self._places for memory in place.small()]
+        share_together([self._current, *small], [buffer for place in self._places for buffer in place.buffers])
         self._lock = lock = FileLock()
         self._is_shared = True
         return lock

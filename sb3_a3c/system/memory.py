@@ -1,9 +1,14 @@
 """Vectors in memory that processes can share."""
 
+from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch as th
+
+#: Vectors in one block begin at multiples of this many bytes, as separate tensors do.
+_ALIGNMENT = 64
 
 
 class Memory:
@@ -50,6 +55,27 @@ class Memory:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Memory, (self.tensor,)
+
+
+def share_together(memories: Iterable[Memory], tensors: Iterable[th.Tensor] = ()) -> None:
+    """
+    Move small vectors to one block of memory that worker processes share. It takes one file descriptor, however many there
+    are, and the fork server passes 256 to a process at most. To be called before worker processes are started.
+
+    :param memories: The vectors
+    :param tensors: Further tensors, of any shape
+    """
+    memories = list(memories)
+    moved = [*(memory.tensor for memory in memories), *tensors]
+    sizes = (-(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT for tensor in moved)
+    *starts, n_bytes = accumulate(sizes, initial=0)
+    block = th.zeros(n_bytes, dtype=th.uint8).share_memory_()
+    for tensor, start in zip(moved, starts, strict=True):
+        view = block[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        view.copy_(tensor)
+        tensor.data = view
+    for memory in memories:
+        memory.array = _array(memory.tensor)
 
 
 def _array(tensor: th.Tensor) -> np.ndarray:
