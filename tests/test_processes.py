@@ -323,6 +323,34 @@ class Secretive(Faulty):
         return *told, {**info, "secret": Secret()}
 
 
+class Panic(BaseException):
+    """No ``Exception``, like those of tests and debuggers."""
+
+
+def _panic() -> None:
+    raise Panic("while it was unpickled")
+
+
+class Panicking(Secret):
+    """Its pickle can be made, and not be loaded."""
+
+    def __reduce__(self) -> Any:
+        return _panic, ()
+
+
+class Alarming(Faulty):
+    """An environment that tells callbacks something whose unpickling raises no ``Exception``."""
+
+    def step(self, action: np.ndarray) -> Any:
+        *told, info = super().step(action)
+        return *told, {**info, "alarm": Panicking()}
+
+
+def test_infos_that_cannot_be_received() -> None:
+    with pytest.raises(Panic, match="while it was unpickled"):
+        make_model(DummyVecEnv([Faulty, Alarming])).learn(100, callback=lambda *_: True)
+
+
 @pytest.mark.filterwarnings("ignore:environment 1 will begin anew")
 def test_infos_that_cannot_be_sent() -> None:
     model = make_model(DummyVecEnv([Faulty, Secretive]))
@@ -586,6 +614,13 @@ class Holding(Exception):
         self.lock = threading.Lock()
 
 
+class Explosive(Exception):
+    """An error that can be pickled, and whose unpickling raises no ``Exception``."""
+
+    def __reduce__(self) -> Any:
+        return _panic, ()
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -595,6 +630,7 @@ class Holding(Exception):
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), UnicodeDecodeError),
         (SystemExit(3), SystemExit),
         (Holding("held"), RuntimeError),
+        (Explosive("bang"), Explosive),
     ],
 )
 def test_errors_on_their_way_between_processes(error: Exception, expected: type[BaseException]) -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -52,7 +53,10 @@ class Failure:
         """
         :return: The exception: of its own type if it could be pickled, else a RuntimeError with its message
         """
-        error = None if self.content is None else _unpickled(self.content)
+        error: BaseException | None = None
+        if self.content is not None:
+            with suppress(Exception):  # it can't be unpickled here
+                error = _unpickled(self.content)
         if error is None:
             error = RuntimeError(self.text)
             for note in self.notes:
@@ -66,30 +70,20 @@ def _pickled(error: BaseException) -> bytes | None:
     for content in (error, (_without_calling, (type(error), error.args, vars(error)))):
         try:
             pickled = cloudpickle.dumps(content)
-        except Exception:
+            again = _unpickled(pickled)
+            if type(again) is type(error) and str(again) == str(error):
+                return pickled
+        except BaseException:  # each of these steps may call anything
             continue
-        again = _unpickled(pickled)
-        if type(again) is type(error) and _has_same_message(again, error):
-            return pickled
     return None
 
 
-def _unpickled(content: bytes) -> BaseException | None:
-    try:
-        loaded = pickle.loads(content)
-        return loaded if isinstance(loaded, BaseException) else loaded[0](*loaded[1])
-    except Exception:
-        return None
+def _unpickled(content: bytes) -> BaseException:
+    loaded = pickle.loads(content)
+    return loaded if isinstance(loaded, BaseException) else loaded[0](*loaded[1])
 
 
 def _without_calling(error_class: type[BaseException], args: tuple, state: dict[str, Any]) -> BaseException:
     error = error_class.__new__(error_class, *args)
     error.__dict__.update(state)
     return error
-
-
-def _has_same_message(one: BaseException, other: BaseException) -> bool:
-    try:
-        return str(one) == str(other)
-    except Exception:
-        return False

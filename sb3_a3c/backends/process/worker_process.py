@@ -131,16 +131,17 @@ class WorkerProcess:
                 self._inbox.put((self._worker, _decoded(self._channel.receive())))
         except (EOFError, OSError):
             pass
-        except Exception as error:  # memory is short
+        except BaseException as error:  # memory is short
             self._inbox.put((self._worker, Failure.of(error)))
-        wait([self._sentinel])
-        with suppress(OSError):  # wakes up the other thread, if another process holds the socket and does not read
-            self._connection.shutdown(socket.SHUT_RDWR)
-        self._outbox.put(None)
-        # A frozen fork server tells no exit code. Without a fork server, this can't take long.
-        self._process.join(_EXIT_CODE_WITHIN if self._has_server else None)
-        self.exited = True
-        self._inbox.put((self._worker, Exited()))
+        finally:
+            wait([self._sentinel])
+            with suppress(OSError):  # wakes up the other thread, if another process holds the socket and does not read
+                self._connection.shutdown(socket.SHUT_RDWR)
+            self._outbox.put(None)
+            # A frozen fork server tells no exit code. Without a fork server, this can't take long.
+            self._process.join(_EXIT_CODE_WITHIN if self._has_server else None)
+            self.exited = True
+            self._inbox.put((self._worker, Exited()))
 
     def _write(self) -> None:
         """Send all that is in the outbox, in a separate thread."""
@@ -158,5 +159,5 @@ class WorkerProcess:
 def _decoded(content: bytearray) -> Any:
     try:
         return decode(content)
-    except Exception as error:
+    except BaseException as error:  # unpickling may call anything
         return Failure.of(error)
