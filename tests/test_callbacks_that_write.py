@@ -541,6 +541,40 @@ def test_a_parameter_that_is_not_finite_is_refused() -> None:
             make(A3C, **own).learn(100, callback=Writes(write))
 
 
+def set_nan(bias: th.Tensor) -> None:
+    bias[0] = float("nan")
+
+
+def replace_by_nan(bias: th.Tensor) -> None:
+    bias.data = th.full_like(bias, float("nan"))
+
+
+def fail(bias: th.Tensor) -> None:
+    raise LookupError
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+@pytest.mark.parametrize("write", [set_nan, replace_by_nan])
+def test_a_parameter_that_is_not_finite_is_dropped(write: Callable[[th.Tensor], None], n_workers: int) -> None:
+    """The model is then what it is after an error of a callback that has written nothing."""
+    vectors = []
+    for spoil, error in ((write, NonFiniteError), (fail, LookupError)):
+
+        def at_rollout_end(callback: Writes, n: int, spoil: Callable[[th.Tensor], None] = spoil) -> None:
+            if n == 5:
+                with th.no_grad():
+                    spoil(callback.model.policy.action_net.bias)
+
+        model = make(A3C, n_workers=n_workers, backend="serial")
+        start = vector(model).clone()
+        with pytest.raises(error):
+            model.learn(1000, callback=Writes(at_rollout_end))
+        vectors.append(vector(model))
+        assert not th.equal(vectors[-1], start)
+    assert th.equal(*vectors)
+    assert model.learn(100).num_timesteps == 100
+
+
 def test_an_option_that_can_not_be_followed_is_told() -> None:
     def write(callback: Writes, n: int) -> None:
         callback.model.policy.optimizer.param_groups[0]["momentum"] = 0.1  # it needs another statistic

@@ -162,6 +162,7 @@ class PolicySync:
         for name, view in zip(layout.names, layout.views(vector), strict=True):
             if not view.isfinite().all():
                 value = view[~view.isfinite()][0].item()
+                self._bind()  # the next refresh replaces what the callback has set
                 raise NonFiniteError(f"parameter {name} must be finite, but a callback has set it to {value}")
 
     def _check_options(self) -> None:

@@ -134,6 +134,7 @@ class Reporter:
     def refresh(self) -> None:
         """Bring the model's policy and its logger up to date."""
         if self._written_to:
+            self._written_to = False  # what can't be absorbed is dropped when this is called again
             self.absorb()
         self._sync.refresh(self._learning_rate)
         if self._resamples_noise:
