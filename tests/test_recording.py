@@ -1,7 +1,10 @@
 """A run that was recorded is replayed in one thread to the last bit, and what can't be replayed is refused by name."""
 
 import json
+import math
 import re
+import threading
+import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -190,7 +193,7 @@ def test_environments_that_begin_anew_in_another_process() -> None:
         return A3C("MlpPolicy", make_env(BeginsAnew), backend=backend, seed=3)
 
     recording, recorded, replayed = recorded_and_replayed(make, "process")
-    assert recording.moved and (recording.failed_pulls == -1).all()
+    assert recording.moved and len(recording.failures) == 0
     for mine, theirs in zip(recorded.policy.parameters(), replayed.policy.parameters(), strict=True):
         assert th.equal(mine, theirs)
 
@@ -254,7 +257,7 @@ def test_a_run_that_fails_fails_again(backend: str) -> None:
     recorded = make(backend)
     with record(recorded) as recording, pytest.raises(NonFiniteError) as error:
         recorded.learn(8000)
-    assert (recording.failed_pulls >= 0).tolist() == [False, False, True, False]
+    assert recording.failures.tolist() == [2]
     replayed = make("serial")
     with replay(replayed, recording), pytest.raises(NonFiniteError, match=re.escape(str(error.value))) as again:
         replayed.learn(8000)
@@ -279,6 +282,99 @@ def test_an_error_that_the_recorded_run_did_not_have() -> None:
     replayed.set_random_seed(3)
     with replay(replayed, recording), pytest.raises(NonFiniteError):
         replayed.learn(8000)
+
+
+class Raises(gym.Wrapper):
+    """Raises an error at one of its steps."""
+
+    def __init__(self, error: BaseException | None = None, at: int = 0, wait: Callable[[], Any] | None = None) -> None:
+        super().__init__(gym.make("Pendulum-v1"))
+        self.error, self.at, self.wait = error, at, wait
+        self.n_steps = 0
+
+    def step(self, action: np.ndarray) -> Any:
+        self.n_steps += 1
+        if self.error is not None and self.n_steps == self.at:
+            if self.wait is not None:
+                self.wait()
+            raise self.error
+        return super().step(action)
+
+
+class RaiseAt(BaseCallback):
+    """Raises an error, when the workers have gone on for as long as they may."""
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps == 100:
+            time.sleep(0.3)
+            raise LookupError("in a callback")
+        return True
+
+
+def failed_and_replayed(
+    backend: str, *envs: Callable[[], gym.Env], callback: BaseCallback | None = None, **kwargs: Any
+) -> list[BaseException]:
+    """Record a run that fails, replay it, and compare them. Returns the errors."""
+    errors, models, recording = [], [], Recording()
+    for name in (backend, "serial"):
+        env = DummyVecEnv([*envs])
+        env.seed(1)
+        model = A3C("MlpPolicy", env, backend=name, seed=3, **kwargs)
+        with replay(model, recording) if models else record(model) as entered:
+            recording = entered or recording
+            with pytest.raises(BaseException) as caught:
+                model.learn(8000, callback)
+        errors.append(caught.value)
+        models.append(model)
+    assert repr(errors[1]) == repr(errors[0])
+    assert getattr(errors[1], "__notes__", []) == getattr(errors[0], "__notes__", [])
+    for mine, theirs in zip(*(model.policy.parameters() for model in models), strict=True):
+        assert th.equal(mine, theirs)
+    return errors
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_callback_that_fails(backend: str) -> None:
+    """Updates that workers had made beyond that step are made again."""
+    errors = failed_and_replayed(backend, Raises, Raises, callback=RaiseAt(), max_lead=3)
+    assert isinstance(errors[1], LookupError)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_environment_that_exits(backend: str) -> None:
+    """What is no ``Exception`` ends a replay where it has ended the run, too: after the updates of the others."""
+    errors = failed_and_replayed(backend, Raises, lambda: Raises(SystemExit("enough"), 103), Raises)
+    assert [type(error) for error in errors] == [SystemExit] * 2
+
+
+def test_two_workers_that_fail() -> None:
+    """The same error is raised, and the other one is noted, though a replay comes to it first."""
+    second_fails = threading.Event()
+
+    def wait_for_first() -> None:
+        second_fails.set()
+        while "A3C worker 1" in [thread.name for thread in threading.enumerate()]:
+            time.sleep(0.01)
+
+    errors = failed_and_replayed(
+        "thread",
+        lambda: Raises(ValueError("b"), 100, wait_for_first),
+        lambda: Raises(KeyError("a"), 106, lambda: second_fails.wait(60)),
+    )
+    for error in errors:
+        assert isinstance(error, KeyError) and "another worker failed too: ValueError('b')" in error.__notes__
+
+
+def test_a_learning_rate_that_fails() -> None:
+    """It is computed when a worker pushes. (Before the run, schedules are compared at each hundredth.)"""
+
+    def learning_rate(progress_remaining: float) -> float:
+        if progress_remaining < 0.5 and not math.isclose(100 * progress_remaining, round(100 * progress_remaining)):
+            raise ArithmeticError(f"at {progress_remaining}")
+        return 1e-3
+
+    errors = failed_and_replayed("thread", Raises, Raises, Raises, learning_rate=learning_rate)
+    assert isinstance(errors[1], ArithmeticError)
 
 
 class RaisesOnce(gym.Wrapper):
@@ -349,7 +445,7 @@ def test_save_and_load(recording: Recording, tmp_path: Path) -> None:
     loaded = Recording.load(path)
     assert vars(loaded).keys() == vars(recording).keys()
     assert loaded.terms == recording.terms and loaded.moved is recording.moved
-    for name in ("workers", "pulls", "failed_pulls", "shown"):
+    for name in ("workers", "pulls", "failures", "failed_pulls", "shown"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(recording, name))
         assert getattr(loaded, name).dtype == getattr(recording, name).dtype
     assert [file.name for file in tmp_path.iterdir()] == ["recording.npz"]
@@ -507,13 +603,13 @@ def test_a_recording_of_another_format(recording: Recording, tmp_path: Path) -> 
     with np.load(path) as content:
         arrays = dict(content)
     header = json.loads(str(arrays["header"]))
-    for written in (1, 3):
+    for written in (1, 2):
         header["format"] = written
         if written == 1:
             del header["format"]
         np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
         with pytest.raises(
-            ValueError, match=rf"path must be a recording of format 2, but '.*npz' is of format {written}: another"
+            ValueError, match=rf"path must be a recording of format 3, but '.*npz' is of format {written}: another"
         ):
             Recording.load(path)
 

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 from sb3_a3c.backends.protocol import Backend, RunSpec
 from sb3_a3c.backends.quota import Quota
+from sb3_a3c.system.notes import raise_first
 from sb3_a3c.worker.rollout import Rollout
+
+#: How the note of an exception begins that is not the first one.
+ANOTHER = "another worker failed too: "
 
 
 class AsynchronousBackend(Backend):
@@ -26,6 +30,12 @@ class AsynchronousBackend(Backend):
         self._collected: list[Rollout] = []
         #: What workers failed with. The first one may be being raised already.
         self._failures: list[BaseException] = []
+        self._failed_workers: list[int] = []
+
+    @property
+    def failed_workers(self) -> Sequence[int]:
+        """See :attr:`Backend.failed_workers`."""
+        return self._failed_workers
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
@@ -58,6 +68,11 @@ class AsynchronousBackend(Backend):
             self._permit(worker, self._max_lead.of(rollouts[0]))
         self._arrived[self._quota.key(worker)].extend(rollouts)
 
+    def _note_failure(self, worker: int, failure: BaseException) -> None:
+        """Keep what a worker failed with until it is raised."""
+        self._failures.append(failure)
+        self._failed_workers.append(worker)
+
     def _raise_failures(self, error: BaseException | None) -> None:
         """
         Raise what workers failed with.
@@ -65,14 +80,4 @@ class AsynchronousBackend(Backend):
         :param error: The exception that is being raised already. Then failures become notes of it
         """
         failures, self._failures = self._failures, []
-        first = error
-        for failure in failures:
-            if first is None:
-                first = failure
-            elif failure is not first:
-                first.add_note(f"another worker failed too: {failure!r}")
-        if error is None and first is not None:
-            try:
-                raise first
-            finally:
-                del first, failures, failure  # an error refers to the frames it came through, and would keep all they have
+        raise_first(failures, error, ANOTHER)

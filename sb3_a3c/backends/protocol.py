@@ -108,6 +108,11 @@ class Backend(ABC):
     #: One :class:`SeenWorker` per worker, in the order of their environments.
     workers: Sequence[Any]
 
+    @property
+    def failed_workers(self) -> Sequence[int]:
+        """The workers whose errors have been raised or noted, in that order. The default is for workers in this thread."""
+        return [worker.index for worker in self.workers if worker.failed]
+
     @classmethod
     def prepare(cls, options: dict[str, Any] | None) -> None:
         """

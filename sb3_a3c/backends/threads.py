@@ -87,14 +87,15 @@ class ThreadBackend(AsynchronousBackend):
         finally:
             th.set_num_threads(th.get_num_threads())  # the workers have changed what new threads begin with
         while not self._messages.empty():  # no worker is left to send another
-            _, message = self._messages.get()
+            worker_index, message = self._messages.get()
             if isinstance(message, BaseException):
-                self._failures.append(message)
+                self._note_failure(worker_index, message)
         self._raise_failures(error)
 
     def _receive(self) -> None:
         worker, message = self._messages.get()
         if isinstance(message, BaseException):
+            self._note_failure(worker, message)
             raise message
         self._keep(worker, [message])
 

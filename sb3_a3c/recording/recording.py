@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -24,8 +25,8 @@ from sb3_a3c.system.files import atomic_write
 from sb3_a3c.worker.recorder import Recorder
 
 #: Format of a recording's file. Another format has other terms, so they can't be compared.
-_FORMAT = 2
-_ARRAYS = ("workers", "pulls", "failed_pulls", "shown")
+_FORMAT = 3
+_ARRAYS = ("workers", "pulls", "failures", "failed_pulls", "shown")
 
 
 class RecordedModel(Protocol):
@@ -36,20 +37,30 @@ class RecordedModel(Protocol):
     _next_run: Any
 
 
+class Turn(Enum):
+    """What a worker does in its turn: pull and collect a rollout, push its gradient, or fail before that."""
+
+    PULL = "pull"
+    PUSH = "push"
+    FAIL = "fail"
+
+
 class Recording:
     """
     The order of pulls and pushes of one run. It is empty until the recorded run has ended.
 
     :ivar workers: The worker of each update, of shape ``(n_updates,)``
     :ivar pulls: The number of updates before its pull, for each update, of shape ``(n_updates,)``
-    :ivar failed_pulls: The same for the rollout in which a worker failed, -1: it did not fail, of shape ``(n_workers,)``
+    :ivar failures: The workers that failed, of shape ``(n_failures,)``. The error of the first was raised, others were noted
+    :ivar failed_pulls: The number of updates before the pull of the rollout in which it failed, for each of these
     :ivar shown: The workers whose rollouts callbacks saw, in that order, of shape ``(n_rollouts * n_workers,)``
     """
 
     def __init__(self) -> None:
         self.workers = np.empty(0, dtype=np.uint16)
         self.pulls = np.empty(0, dtype=np.uint32)
-        self.failed_pulls = np.empty(0, dtype=np.int64)
+        self.failures = np.empty(0, dtype=np.uint16)
+        self.failed_pulls = np.empty(0, dtype=np.uint32)
         self.shown = np.empty(0, dtype=np.uint16)
         self.terms: Terms | None = None
         #: Whether environments were reset when the workers started, as some are in another process.
@@ -110,22 +121,18 @@ class Recording:
         if differences := terms.differences(self.terms):
             raise ValueError(f"the recording does not fit: {'; '.join(differences)}")
 
-    def turns(self) -> Iterator[tuple[int, bool]]:
+    def turns(self) -> Iterator[tuple[int, Turn]]:
         """
-        :return: Pairs of a worker, and whether it pushes. If not, it pulls, and collects its rollout
+        :return: Pairs of a worker, and what it does
         """
-        pulling: dict[int, list[int]] = {}
-        for worker, version in [*zip(self.workers.tolist(), self.pulls.tolist(), strict=True), *self._failed()]:
-            pulling.setdefault(version, []).append(worker)
-        pushers: list[int | None] = [*self.workers.tolist(), None]
-        for version, pusher in enumerate(pushers):
-            for puller in pulling.get(version, ()):
-                yield puller, False
-            if pusher is not None:
-                yield pusher, True
-
-    def _failed(self) -> list[tuple[int, int]]:
-        return [(worker, version) for worker, version in enumerate(self.failed_pulls.tolist()) if version >= 0]
+        beginning: dict[int, list[tuple[int, Turn]]] = {}
+        for turn, workers, pulls in ((Turn.PULL, self.workers, self.pulls), (Turn.FAIL, self.failures, self.failed_pulls)):
+            for worker, version in zip(workers.tolist(), pulls.tolist(), strict=True):
+                beginning.setdefault(version, []).append((worker, turn))
+        for version, pusher in enumerate(self.workers.tolist()):
+            yield from beginning.get(version, ())
+            yield pusher, Turn.PUSH
+        yield from beginning.get(len(self.workers), ())
 
 
 class RecordNextRun:
@@ -174,11 +181,12 @@ class RecordNextRun:
             recording.workers, recording.pulls = np.array(workers, dtype=np.uint16), np.array(pulls, dtype=np.uint32)
             recording.shown = np.array(self._shown, dtype=np.uint16)
             last_pushed = dict(zip(workers, pulls, strict=True))
-            recording.failed_pulls = np.full(len(backend.workers), -1, dtype=np.int64)
-            for worker in backend.workers:  # one may also count as failed because of its environments
-                last = recorder.last_pull(worker.index)
-                if worker.failed and last != last_pushed.get(worker.index):
-                    recording.failed_pulls[worker.index] = last
+            # What failed may have been the connection to a worker, or a worker that had pushed its last rollout.
+            failed = {worker.index: recorder.last_pull(worker.index) for worker in backend.workers if worker.failed}
+            failures = {worker: failed.get(worker, -1) for worker in backend.failed_workers}
+            failures = {worker: last for worker, last in failures.items() if last not in (-1, last_pushed.get(worker))}
+            recording.failures = np.array([*failures], dtype=np.uint16)
+            recording.failed_pulls = np.array([*failures.values()], dtype=np.uint32)
 
 
 @contextmanager

@@ -6,9 +6,11 @@ from itertools import islice
 from typing import Self
 
 from sb3_a3c.backends import Backend
+from sb3_a3c.backends.asynchronous import ANOTHER
 from sb3_a3c.envs.slices import is_reset_by_pickling
 from sb3_a3c.parameters.shared import SharedParameters
-from sb3_a3c.recording.recording import Recording
+from sb3_a3c.recording.recording import Recording, Turn
+from sb3_a3c.system.notes import raise_first
 from sb3_a3c.system.torch_threads import OneTorchThread
 from sb3_a3c.worker.rollout import Rollout, lighten
 from sb3_a3c.worker.spec import WorkerSpec, env_seed
@@ -33,10 +35,11 @@ class ReplayBackend(Backend):
         self._seeds = [spec.seed for spec in specs]
         self._moved = recording.moved
         self._turns = recording.turns()
-        self._fails = (recording.failed_pulls >= 0).tolist()
+        self._failures = recording.failures.tolist()
         self._shown = iter(recording.shown.tolist())
         self._arrived: defaultdict[int, deque[Rollout]] = defaultdict(deque)
-        self._error: BaseException | None = None
+        #: What workers have failed with, as in the recorded run.
+        self._errors: dict[int, BaseException] = {}
 
     def __enter__(self) -> Self:
         for worker, seed in zip(self.workers, self._seeds, strict=True):
@@ -46,9 +49,9 @@ class ReplayBackend(Backend):
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
         self._one_torch_thread.__exit__()  # an exception may have come before it was exited
-        if exc_type is None:  # updates that workers had made when a callback stopped the run
+        if error is None or isinstance(error, Exception):  # updates that workers had made when a callback ended the run
             with self._one_torch_thread:
-                self._take_all_turns()
+                self._take_all_turns(error)
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
@@ -60,34 +63,40 @@ class ReplayBackend(Backend):
                         raise ValueError("recording must have a turn for each rollout that callbacks saw, but one is missing")
                 collected.append(self._arrived[index].popleft())
             if not collected:
-                self._take_all_turns()
+                self._take_all_turns(None)
                 raise ValueError("callback must stop a replay where the recorded run was stopped, but it goes on")
         return collected
 
-    def _take_all_turns(self) -> None:
-        """Take all remaining turns, and then raise the error of a worker, if there was one."""
+    def _take_all_turns(self, error: BaseException | None) -> None:
+        """
+        Take all remaining turns, and then raise the errors of workers as the recorded run did.
+
+        :param error: The exception that is being raised already
+        """
         while self._take_turn():
             pass
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        raise_first([self._errors.pop(worker) for worker in self._failures if worker in self._errors], error, ANOTHER)
 
     def _take_turn(self) -> bool:
-        """Let a worker pull and collect, or push. Returns False if no turn is left."""
-        index, pushes = next(self._turns, (None, False))
-        if index is None:
+        """Let a worker do what is next. Returns False if no turn is left."""
+        index, turn = next(self._turns, (-1, None))
+        if turn is None:
             return False
         worker = self.workers[index]
-        if pushes and worker.failed and self._error is not None:
-            raise self._error  # in the recorded run, it failed later
-        if pushes:
-            self._arrived[index].append(lighten(worker.push()))
-            return True
         try:
-            worker.collect()
-            worker.compute_gradient()
-        except Exception as error:
-            if not self._fails[index]:
+            if turn is not Turn.PUSH:
+                worker.collect()
+                worker.compute_gradient()
+            if turn is not Turn.PULL:
+                self._arrived[index].append(lighten(worker.push()))
+            if turn is Turn.FAIL:
+                raise ValueError(
+                    f"worker {index} must fail in a replay where it failed in the recorded run, but it does not: its process "
+                    "was killed, or its environments use something that is different now"
+                )
+        except BaseException as error:
+            if turn is not Turn.FAIL:
+                self._turns = iter(())  # they follow from what has not happened
                 raise
-            self._error = self._error or error
+            self._errors[index] = error
         return True

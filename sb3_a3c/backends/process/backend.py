@@ -191,7 +191,7 @@ class ProcessBackend(AsynchronousBackend):
             case FinalState():
                 worker.take_back(message)
             case Failure():
-                self._failures.append(message.error())
+                self._note_failure(index, message.error())
                 worker.on_failure()
             case Exited() if worker.alive:
                 self._handle_exit(worker)
@@ -226,7 +226,7 @@ class ProcessBackend(AsynchronousBackend):
 
     def _fail(self, worker: RemoteWorker, cause: str) -> None:
         worker.failed |= worker.was_ready or worker.n_processes > 1
-        self._failures.append(WorkerDied(cause))
+        self._note_failure(worker.index, WorkerDied(cause))
 
     def _check_workers(self) -> None:
         """Find those that are silent, and replace those that have died when it is time to."""

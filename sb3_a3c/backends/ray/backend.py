@@ -185,11 +185,11 @@ class RayBackend(AsynchronousBackend):
             case Died(text):
                 warnings.warn(text, stacklevel=2)
             case Failure():
-                self._failures.append(message.error())
+                self._note_failure(index, message.error())
             case BaseException():
-                self._failures.append(message)
+                self._note_failure(index, message)
             case Ended() if not self._stopping and not self._failures:
-                self._failures.append(RuntimeError("the connection to Ray has ended"))
+                self._note_failure(index, RuntimeError("the connection to Ray has ended"))
             case FinalState() | Lost() | Untouched():
                 self._take_back(self.workers[index], message)
 
