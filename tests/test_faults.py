@@ -7,6 +7,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -21,6 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 
 from sb3_a3c import A3C, NonFiniteError
 from sb3_a3c.envs.normalization import running_statistics
+from sb3_a3c.system.cleanup import CleanupStack
 
 N_ENVS = 4
 #: One worker is in the caller's thread, whatever the backend; a process takes a while to start, so two have to do.
@@ -33,6 +36,20 @@ class Trouble(Exception):
     def __init__(self, code: int, *, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """An error of which no attribute can be set, not even its notes."""
+
+    code: int
+
+
+class Mute(Exception):
+    """An error that can't be shown."""
+
+    def __repr__(self) -> str:
+        raise AttributeError("no code")
 
 
 class Faulty(gym.Env):
@@ -60,6 +77,10 @@ class Faulty(gym.Env):
             raise Trouble(7, detail="in step")
         if self.fault == "exit" and now:
             raise SystemExit(3)
+        if self.fault == "frozen" and now:
+            raise Frozen(9)
+        if self.fault == "mute" and now:
+            raise Mute("in step")
         if self.fault == "nan observation" and now:
             obs[1] = np.nan
         if self.fault == "inf reward" and now:
@@ -128,6 +149,32 @@ def test_an_environments_error_is_the_callers(fault: str, backend: str, n_worker
     shown = "".join(traceback.format_exception(error))
     assert "test_faults.py" in shown and f"in {fault}\n" in shown  # the worker's own traceback
     assert_whole(model, tmp_path, healed(model))
+
+
+@pytest.mark.parametrize(("backend", "n_workers"), [*PLACES, pytest.param("ray", 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("fault", "error"), [("frozen", Frozen), ("mute", Mute)])
+def test_an_error_that_is_hard_to_note(fault: str, error: type[Exception], backend: str, n_workers: int) -> None:
+    """It is the caller's, and not an error of the notes."""
+    raised = assert_ends(make_model(make_env(fault), backend, n_workers), error)
+    assert any("raised in worker" in note for note in raised.__notes__)
+    assert raised.args == ((9,) if error is Frozen else ("in step",))
+
+
+@pytest.mark.parametrize("make_first", [partial(Frozen, 1), partial(Mute, "a"), partial(ValueError, "a")])
+@pytest.mark.parametrize("make_second", [partial(Frozen, 2), partial(Mute, "b"), partial(ValueError, "b")])
+def test_errors_that_are_hard_to_note_together(make_first: Callable, make_second: Callable) -> None:
+    first, second = make_first(), make_second()
+    stack = CleanupStack()
+    stack.callback(partial(_raise, second))
+    with pytest.raises(type(first)) as caught, stack, stack:
+        raise first
+    assert caught.value is first
+    are_mute = isinstance(first, Mute) and isinstance(second, Mute)  # and seem to be the same
+    assert len(getattr(first, "__notes__", [])) == (0 if are_mute else 1)
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 @pytest.mark.parametrize(("backend", "n_workers"), PLACES)

@@ -31,13 +31,14 @@ from stable_baselines3.common.envs import SimpleMultiObsEnv
 from stable_baselines3.common.monitor import Monitor, load_results
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
-from test_faults import Faulty, make_env
+from test_faults import Faulty, Frozen, make_env
 
 from sb3_a3c import A3C, WorkerDied
 from sb3_a3c.backends.process.failures import Failure
 from sb3_a3c.backends.process.messages import Rollouts, decode, encode
 from sb3_a3c.backends.process.runner import explained
 from sb3_a3c.system.file_lock import FileLock
+from sb3_a3c.system.notes import add_note
 from sb3_a3c.worker.rollout import Rollout, States, Steps, arrays_of, lighten
 from sb3_a3c.worker.worker import Worker
 
@@ -279,6 +280,21 @@ def test_environments_that_cannot_be_received() -> None:
     assert place == "raised while the process of A3C worker 1 was starting"
     model.backend = "thread"
     assert model.learn(100).num_timesteps == 100
+
+
+class Thawing(Homebound):
+    """An environment that can't be unpickled elsewhere, either."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["home"] != os.getpid():
+            raise Frozen(5)
+        super().__setstate__(state)
+
+
+def test_an_error_of_the_start_that_is_hard_to_note() -> None:
+    with pytest.raises(Frozen) as caught:
+        make_model(DummyVecEnv([Faulty, Thawing])).learn(100)
+    assert caught.value.code == 5 and len(caught.value.__notes__) == 2
 
 
 def test_values_that_cannot_be_received() -> None:
@@ -631,10 +647,11 @@ class Explosive(Exception):
         (SystemExit(3), SystemExit),
         (Holding("held"), RuntimeError),
         (Explosive("bang"), Explosive),
+        (Frozen(7), Frozen),
     ],
 )
 def test_errors_on_their_way_between_processes(error: Exception, expected: type[BaseException]) -> None:
-    error.add_note("a note")
+    add_note(error, "a note")
     try:
         raise error
     except BaseException as caught:

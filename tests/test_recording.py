@@ -20,6 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
+from test_faults import Frozen
 
 from sb3_a3c import A3C, NonFiniteError, Recording, record, replay
 from sb3_a3c.envs.normalization import running_statistics
@@ -345,6 +346,11 @@ def test_an_environment_that_exits(backend: str) -> None:
     """What is no ``Exception`` ends a replay where it has ended the run, too: after the updates of the others."""
     errors = failed_and_replayed(backend, Raises, lambda: Raises(SystemExit("enough"), 103), Raises)
     assert [type(error) for error in errors] == [SystemExit] * 2
+
+
+def test_a_frozen_error() -> None:
+    errors = failed_and_replayed("thread", Raises, lambda: Raises(Frozen(8), 103))
+    assert errors == [Frozen(8)] * 2
 
 
 def test_two_workers_that_fail() -> None:

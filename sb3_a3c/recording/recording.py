@@ -11,11 +11,11 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from sb3_a3c.worker.recorder import Recorder
 #: Format of a recording's file. Another format has other terms, so they can't be compared.
 _FORMAT = 3
 _ARRAYS = ("workers", "pulls", "failures", "failed_pulls", "shown")
+
+T = TypeVar("T")
 
 
 class RecordedModel(Protocol):
@@ -189,8 +191,7 @@ class RecordNextRun:
             recording.failed_pulls = np.array([*failures.values()], dtype=np.uint32)
 
 
-@contextmanager
-def record(model: RecordedModel) -> Iterator[Recording]:
+def record(model: RecordedModel) -> AbstractContextManager[Recording]:
     """
     Record the order of pulls and pushes of one call of ``learn()``. This costs almost nothing.
 
@@ -199,12 +200,11 @@ def record(model: RecordedModel) -> Iterator[Recording]:
     :raises ValueError: if a run of this model could not be replayed
     """
     _check_replays(model)
-    with _with_next_run(model, RecordNextRun()) as record_next_run:
-        yield record_next_run.recording
+    next_run = RecordNextRun()
+    return _NextRun(model, next_run, next_run.recording)
 
 
-@contextmanager
-def replay(model: RecordedModel, recording: Recording) -> Iterator[None]:
+def replay(model: RecordedModel, recording: Recording) -> AbstractContextManager[None]:
     """
     Repeat the recorded run with the next ``learn()``, in one thread: the same parameters, optimizer statistics, returns and
     normalization statistics, bit for bit, and, if that run failed, the same error.
@@ -223,8 +223,7 @@ def replay(model: RecordedModel, recording: Recording) -> Iterator[None]:
             f"recording must be of a run without restarts, but that run had {recording.n_restarts}: a worker that died lost "
             "its environments within a rollout, at an unknown step"
         )
-    with _with_next_run(model, recording):
-        yield
+    return _NextRun(model, recording, None)
 
 
 def _check_replays(model: RecordedModel) -> None:
@@ -237,12 +236,19 @@ def _check_replays(model: RecordedModel) -> None:
         raise ValueError("seed must be a number for a run that is recorded or replayed, but it is None")
 
 
-@contextmanager
-def _with_next_run(model: RecordedModel, what: Any) -> Iterator[Any]:
-    if model._next_run is not None:
-        raise ValueError("model must not be recorded or replayed twice at the same time")
-    model._next_run = what
-    try:
-        yield what
-    finally:
-        model._next_run = None
+class _NextRun(AbstractContextManager[T]):
+    """Within it, the next run of a model is recorded or replayed. (A generator could not pass on an error that is frozen.)"""
+
+    def __init__(self, model: RecordedModel, next_run: RecordNextRun | Recording, entered: T) -> None:
+        self._model = model
+        self._next_run = next_run
+        self._entered = entered
+
+    def __enter__(self) -> T:
+        if self._model._next_run is not None:
+            raise ValueError("model must not be recorded or replayed twice at the same time")
+        self._model._next_run = self._next_run
+        return self._entered
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._model._next_run = None

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Self, TypeVar
 
+from sb3_a3c.system.notes import add_note, describe
+
 T = TypeVar("T")
 
 
@@ -56,7 +58,7 @@ class CleanupStack:
         self._raise(error)
 
     def _put_off(self, raised: BaseException) -> None:
-        if raised not in self._errors:
+        if not any(raised is error for error in self._errors):
             self._errors.append(raised)
         self._n_failures += isinstance(raised, Exception)
         if self._n_failures == 2:
@@ -68,10 +70,11 @@ class CleanupStack:
         errors, self._errors = [error, *self._errors] if error else self._errors, []
         first = next((one for one in errors if not isinstance(one, Exception)), next(iter(errors), None))
         try:
-            for text in {repr(one): None for one in errors if repr(one) != repr(first)}:
-                first.add_note(f"while learn() was ending, this was raised too: {text}")  # type: ignore[union-attr]
-            if first is not None and first is not error:
-                raise first
+            if first is not None:
+                for text in {describe(one): None for one in errors if describe(one) != describe(first)}:
+                    add_note(first, f"while learn() was ending, this was raised too: {text}")
+                if first is not error:
+                    raise first
         finally:
             del errors, first, error  # an error that refers to itself, through this frame, would keep the whole run alive
 

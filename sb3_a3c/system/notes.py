@@ -1,4 +1,30 @@
-"""Notes of exceptions."""
+"""Notes of exceptions of any class: one may be frozen, as a dataclass can be, or have a ``__repr__`` that raises."""
+
+from contextlib import suppress
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """
+    Like ``error.add_note(note)``. If that is not possible, the exception stays as it is.
+
+    :param error: An exception
+    :param note: The note
+    """
+    with suppress(Exception):
+        if not hasattr(error, "__notes__"):
+            BaseException.__setattr__(error, "__notes__", [])  # a frozen dataclass refuses it otherwise
+        BaseException.add_note(error, note)
+
+
+def describe(error: BaseException) -> str:
+    """
+    :param error: An exception
+    :return: Like ``repr(error)``
+    """
+    try:
+        return repr(error)
+    except Exception:
+        return f"{type(error).__name__}(...), whose __repr__ raises an exception"
 
 
 def raise_first(errors: list[BaseException], reason: BaseException | None, prefix: str) -> None:
@@ -14,7 +40,7 @@ def raise_first(errors: list[BaseException], reason: BaseException | None, prefi
         if first is None:
             first = error
         elif error is not first:
-            first.add_note(f"{prefix}{error!r}")
+            add_note(first, f"{prefix}{describe(error)}")
     if reason is None and first is not None:
         try:
             raise first

@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.protocol import Losses
 from sb3_a3c.envs.declarations import layers_of
+from sb3_a3c.system.notes import add_note
 
 
 class WorkerStopped(Exception):
@@ -66,7 +67,7 @@ def blame(error: BaseException, worker: int, env_indices: np.ndarray, env: VecEn
         note += f", where the last observation of {name_environments(env_indices[[suspect]])} has nan or inf in it"
     else:
         note += f", {name_environments(env_indices)}"
-    error.add_note(note)
+    add_note(error, note)
 
 
 def is_of_first_use(error: BaseException, env: VecEnv, has_stepped: bool, has_reset: bool) -> bool:

@@ -24,6 +24,7 @@ from sb3_a3c.envs.batches import Batch
 from sb3_a3c.envs.normalization import set_moments
 from sb3_a3c.kernels.cache import use_cache
 from sb3_a3c.parameters.protocol import Access, Parameters
+from sb3_a3c.system.notes import add_note
 from sb3_a3c.worker.collector import Collector, Records
 from sb3_a3c.worker.errors import Explaining, NonFiniteError, blame, is_of_first_use, non_finite_parts
 from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, NOT_LEARNED, Rollout
@@ -211,7 +212,7 @@ class Worker:
         self.failed = True
         collector = self._collector
         if self.note_at_first_use and is_of_first_use(error, self.env, collector.has_stepped, collector.has_reset):
-            error.add_note(self.note_at_first_use)
+            add_note(error, self.note_at_first_use)
         blame(error, self.index, self.env_indices, self.env, collector.last_obs)
 
     def _pull(self, hyperparameters: Hyperparameters) -> Access:

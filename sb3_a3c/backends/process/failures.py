@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import cloudpickle
 
+from sb3_a3c.system.notes import add_note
+
 
 class WorkerTraceback(Exception):
     """The cause of an exception that comes from another process: shows the traceback that it had there."""
@@ -60,8 +62,8 @@ class Failure:
         if error is None:
             error = RuntimeError(self.text)
             for note in self.notes:
-                error.add_note(note)
-        error.__cause__ = WorkerTraceback(self.trace)
+                add_note(error, note)
+        BaseException.__setattr__(error, "__cause__", WorkerTraceback(self.trace))  # a frozen dataclass refuses it otherwise
         return error
 
 

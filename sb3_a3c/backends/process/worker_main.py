@@ -20,6 +20,7 @@ from sb3_a3c.backends.process.parent_death import exit_with_parent, open_pidfd
 from sb3_a3c.backends.process.runner import FIRST_USE_NOTE, Assignment, Runner
 from sb3_a3c.envs.closing import close_environments
 from sb3_a3c.envs.slices import environments_in
+from sb3_a3c.system.notes import add_note
 
 
 def run_worker(
@@ -59,7 +60,7 @@ def run_worker(
         assignment = _unpack(parcel)
         runner = Runner(channel, assignment, parcel.handles, number)
     except BaseException as error:
-        error.add_note(f"raised while the process of {current_process().name} was starting")
+        add_note(error, f"raised while the process of {current_process().name} was starting")
         channel.send(encode(Failure.of(error)))
         if assignment is not None:
             close_environments(environments_in(assignment.spec.env))
@@ -72,8 +73,9 @@ def _unpack(parcel: Parcel) -> Assignment:
     try:
         return unpack(parcel.content, parcel.handles)
     except Exception as error:
-        error.add_note(
+        add_note(
+            error,
             "raised while the environments, or something else that the worker needs, were unpickled. "
-            f"{FIRST_USE_NOTE}{note_of_cloudpickle()}"
+            f"{FIRST_USE_NOTE}{note_of_cloudpickle()}",
         )
         raise

@@ -32,6 +32,7 @@ from sb3_a3c.backends.ray.parts import join, split
 from sb3_a3c.envs.slices import is_reset_by_pickling
 from sb3_a3c.kernels.cache import use_cache
 from sb3_a3c.policies.hooks import take_notices
+from sb3_a3c.system.notes import add_note
 from sb3_a3c.worker.errors import WorkerStopped
 from sb3_a3c.worker.rollout import lighten
 from sb3_a3c.worker.spec import env_seed, seed_of_process
@@ -64,7 +65,7 @@ class WorkerActor:
         try:
             self._start(decode(message), vector)
         except BaseException as error:
-            error.add_note("raised while the actor of a worker was starting")
+            add_note(error, "raised while the actor of a worker was starting")
             self._ended = True
             return encode(Failure.of(error))
         self._stepped_at = time.monotonic()
@@ -127,8 +128,9 @@ class WorkerActor:
         try:
             assignment: Assignment = unpack(start.content, self._handles)
         except Exception as error:
-            error.add_note(
-                f"raised while the environments, or something else that the worker needs, were unpickled. {FIRST_USE_NOTE}"
+            add_note(
+                error,
+                f"raised while the environments, or something else that the worker needs, were unpickled. {FIRST_USE_NOTE}",
             )
             raise
         spec = replace(assignment.spec, seed=seed_of_process(assignment.spec.seed, start.number))
