@@ -274,6 +274,51 @@ def test_a_gradient_that_goes_wrong_by_itself(backend: str, n_workers: int, tmp_
     model.save(tmp_path / "model")
 
 
+class ZeroOverZero(FlattenExtractor):
+    """Its weights have a gradient of zero, so that RMSprop with eps=0 divides zero by zero."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space)
+        self.unused = th.nn.Linear(2, 2)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return super().forward(observations) + 0.0 * self.unused(observations)
+
+
+@pytest.mark.parametrize(("backend", "n_workers"), [*PLACES, pytest.param("ray", 2, marks=pytest.mark.slow)])
+def test_a_step_that_makes_parameters_not_finite_is_not_applied(backend: str, n_workers: int, tmp_path: Any) -> None:
+    kwargs = dict(rms_prop_eps=0.0, policy_kwargs=dict(features_extractor_class=ZeroOverZero), engine="torch")
+    model = make_model(make_env(""), backend, n_workers, **kwargs)
+    error = assert_ends(
+        model,
+        NonFiniteError,
+        r"the optimizer's step has made parameter \S*unused\.weight nan, .* \(RMSprop\w* with learning rate 0\.0007, "
+        r".*eps=0\.0.*\)\. The step was not applied",
+    )
+    assert any("raised in worker" in note for note in error.__notes__)
+    assert model._n_updates == 0
+    model.policy.optimizer.param_groups[0]["eps"] = 1e-5
+    assert_whole(model, tmp_path)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_step_in_place_that_makes_parameters_not_finite_is_told(compiled: bool) -> None:
+    """After Hogwild's first step, which creates statistics."""
+    kwargs = dict(rms_prop_eps=0.0, use_rms_prop=True, policy_kwargs=dict(activation_fn=th.nn.ReLU), use_locking=False)
+    engine = "fused" if compiled else "torch"
+    with pytest.raises(NonFiniteError, match=r"the optimizer's step has made parameter .* The step was applied"):
+        make_model("CartPole-v1", "serial", 2, engine=engine, **kwargs).learn(2000)
+
+
+def test_a_sum_of_parameters_that_overflows_is_no_error() -> None:
+    """Nor are gaps between parameters that are not finite: RMSprop with eps=0 divides zero by zero there."""
+    model = make_model("CartPole-v1", "serial", 2, engine="torch", rms_prop_eps=0.0)
+    with th.no_grad():
+        model.policy.action_net.bias.fill_(3e38)
+    model.learn(200)
+    assert th.isfinite(model.policy.action_net.bias).all()
+
+
 @pytest.mark.parametrize(("backend", "n_workers"), PLACES)
 def test_an_error_in_a_callback(backend: str, n_workers: int, tmp_path: Any) -> None:
     class Failing(BaseCallback):

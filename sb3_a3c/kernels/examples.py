@@ -104,6 +104,7 @@ def _step_optimizer(name: str, in_place: bool) -> None:
     vector, *statistics = np.ones((n_vectors, 2), np.float32)
     new = () if in_place else tuple(_zeros(n_vectors, 2))
     getattr(optimizers, name)(vector, _zeros(2), *statistics, 0.0, *options, *new)
+    optimizers.total(vector)
 
 
 def _normalize_obs(dtype: type[np.floating]) -> None:

@@ -1,5 +1,5 @@
 """
-Optimizer steps over a vector of parameters, and its copy.
+Optimizer steps over a vector of parameters, its copy, and its sum.
 
 A step writes to other arrays, or in place if it is given none. The loop would not be vectorized for arrays that may be one
 and the same.
@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from sb3_a3c.kernels.jit import exact_kernel
+from sb3_a3c.kernels.jit import exact_kernel, kernel
 
 
 @exact_kernel
@@ -20,6 +20,18 @@ def copy(source, target):
     """
     for i in range(source.size):
         target[i] = source[i]
+
+
+@kernel
+def total(vector):
+    """
+    :param vector: A vector
+    :return: The sum of its elements, which is finite only if all of them are
+    """
+    result = np.float32(0.0)
+    for i in range(vector.size):
+        result += vector[i]
+    return result
 
 
 @exact_kernel

@@ -98,7 +98,8 @@ class FlatOptimizer:
         #: Whether a step makes numbers other than that count.
         self.makes_numbers = len(self._number_names) > 1
         self._optimizer = stand_in(optimizer, [])
-        self._options = [{**group, "params": []} for group in groups]
+        #: Its ``param_groups``, without parameters.
+        self.options = [{**group, "params": []} for group in groups]
         index_of = {id(param): index for index, group in enumerate(groups) for param in group["params"]}
         self._groups = [index_of.get(id(param)) for param in layout.parameters(policy)]
         self._is_uniform = {0} == set(self._groups) == set(layout.rates)
@@ -177,7 +178,7 @@ class FlatOptimizer:
         vector, *statistics = [_part(memory.tensor, run.where) for memory in new.vectors]
         param = vector.detach()  # another worker may step it at the same time
         param.grad = gradient
-        optimizer = stand_in(self._optimizer, [{**self._options[run.group], "params": [param], "lr": learning_rate}])
+        optimizer = stand_in(self._optimizer, [{**self.options[run.group], "params": [param], "lr": learning_rate}])
         if run.numbers[0] > 0:
             optimizer.state[param] = self._entries(statistics, run.numbers)
         bare_step(optimizer)

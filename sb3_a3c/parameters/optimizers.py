@@ -50,6 +50,11 @@ class WholeOptimizer:
             for group in policy.optimizer.param_groups
         ]
 
+    @property
+    def options(self) -> list[dict[str, Any]]:
+        """Its ``param_groups``."""
+        return self._optimizer.param_groups
+
     def new_state(self, vector: th.Tensor) -> State:
         """The parameters alone."""
         return State([Memory(vector)], Memory(th.zeros(0)), Memory(th.zeros(1)))

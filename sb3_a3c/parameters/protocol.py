@@ -64,4 +64,5 @@ class Parameters(Protocol):
         :param journals: What to count in each of the normalization statistics, None: nothing
         :param without_gradient: Indices of the parameters that have no gradient. They are not stepped
         :return: The version with this gradient
+        :raises NonFiniteError: if the step makes a parameter NaN or infinite. It is not applied, except in place
         """

@@ -25,6 +25,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 from sb3_a3c.envs.normalization import Journal, moments_of
 from sb3_a3c.kernels import optimizers as kernels
+from sb3_a3c.parameters.finite import check_step
 from sb3_a3c.parameters.flat_optimizer import FlatOptimizer, State
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.parameters.optimizers import WholeOptimizer, make_optimizer
@@ -214,11 +215,16 @@ class SharedParameters:
             runs = optimizer.plan(old.state, new.state, without_gradient)
             # The first step creates statistics, so Hogwild takes the lock for it.
             locked = self.use_locking or any(run.numbers[0] == 0 for run in runs)
+            in_place = new.state.vectors is old.state.vectors
             if locked:
                 optimizer.step(runs, old.state, new.state, gradient, learning_rates)
+            if not in_place:
+                check_step(new.state.vectors[0], optimizer, learning_rates, was_applied=False)
             self._set_current(new)
         if not locked:
             optimizer.step(runs, old.state, new.state, gradient, learning_rates)
+        if in_place:
+            check_step(new.state.vectors[0], optimizer, learning_rates, was_applied=True)
         return Access(n_updates, num_timesteps, waited)
 
     def write(

@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.protocol import Losses
 from sb3_a3c.envs.declarations import layers_of
+from sb3_a3c.parameters.finite import NonFiniteError as NonFiniteError
 from sb3_a3c.system.notes import add_note
 
 
@@ -20,13 +21,6 @@ class WorkerStopped(Exception):
 
 class WorkerDied(RuntimeError):
     """The process of a worker ended or was killed without reporting an error."""
-
-
-class NonFiniteError(ArithmeticError, ValueError):
-    """
-    An observation, a reward or a gradient contains NaN or infinity. Such a gradient is never applied. (It is also a
-    ValueError, since A2C raises one if its policy meets NaN.)
-    """
 
 
 class Explaining:

@@ -188,6 +188,8 @@ class RayBackend(AsynchronousBackend):
                 self._note_failure(index, message.error())
             case BaseException():
                 self._note_failure(index, message)
+                if index >= 0:  # else it is the connection's
+                    self.workers[index].failed = True
             case Ended() if not self._stopping and not self._failures:
                 self._note_failure(index, RuntimeError("the connection to Ray has ended"))
             case FinalState() | Lost() | Untouched():

@@ -31,7 +31,7 @@ from sb3_a3c.backends.ray.parts import join
 from sb3_a3c.backends.ray.shared_vector import SharedVector
 from sb3_a3c.backends.ray.silence import CHECK_EVERY, Silence
 from sb3_a3c.backends.ray.slot import Slot
-from sb3_a3c.worker.errors import WorkerDied
+from sb3_a3c.worker.errors import NonFiniteError, WorkerDied
 
 #: Seconds for a step under way before its actor is killed. Chosen arbitrarily: longer than a step should take.
 _PATIENCE = 10.0
@@ -182,8 +182,7 @@ class Pump:
     def _hand_out(self, slot: Slot) -> None:
         """Ask a worker for as many rollouts as it may make."""
         while not self._stopping and (step := self._steps.next(slot)) is not None:
-            then = partial(self._on_step, number=step.number)
-            self._call(slot, "step", *step.parts, then=then, n_results=len(step.parts))
+            self._call(slot, "step", *step.parts, then=partial(self._on_step, number=step.number), n_results=len(step.parts))
 
     def _on_step(self, slot: Slot, *parts: Any, number: int) -> None:
         slot.active_at, slot.reported = time.monotonic(), False
@@ -197,7 +196,10 @@ class Pump:
             self._hand_out(other)
 
     def _push(self, slot: Slot, stepped: Stepped, gradient: Any, version: int) -> None:
-        rollout = self._shared.push(stepped, gradient, version)
+        try:
+            rollout = self._shared.push(stepped, gradient, version)
+        except NonFiniteError as error:
+            return self._fail(slot, error)
         slot.n_rollouts += 1
         self._restarts.reset_delay(slot.index)
         self.inbox.put((slot.index, Rollouts([rollout])))
@@ -234,9 +236,7 @@ class Pump:
         if slot.actor is not None:
             self._connection.kill(slot.actor)
         slot.on_death()
-        if slot.finished:
-            return
-        if self._stopping:
+        if self._stopping or slot.finished:
             self._lose(slot, f"{cause} while learn() was ending")
         elif not slot.failed and died and (slot.was_ready or slot.n_actors > 1):
             self._quota.give_back(slot.index, slot.n_rollouts)
@@ -268,11 +268,10 @@ class Pump:
         deadline = time.monotonic() + _PATIENCE
         while not all(slot.finished for slot in self._slots) and self._has_patience and time.monotonic() < deadline:
             self._take_event(deadline - time.monotonic())
-        how = f"was still in a step {_PATIENCE:g} s after it was asked to stop, and was killed"
+        why = f"was still in a step {_PATIENCE:g} s after it was asked to stop, and was killed"
         for slot in self._slots:
-            if not slot.finished:
-                why = how if self._has_patience else "was killed, because learn() was interrupted while it was ending"
-                self._lose(slot, f"worker {slot.index} {why}")
+            how = why if self._has_patience else "was killed, because learn() was interrupted while it was ending"
+            self._lose(slot, f"worker {slot.index} {how}")
 
     def _on_finished(self, slot: Slot, result: tuple[bytes, str]) -> None:
         content, failure = result

@@ -6,6 +6,8 @@ import torch as th
 from sb3_a3c.backends.ray.carried import as_array
 from sb3_a3c.backends.ray.messages import Pull, Stepped
 from sb3_a3c.parameters.shared import SharedParameters
+from sb3_a3c.system.notes import add_note
+from sb3_a3c.worker.errors import NonFiniteError, name_environments
 from sb3_a3c.worker.recorder import Recorder
 from sb3_a3c.worker.rollout import Rollout
 
@@ -41,12 +43,18 @@ class SharedVector:
         :param gradient: Its gradient, of shape ``(size,)``
         :param version: The number of updates before its pull
         :return: The rollout, with its staleness
+        :raises NonFiniteError: if the step makes a parameter NaN or infinite. It is not applied
         """
         np.copyto(as_array(self._gradient), gradient)  # what Ray has received can't be written, and kernels ask for that
         push, rollout = stepped.push, stepped.rollout
-        access = self._parameters.push(
-            self._gradient, push.learning_rates, push.n_timesteps, push.buffers, push.journals, push.without_gradient
-        )
+        try:
+            access = self._parameters.push(
+                self._gradient, push.learning_rates, push.n_timesteps, push.buffers, push.journals, push.without_gradient
+            )
+        except NonFiniteError as error:
+            add_note(error, f"raised in worker {rollout.worker} of A3C, {name_environments(rollout.env_indices)}")
+            self.note_failure(rollout.worker, version)
+            raise
         if self._recorder is not None:
             self._recorder.pulled(rollout.worker, version)
             self._recorder.pushed(rollout.worker, access.n_updates)
