@@ -80,3 +80,27 @@ def test_calls_of_another_thread_are_refused() -> None:
     )
     assert set(outcomes) == {"done", refused}
     assert attempt(lambda: env.get_attr("name")) == "done"
+
+
+@pytest.mark.parametrize("backend", ["thread", "process", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_method_that_is_kept_works_after_the_run(backend: str) -> None:
+    """And in the next run, where it waits for the steps of that one's workers."""
+    env = make_env(DummyVecEnv)
+    kept: list[Callable] = []
+    seen: list[Any] = []
+
+    def keep(*_: Any) -> bool:
+        kept.append(env.get_attr)
+        return True
+
+    def use(*_: Any) -> bool:
+        seen.append(kept[0]("name"))
+        return True
+
+    names = [f"environment {i}" for i in range(4)]
+    model = make_model(env)
+    model.backend, model.backend_kwargs = backend, None
+    model.learn(40, callback=keep)
+    assert kept[0]("name") == names
+    model.learn(40, callback=use)
+    assert seen and all(each == names for each in seen)

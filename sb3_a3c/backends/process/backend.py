@@ -143,6 +143,7 @@ class ProcessBackend(AsynchronousBackend):
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
         self._end_processes()
+        self._env_calls.end()
         for lock in self._locks:
             lock.while_waiting = None
         for worker in self.workers:

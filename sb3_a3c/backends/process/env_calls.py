@@ -45,6 +45,11 @@ class EnvCalls:
         self._thread = threading.get_ident()
         self._n_calls = 0
         self._results: dict[int, EnvResult] = {}
+        self._ended = False
+
+    def end(self) -> None:
+        """The workers have exited. A method that the caller has kept does from now on what the VecEnv's own does."""
+        self._ended = True
 
     def reach(self, method: Callable, receive: Callable[[], None]) -> Callable:
         """
@@ -60,6 +65,9 @@ class EnvCalls:
 
         @wraps(method)
         def reaching(*args: Any, **kwargs: Any) -> Any:
+            if self._ended:
+                current = getattr(venv, name)  # another run may have begun
+                return (method if current is reaching else current)(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
             indices = [range(venv.num_envs)[i] for i in venv._get_indices(bound.arguments.pop("indices", None))]
             values = self._call(name, bound, indices, receive)

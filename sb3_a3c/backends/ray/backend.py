@@ -141,6 +141,7 @@ class RayBackend(AsynchronousBackend):
             self._thread.join()
         finally:
             th.set_num_threads(th.get_num_threads())  # that thread has changed what new threads begin with
+        self._env_calls.end()
         while not self._pump.inbox.empty():
             self._handle(*self._pump.inbox.get())
         for worker in self.workers:
