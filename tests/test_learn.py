@@ -347,6 +347,56 @@ def test_torchs_threads_are_put_back(backend: str) -> None:
     assert th.get_num_threads() == before and counts == [before]
 
 
+@pytest.mark.parametrize("backend", ["serial", "thread"])
+def test_torchs_threads_are_put_back_after_two_runs_at_once(backend: str) -> None:
+    """The second run is in a thread that has begun in the first run, with that run's number, and outlives it."""
+    before = th.get_num_threads()
+    first, second = make_model(backend=backend), make_model(backend=backend)
+    second_has_begun, first_has_ended = threading.Event(), threading.Event()
+    counts: list[int] = []
+
+    def wait(*_: Any) -> bool:
+        second_has_begun.set()
+        return first_has_ended.wait(60)
+
+    def learn_second() -> None:
+        counts.append(th.get_num_threads())  # now torch gives this thread its number
+        second.learn(100, callback=wait)
+
+    thread = threading.Thread(target=learn_second)
+
+    def begin_second(*_: Any) -> bool:
+        if not second_has_begun.is_set():
+            thread.start()
+        return second_has_begun.wait(60)
+
+    th.set_num_threads(2)
+    try:
+        first.learn(100, callback=begin_second)
+        first_has_ended.set()
+        thread.join()
+        thread = threading.Thread(target=lambda: counts.append(th.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert first.num_timesteps == second.num_timesteps == 100
+        assert counts[1:] == [2] and th.get_num_threads() == 2, counts
+    finally:
+        th.set_num_threads(before)
+
+
+def test_a_number_of_torchs_threads_that_a_callback_sets_stays() -> None:
+    before = th.get_num_threads()
+    counts: list[int] = []
+    try:
+        make_model(backend="thread").learn(100, callback=lambda *_: th.set_num_threads(before + 1))
+        thread = threading.Thread(target=lambda: counts.append(th.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert counts == [before + 1]
+    finally:
+        th.set_num_threads(before)
+
+
 @pytest.mark.parametrize(
     ("ent_coef", "log_std"), [([1e6, 0.0], 0.1), ([1e6, 1e6], 0.1 + 0.1 / 1.99**0.5), (1e6, 0.1 + 0.1 / 1.99**0.5)]
 )

@@ -4,10 +4,12 @@ Workers in turn, in the caller's thread. Nothing happens at the same time, so a 
 A single worker waits for the callbacks that see its rollout before it learns from it, as A2C does.
 """
 
+from typing import Self
+
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_a3c.backends.protocol import Backend, RunSpec
-from sb3_a3c.system.torch_threads import OneTorchThread
+from sb3_a3c.system.torch_threads import OneTorchThread, TorchThreadsOfOthers
 from sb3_a3c.worker.rollout import Rollout
 from sb3_a3c.worker.worker import make_workers
 
@@ -25,6 +27,11 @@ class SerialBackend(Backend):
         self.workers = make_workers(run.specs, run.parameters)
         self._waits = len(self.workers) == 1
         self._one_torch_thread = OneTorchThread(len(self.workers))
+        self._torch_threads = TorchThreadsOfOthers()
+
+    def __enter__(self) -> Self:
+        self._torch_threads.__enter__()
+        return self
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""
@@ -40,3 +47,4 @@ class SerialBackend(Backend):
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
         self._one_torch_thread.__exit__()  # an exception may have come before it was called
+        self._torch_threads.__exit__()

@@ -25,6 +25,7 @@ from sb3_a3c.backends.asynchronous import AsynchronousBackend
 from sb3_a3c.backends.protocol import RunSpec
 from sb3_a3c.system.locks import free
 from sb3_a3c.system.thread_group import ThreadGroup
+from sb3_a3c.system.torch_threads import TorchThreadsOfOthers
 from sb3_a3c.worker.errors import WorkerStopped
 from sb3_a3c.worker.rollout import Rollout, lighten
 from sb3_a3c.worker.worker import Worker, make_workers
@@ -60,6 +61,7 @@ class ThreadBackend(AsynchronousBackend):
         #: What each worker has made, or the exception that it ended with.
         self._messages: SimpleQueue[tuple[int, Rollout | BaseException]] = SimpleQueue()
         self._stopping = False
+        self._torch_threads = TorchThreadsOfOthers()
         self._threads = ThreadGroup(
             {
                 f"A3C worker {worker.index}": partial(copy_context().run, self._work, worker, permits)
@@ -73,6 +75,7 @@ class ThreadBackend(AsynchronousBackend):
         return 1
 
     def __enter__(self) -> "ThreadBackend":
+        self._torch_threads.__enter__()
         self._threads.start()
         return self
 
@@ -85,7 +88,7 @@ class ThreadBackend(AsynchronousBackend):
         try:
             self._join()
         finally:
-            th.set_num_threads(th.get_num_threads())  # the workers have changed what new threads begin with
+            self._torch_threads.__exit__()
         while not self._messages.empty():  # no worker is left to send another
             worker_index, message = self._messages.get()
             if isinstance(message, BaseException):

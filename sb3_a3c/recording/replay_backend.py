@@ -11,7 +11,7 @@ from sb3_a3c.envs.slices import is_reset_by_pickling
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.recording.recording import Recording, Turn
 from sb3_a3c.system.notes import raise_first
-from sb3_a3c.system.torch_threads import OneTorchThread
+from sb3_a3c.system.torch_threads import OneTorchThread, TorchThreadsOfOthers
 from sb3_a3c.worker.rollout import Rollout, lighten
 from sb3_a3c.worker.spec import WorkerSpec, env_seed
 from sb3_a3c.worker.worker import make_workers
@@ -32,6 +32,7 @@ class ReplayBackend(Backend):
     def __init__(self, specs: Sequence[WorkerSpec], parameters: SharedParameters, recording: Recording) -> None:
         self.workers = make_workers(specs, parameters)
         self._one_torch_thread = OneTorchThread(len(specs))
+        self._torch_threads = TorchThreadsOfOthers()
         self._seeds = [spec.seed for spec in specs]
         self._moved = recording.moved
         self._turns = recording.turns()
@@ -42,6 +43,7 @@ class ReplayBackend(Backend):
         self._errors: dict[int, BaseException] = {}
 
     def __enter__(self) -> Self:
+        self._torch_threads.__enter__()
         for worker, seed in zip(self.workers, self._seeds, strict=True):
             if self._moved and is_reset_by_pickling(worker.env):
                 worker.reset_envs(env_seed(seed))
@@ -49,9 +51,12 @@ class ReplayBackend(Backend):
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
         self._one_torch_thread.__exit__()  # an exception may have come before it was exited
-        if error is None or isinstance(error, Exception):  # updates that workers had made when a callback ended the run
-            with self._one_torch_thread:
-                self._take_all_turns(error)
+        try:
+            if error is None or isinstance(error, Exception):  # updates that workers had made when a callback ended the run
+                with self._one_torch_thread:
+                    self._take_all_turns(error)
+        finally:
+            self._torch_threads.__exit__()
 
     def collect(self) -> list[Rollout]:
         """See :meth:`Backend.collect`."""

@@ -1,6 +1,15 @@
-"""The number of torch's threads: one while several workers compute in the caller's thread, and one in a forked process."""
+"""
+The number of torch's threads: one while several workers compute in the caller's thread, and one in a forked process.
+
+torch keeps a number for each thread. A new thread begins with the number that any thread has set last.
+"""
 
 import os
+from _thread import start_new_thread
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
 
 import torch as th
 
@@ -8,6 +17,8 @@ try:
     from multiprocessing.forkserver import get_inherited_fds
 except ImportError:  # Windows has no fork server, and no fork
     get_inherited_fds = lambda: None  # type: ignore[assignment]  # noqa: E731
+
+from sb3_a3c.system.locks import ThreadLock
 
 #: The process that imported this module. Another process was forked from it.
 _IMPORTED_IN = os.getpid()
@@ -21,6 +32,38 @@ def survive_fork() -> None:
     """
     if os.getpid() != _IMPORTED_IN and get_inherited_fds() is None and th.get_num_threads() > 1:
         th.set_num_threads(1)
+
+
+#: The runs that are within :class:`TorchThreadsOfOthers`, and the number that new threads began with before the first one.
+_RUNS: set["TorchThreadsOfOthers"] = set()
+_LOCK = ThreadLock()
+_before_all = 0
+
+
+class TorchThreadsOfOthers:
+    """
+    A context manager for a run that sets the number of torch's threads. After it, threads that the user starts begin with the
+    number that they would have begun with before, however many runs there were at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._n_threads = 0
+
+    def __enter__(self) -> None:
+        global _before_all
+        self._n_threads = th.get_num_threads()
+        with _LOCK:
+            if not _RUNS:
+                _before_all = _in_new_thread(th.get_num_threads)
+            _RUNS.add(self)
+
+    def __exit__(self, *exc_info: object) -> None:
+        """May be called again, if it was interrupted."""
+        _LOCK.free()
+        if self in _RUNS:
+            n_threads = th.get_num_threads()  # which a callback may have set
+            _in_new_thread(partial(th.set_num_threads, _before_all if n_threads == self._n_threads else n_threads))
+            _RUNS.discard(self)
 
 
 class OneTorchThread:
@@ -45,3 +88,10 @@ class OneTorchThread:
         if self._n_threads > 0:
             th.set_num_threads(self._n_threads)
             self._n_threads = 0
+
+
+def _in_new_thread(function: Callable[[], Any]) -> Any:
+    """What a function returns in a thread that is used for nothing else."""
+    result: SimpleQueue[Any] = SimpleQueue()
+    start_new_thread(lambda: result.put(function()), ())
+    return result.get()

@@ -19,8 +19,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-import torch as th
-
 from sb3_a3c.backends.asynchronous import AsynchronousBackend
 from sb3_a3c.backends.process.env_calls import EnvCalls
 from sb3_a3c.backends.process.failures import Failure
@@ -37,6 +35,7 @@ from sb3_a3c.backends.ray.shared_vector import SharedVector
 from sb3_a3c.backends.ray.slot import Slot
 from sb3_a3c.system.extras import require
 from sb3_a3c.system.thread_group import ThreadGroup
+from sb3_a3c.system.torch_threads import TorchThreadsOfOthers
 
 #: The name of the thread that speaks with Ray.
 _NAME = "A3C workers on Ray"
@@ -108,6 +107,7 @@ class RayBackend(AsynchronousBackend):
         steps = HandOut(slots, shared, self._quota, n_in_flight, max_staleness)
         connect = partial(Connection, options, WorkerActor, len(slots))
         self._pump = Pump(connect, slots, shared, self._quota, steps, self._restarts)
+        self._torch_threads = TorchThreadsOfOthers()
         self._thread = ThreadGroup({_NAME: self._pump.run})
         self._env_calls = EnvCalls(self.workers, "ray")
         self._notices = Notices()
@@ -131,6 +131,7 @@ class RayBackend(AsynchronousBackend):
 
     def __enter__(self) -> "RayBackend":
         self._out = {worker.index for worker in self.workers}
+        self._torch_threads.__enter__()
         self._thread.start()
         return self
 
@@ -140,7 +141,7 @@ class RayBackend(AsynchronousBackend):
         try:
             self._thread.join()
         finally:
-            th.set_num_threads(th.get_num_threads())  # that thread has changed what new threads begin with
+            self._torch_threads.__exit__()
         self._env_calls.end()
         while not self._pump.inbox.empty():
             self._handle(*self._pump.inbox.get())
