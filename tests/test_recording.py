@@ -646,6 +646,34 @@ def test_models_that_are_refused(kwargs: dict[str, Any], message: str, recording
     model.learn(100)
 
 
+def test_a_start_that_fails_is_not_the_recorded_run() -> None:
+    """Neither in this process, where an environment can't be pickled, nor in the worker's, where one can't be unpickled."""
+    recorded = make_model(backend="process")
+    assert isinstance(recorded.env, DummyVecEnv)
+    env = recorded.env.envs[1]
+    with record(recorded) as recording:
+        for held, error in ((threading.Lock(), TypeError), (AwayFromHome(), LookupError)):
+            env.held = held  # type: ignore[attr-defined]
+            with pytest.raises(error):
+                recorded.learn(400)
+            env.held = None  # type: ignore[attr-defined]
+        recorded.learn(400)
+        with pytest.raises(ValueError, match="learn\\(\\) must be called once within record"):
+            recorded.learn(400)
+    assert len(recording.workers) == len(recording.shown) == 80 and len(recording.failures) == 0
+
+
+class AwayFromHome:
+    """It can be pickled, and can't be unpickled."""
+
+    def __reduce__(self) -> Any:
+        return _away_from_home, ()
+
+
+def _away_from_home() -> None:
+    raise LookupError
+
+
 def test_blocks_that_do_not_go_together(recording: Recording) -> None:
     model = make_model()
     with record(model), pytest.raises(ValueError, match="model must not be recorded or replayed twice"):

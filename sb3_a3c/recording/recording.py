@@ -143,6 +143,7 @@ class RecordNextRun:
     def __init__(self) -> None:
         self.recording = Recording()
         self._recorder: Recorder | None = None
+        self._n_workers = 0
         self._shown = array("H")
 
     def begin(self, n_workers: int, max_lead: int) -> Recorder:
@@ -150,13 +151,13 @@ class RecordNextRun:
         :param n_workers: The number of workers
         :param max_lead: The number of rollouts that a worker may be ahead of callbacks
         :return: The recorder of the workers
-        :raises ValueError: if a run has been recorded before
+        :raises ValueError: if a run has been recorded before. One that failed before a worker began does not count
         """
-        if self._recorder is not None:
+        if self._recorder is not None and any(self._recorder.last_pull(worker) >= 0 for worker in range(self._n_workers)):
             raise ValueError(
                 "learn() must be called once within record(model), but it is called again: a recording holds one run"
             )
-        self._recorder = Recorder(n_workers, max_lead + 2)
+        self._n_workers, self._recorder = n_workers, Recorder(n_workers, max_lead + 2)
         return self._recorder
 
     def show(self, workers: Sequence[int]) -> None:
