@@ -663,6 +663,26 @@ def test_errors_on_their_way_between_processes(error: Exception, expected: type[
     assert vars(arrived).get("code") == vars(error).get("code")
 
 
+def test_a_lock_can_be_used_while_the_program_exits(tmp_path: Path) -> None:
+    """As a daemonic thread does that learns. (Functions that were registered first are called last.)"""
+    script = run_script(
+        tmp_path,
+        """
+        import atexit
+
+        def use() -> None:
+            with lock:
+                print("used")
+
+        atexit.register(use)
+        from sb3_a3c.system.file_lock import FileLock
+        lock = FileLock()
+        """,
+    )
+    output, errors = script.communicate(timeout=60)
+    assert (output, errors, script.returncode) == ("used\n", "", 0)
+
+
 def test_a_lock_is_free_when_its_holder_dies(tmp_path: Path) -> None:
     lock = FileLock()
     taken = [lock.acquire(blocking=False), lock.acquire(blocking=False)]

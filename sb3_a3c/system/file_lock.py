@@ -49,7 +49,9 @@ class FileLock:
 
     def __init__(self, descriptor: int | None = None) -> None:
         file = _new_file() if descriptor is None else io.FileIO(descriptor, "r+")
-        weakref.finalize(self, file.close)  # like shared memory, it exists as long as it is used
+        # Like shared memory, it exists as long as it is used. At the exit of the program, a thread may still use it, and the
+        # system closes it after that.
+        weakref.finalize(self, file.close).atexit = False
         self._descriptor = file.fileno()
         #: What this process calls repeatedly while it waits. None: it waits until the lock is free.
         self.while_waiting: Callable[[], None] | None = None
