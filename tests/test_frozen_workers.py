@@ -8,14 +8,18 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from multiprocessing import forkserver, util
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_healing import Watching, assert_counted_once, make_env, make_model, processes
 
+from sb3_a3c import WorkerDied
 from sb3_a3c.backends.process.channel import Channel
+from sb3_a3c.backends.process.remote_worker import RemoteWorker
 from sb3_a3c.backends.quota import Quota
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.system.file_lock import FileLock
@@ -39,6 +43,76 @@ def learn(n_envs: int, act: Callable[[int], None] | None, env: DummyVecEnv | Non
     assert model.logger.name_to_value["async/restarts"] == 1
     assert_counted_once(model, watching, 40 * n_envs)
     return watching
+
+
+#: A policy that is larger than the buffer of a pipe (64 kB).
+LARGE = dict(policy_kwargs=dict(net_arch=[256, 256]))
+
+
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_while_it_starts(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has read nothing. With a timeout it is killed; without one Ctrl-C ends the wait for it."""
+    connect = forkserver.connect_to_new_process
+
+    def connect_and_freeze(fds: list[int]) -> Any:
+        server = psutil.Process(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+        before, ends = set(server.children()), connect(fds)
+        while not (new := set(server.children()) - before):
+            time.sleep(0.001)
+        new.pop().suspend()
+        return ends
+
+    monkeypatch.setattr("sb3_a3c.backends.process.watchdog._REPORT_AFTER", 0.5)
+    monkeypatch.setattr(forkserver, "connect_to_new_process", connect_and_freeze)
+    model = make_model(make_env(2), backend_kwargs=TIMEOUT if how == "killed" else {}, **LARGE)
+    if how == "killed":
+        with pytest.raises(WorkerDied, match="was killed, because it had not become ready for worker_timeout=3 s"):
+            model.learn(20)
+    else:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with warnings.catch_warnings(), pytest.raises(KeyboardInterrupt):
+            warnings.filterwarnings("ignore", "worker ., .* has not become ready")
+            model.learn(20)
+    monkeypatch.undo()
+    model.learn(20)
+
+
+def test_a_process_that_dies_before_it_has_read_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is killed while it imports torch, because memory is short."""
+    spawn = util.spawnv_passfds
+
+    def spawn_and_kill(path: bytes, args: list[Any], passfds: list[int]) -> int:
+        pid = spawn(path, args, passfds)
+        if "spawn_main" in str(args):
+            os.kill(pid, signal.SIGKILL)
+        return pid
+
+    monkeypatch.setattr(util, "spawnv_passfds", spawn_and_kill)
+    with pytest.raises(WorkerDied, match="was killed by SIGKILL"):
+        make_model(make_env(2), "spawn", **LARGE).learn(20)
+
+
+def test_a_start_that_never_returns_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the wait for it. A process that is started all the same is killed."""
+    go_on, start, processes = threading.Event(), RemoteWorker.start, []
+
+    def start_late(worker: RemoteWorker, workers: list[RemoteWorker]) -> None:
+        go_on.wait()
+        start(worker, workers)
+        processes.append(worker.process)
+
+    monkeypatch.setattr("sb3_a3c.backends.process.backend._PATIENCE", 0.1)
+    monkeypatch.setattr(RemoteWorker, "start", start_late)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        make_model(make_env(2), "spawn").learn(20)
+    go_on.set()
+    while not (processes and processes[0].exited):
+        time.sleep(0.01)
+    processes[0].close()
+    while any(thread.name.startswith("A3C worker") for thread in threading.enumerate()):
+        time.sleep(0.01)
+    assert len(processes) == 1 and processes[0].exit_code == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("rollout_order", ["env", pytest.param("arrival", marks=pytest.mark.slow)])

@@ -100,9 +100,12 @@ def test_a_fork_before_any_backward_pass(tmp_path: Path) -> None:
     assert (out, err, process.returncode) == ("200\n", "", 0)
 
 
+@pytest.mark.parametrize("width", [64, 256], ids=["small", "large"])
 @pytest.mark.parametrize("start_method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_a_script_without_a_guard_is_told(start_method: str, tmp_path: Path) -> None:
-    process = run_script(tmp_path, SCRIPT + f"\n    learn(backend_kwargs=dict(start_method={start_method!r}))")
+def test_a_script_without_a_guard_is_told(start_method: str, width: int, tmp_path: Path) -> None:
+    """Its processes exit before they have read anything. The large policy is larger than the buffer of a pipe (64 kB)."""
+    kwargs = dict(backend_kwargs=dict(start_method=start_method), policy_kwargs=dict(net_arch=[width, width]))
+    process = run_script(tmp_path, SCRIPT + f"\n    learn(**{kwargs})")
     _, err = process.communicate(timeout=600)
     assert process.returncode == 1
     last = err[err.rindex("WorkerDied") :]

@@ -5,7 +5,11 @@ Most of it is pickled with cloudpickle, because environments and schedules are o
 processes must share are passed as handles: shared memory, locks, the pipes of a SubprocVecEnv, the files that Monitor writes.
 On the way back, a handle is replaced by the object that it was made of.
 
-A parcel also holds the sender's environment variables, because a fork server has those of its own start, and NumPy's error
+Handles that only a process which is starting can get (file descriptors) are arguments of the process. Everything else is its
+first message. multiprocessing writes arguments into a pipe of which it holds the other end, too: if they are larger than the
+pipe's buffer, it waits forever for a process that has died before it read them.
+
+The message also holds the sender's environment variables, because a fork server has those of its own start, and NumPy's error
 handling, which belongs to the thread that packs the parcel.
 """
 
@@ -13,7 +17,6 @@ import csv
 import io
 import os
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import getmembers
 from multiprocessing.connection import Connection
@@ -36,10 +39,10 @@ _OLDEST_CLOUDPICKLE = (2, 2)
 @dataclass(frozen=True)
 class Parcel:
     """
-    An argument of a process.
+    What a process gets when it starts.
 
     :param content: The pickled content, without the handles
-    :param handles: The objects that are passed while the process starts
+    :param handles: The objects that are passed beside it
     :param numpy_errors: NumPy's error handling, see ``np.geterr()``
     """
 
@@ -47,9 +50,50 @@ class Parcel:
     handles: list[Any]
     numpy_errors: dict[str, Any]
 
-    def __reduce__(self) -> tuple[Callable[..., "Parcel"], tuple[Any, ...]]:
-        handles = [MonitorFile.of(handle) if isinstance(handle, ResultsWriter) else handle for handle in self.handles]
-        return _delivered, (self.content, handles, self.numpy_errors, dict(os.environ))
+    def arguments(self) -> list[Any]:
+        """
+        :return: For the arguments of a process: the handles, None for those that come with the message
+        """
+        return [None if isinstance(handle, ResultsWriter) else handle for handle in self.handles]
+
+    def message(self) -> "Delivery":
+        """
+        :return: The first message to the process
+        """
+        handles = enumerate(self.handles)
+        files = {index: MonitorFile.of(handle) for index, handle in handles if isinstance(handle, ResultsWriter)}
+        return Delivery(self.content, files, self.numpy_errors, dict(os.environ))
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """
+    The first message to a process: a parcel without the handles that are arguments of the process.
+
+    :param content: See :class:`Parcel`
+    :param files: Monitor's files, by the indices of their handles
+    :param numpy_errors: See :class:`Parcel`
+    :param environ: The environment variables of the main process
+    """
+
+    content: bytes
+    files: "dict[int, MonitorFile]"
+    numpy_errors: dict[str, Any]
+    environ: dict[str, str]
+
+    def adopt(self, arguments: list[Any]) -> Parcel:
+        """
+        Set this process's environment variables and NumPy's error handling, and open the files.
+
+        :param arguments: See :meth:`Parcel.arguments`
+        :return: The parcel, in this process
+        """
+        for name in os.environ.keys() - self.environ.keys():
+            del os.environ[name]
+        os.environ.update({name: value for name, value in self.environ.items() if os.environ.get(name) != value})
+        np.seterr(**self.numpy_errors)  # environments may compute while they are unpickled
+        handles = [self.files[index].open() if index in self.files else one for index, one in enumerate(arguments)]
+        return Parcel(self.content, handles, self.numpy_errors)
 
 
 def pack(content: Any) -> Parcel:
@@ -170,13 +214,6 @@ class MonitorFile:
         results_writer.file_handler = open(self.path, "a", newline="\n")
         results_writer.logger = csv.DictWriter(results_writer.file_handler, self.fieldnames)
         return results_writer
-
-
-def _delivered(content: bytes, handles: list[Any], numpy_errors: dict[str, Any], environ: dict[str, str]) -> Parcel:
-    for name in os.environ.keys() - environ.keys():
-        del os.environ[name]
-    os.environ.update({name: value for name, value in environ.items() if os.environ.get(name) != value})
-    return Parcel(content, [handle.open() if isinstance(handle, MonitorFile) else handle for handle in handles], numpy_errors)
 
 
 def _set_state(venv: VecEnv, state: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 Starts processes in a separate thread.
 
 What is guaranteed: an interrupt leaves no process that nobody knows, for only the main thread is interrupted. A fork server
-that has ended is replaced. One that is frozen is killed, if there is a timeout.
+that has ended is replaced. One that is frozen is killed, if there is a timeout. A start that still takes too long is given up.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,8 @@ from sb3_a3c.worker.errors import WorkerDied
 
 #: Seconds within which processes start at the latest, if there is a timeout. The fork server loads modules first.
 _START_WITHIN = 60.0
+#: How much more time a start gets after that, because another fork server loads modules again. Chosen arbitrarily.
+_MORE_TIME = 10
 #: How often a worker's first process is started if the fork server ends meanwhile.
 _ATTEMPTS = 3
 
@@ -30,6 +32,7 @@ class Starter:
         self._has_server = start_method == "forkserver"
         self._timeout = None if worker_timeout is None else max(worker_timeout, _START_WITHIN)
         self._stopping = False
+        self._given_up = False
         self._starting: ThreadGroup | None = None
 
     def start_all(self) -> None:
@@ -37,7 +40,7 @@ class Starter:
         Start the first process of each worker.
 
         :raises OSError: if no further process can be started
-        :raises WorkerDied: if the fork server ends again and again
+        :raises WorkerDied: if the fork server ends again and again, or if the start takes too long
         """
         self._without_interrupts(self._start_all)
 
@@ -46,6 +49,7 @@ class Starter:
         :param worker: A worker that has died
         :raises OSError: if no further process can be started now
         :raises EOFError: if the fork server ended during the start
+        :raises WorkerDied: if the start takes too long
         """
         self._without_interrupts(lambda: self._start(worker))
 
@@ -54,6 +58,7 @@ class Starter:
         Start no other process, and wait for the start under way. May be called again, if it was interrupted.
 
         :param patience: Seconds after which a fork server that does not start it is killed
+        :raises WorkerDied: if the start is given up
         :raises Exception: what the start has raised, if nobody has seen that yet
         """
         self._stopping = True
@@ -65,10 +70,19 @@ class Starter:
         self._wait(self._timeout)
 
     def _wait(self, patience: float | None) -> None:
-        """Wait for the start. A fork server that has not started them in time is killed. The next one gets more time."""
-        while self._starting is not None and self._starting.join(patience):
+        """
+        Wait for the start. A fork server that has not started them in time is killed, and the next one gets more time. If that
+        does not help, the start is given up: its thread may be in a system call that never returns.
+        """
+        if self._starting is None or not self._starting.join(patience):
+            return
+        if self._has_server:
             fork_server.kill()
-            patience = 10 * (patience or 0.0)
+        assert patience is not None
+        if self._starting.join(_MORE_TIME * patience):
+            self._given_up = self._stopping = True
+            self._starting = None
+            raise WorkerDied(f"the start of worker processes was given up, because it took {(1 + _MORE_TIME) * patience:g} s")
 
     def _start_all(self) -> None:
         for worker in self._workers:
@@ -96,3 +110,5 @@ class Starter:
         if self._has_server:
             fork_server.ensure_running()
         worker.start(self._workers)
+        if self._given_up:
+            worker.kill()

@@ -7,14 +7,14 @@ import socket
 from collections.abc import Sequence
 from multiprocessing import current_process
 from multiprocessing.connection import Connection
+from typing import Any
 
-import numpy as np
 import torch as th
 
 from sb3_a3c.backends.process.channel import Channel
 from sb3_a3c.backends.process.failures import Failure
 from sb3_a3c.backends.process.installation import Installation
-from sb3_a3c.backends.process.messages import encode
+from sb3_a3c.backends.process.messages import decode, encode
 from sb3_a3c.backends.process.parcel import Parcel, note_of_cloudpickle, unpack
 from sb3_a3c.backends.process.parent_death import exit_with_parent, open_pidfd
 from sb3_a3c.backends.process.runner import FIRST_USE_NOTE, Assignment, Runner
@@ -27,7 +27,7 @@ def run_worker(
     connection: socket.socket,
     pipe: Connection,
     main_process: int,
-    parcel: Parcel,
+    handles: list[Any],
     number: int,
     not_ours: Sequence[Connection | socket.socket],
     installation: Installation,
@@ -38,7 +38,7 @@ def run_worker(
     :param connection: To the main process
     :param pipe: A pipe of which the main process holds the other end
     :param main_process: The main process's id
-    :param parcel: An :class:`Assignment`
+    :param handles: Those of a parcel with an :class:`Assignment`, which is the first message
     :param number: Which process of its worker this is, from 0
     :param not_ours: Connections that a fork has copied from the main process. If they stayed open, nobody would notice the
         main process's end
@@ -54,9 +54,15 @@ def run_worker(
     exit_with_parent(pipe)
     os.register_at_fork(after_in_child=connection.close)  # else a process of an environment would seem to be this one
     th.set_num_threads(1)  # several workers leave no cores for more
+    try:
+        first_message = channel.receive()
+    except (EOFError, OSError):
+        return  # the main process is gone
     assignment: Assignment | None = None
     try:
         installation.adopt()
+        parcel = decode(first_message).adopt(handles)
+        del first_message  # it may be large
         assignment = _unpack(parcel)
         runner = Runner(channel, assignment, parcel.handles, number)
     except BaseException as error:
@@ -69,7 +75,6 @@ def run_worker(
 
 
 def _unpack(parcel: Parcel) -> Assignment:
-    np.seterr(**parcel.numpy_errors)  # environments may compute while they are unpickled
     try:
         return unpack(parcel.content, parcel.handles)
     except Exception as error:

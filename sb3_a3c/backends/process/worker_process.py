@@ -5,6 +5,7 @@ What is guaranteed: the messages of a process arrive in their order and whole, a
 that was cut in two by the end of its process does not arrive. A thread per process reads them and another writes, where Ctrl-C
 can't cut one in two. A process that is frozen in the middle of a message, or does not read, blocks only its own two threads,
 until it is killed. The main thread never waits for a process: it puts messages into a queue, and takes them from another.
+What a process needs is its first message, so one that dies or freezes before it has read it blocks nobody, either.
 """
 
 import io
@@ -76,9 +77,10 @@ class WorkerProcess:
         forks = context.get_start_method() == "fork"
         not_theirs = [end for other in (*others, self) for end in (other._connection, other._pipe)] if forks else []
         name = f"A3C worker {worker}"
-        arguments = theirs, their_pipe, os.getpid(), parcel, number, not_theirs, Installation.here()
+        arguments = theirs, their_pipe, os.getpid(), parcel.arguments(), number, not_theirs, Installation.here()
         self._process = context.Process(target=run_worker, args=arguments, name=name, daemon=True)
         try:
+            self.send(parcel.message())
             self._process.start()
             self.pid: int = self._process.pid
             # The process's own sentinel would be a pipe to the fork server, which may end before it.
