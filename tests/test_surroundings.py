@@ -1,19 +1,28 @@
-"""Worker processes in programs that ignore SIGCHLD or wait for all children, and whose fork server is killed."""
+"""
+Worker processes in programs that ignore SIGCHLD or wait for all children, whose fork server is killed or can't be reached, or
+that reach a limit.
+"""
 
 import multiprocessing
 import os
+import resource
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from multiprocessing import forkserver
+from contextlib import ExitStack
+from multiprocessing import forkserver, popen_forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_healing import REPLACED, START_METHODS, Watching, assert_counted_once, make_env, make_model, processes
+
+from sb3_a3c import WorkerDied
 
 
 def reap(*_: Any) -> None:
@@ -127,6 +136,92 @@ def test_a_frozen_fork_server(how: str, monkeypatch: pytest.MonkeyPatch) -> None
             model.learn(20)
     model.learn(20)
     assert model.num_timesteps == 20
+
+
+def test_the_folder_with_the_fork_servers_socket_is_removed() -> None:
+    """As by a program that cleans up temporary files. Processes that were forked from the old server go on."""
+    model = make_model(make_env(2)).learn(20)
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    old, folder = server._forkserver_pid, os.path.dirname(server._forkserver_address)
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        shutil.rmtree(folder)
+        assert model.learn(20).num_timesteps == 20
+        assert server._forkserver_pid != old and os.path.dirname(server._forkserver_address) == folder
+        assert pool.apply(os.getppid) == old
+    os.waitpid(old, 0)  # it has ended, because nobody needs it any more
+
+
+def test_a_fork_server_that_refuses_connections_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sb3_a3c.backends.process.fork_server._ENDS_WITHIN", 0.5)
+    model = make_model(make_env(2)).learn(20)
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    old = server._forkserver_pid
+    with socket.socket(socket.AF_UNIX) as nobody_listens:
+        nobody_listens.bind(str(tmp_path / "socket"))
+        server._forkserver_address = str(tmp_path / "socket")
+        assert model.learn(20).num_timesteps == 20
+    assert server._forkserver_pid != old
+
+
+def test_processes_that_die_at_once_are_not_blamed_on_the_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If one dies before multiprocessing has written its arguments, the pipe is broken."""
+
+    def die(popen: Any, process: Any) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sb3_a3c.backends.process.fork_server._ENDS_WITHIN", 0.1)
+    model = make_model(make_env(2))
+    with monkeypatch.context() as patch, pytest.raises(WorkerDied, match=r"3 attempts failed(.|\n)*needs a guard"):
+        patch.setattr(popen_forkserver.Popen, "_launch", die)
+        model.learn(20)
+    model.learn(20)
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "fork"])
+def test_the_limit_of_open_files_is_reached(start_method: str) -> None:
+    """Enough are left for the run itself, and not for all of its processes."""
+    model = make_model(make_env(8), start_method).learn(40)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/dev/fd")))
+    with ExitStack() as stack:
+        while (file := stack.enter_context(open(os.devnull))).fileno() < highest:
+            pass
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (file.fileno() + 20, hard))
+        with pytest.raises(OSError, match="Too many open files") as raised:
+            model.learn(40)
+    assert "ulimit -n" in raised.value.__notes__[0]
+    model.learn(40)
+
+
+LEARNS = """
+    import os, sys
+    from stable_baselines3.common.env_util import make_vec_env
+    from sb3_a3c import A3C
+
+    if __name__ == "__main__":
+        model = A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2), backend="process")
+        if sys.argv[1:]:
+            os.chdir(sys.argv[1])
+            os.rmdir(sys.argv[1])
+        model.learn(100)
+"""
+
+
+@pytest.mark.parametrize("what", ["long", "removed"])
+def test_folders_that_multiprocessing_cannot_use(what: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(textwrap.dedent(LEARNS))
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    arguments = [str(folder)] if what == "removed" else []
+    variables = dict(TMPDIR=str(folder)) if what == "long" else {}
+    command = [sys.executable, str(tmp_path / "script.py"), *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, **variables})
+    expected = {
+        "long": ("OSError: AF_UNIX path too long", f"temporary files, {folder}. Set the environment variable TMPDIR"),
+        "removed": ("FileNotFoundError: [Errno 2]", "the current folder was removed"),
+    }
+    assert all(text in process.stderr for text in expected[what]) and "fork server" not in process.stderr, process.stderr
 
 
 _OTHERS = ["thread", "serial", "a2c"]

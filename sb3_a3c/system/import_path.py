@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 
 
 def same_path() -> dict[str, str]:
@@ -13,6 +14,9 @@ def same_path() -> dict[str, str]:
 
 def import_path() -> list[str]:
     """
-    :return: The folders of ``sys.path``
+    :return: The folders of ``sys.path``. The current folder, if it is one of them, by its path, and not if it was removed
     """
-    return [folder or os.getcwd() for folder in sys.path if isinstance(folder, str)]
+    folders = [folder for folder in sys.path if isinstance(folder, str)]
+    with suppress(FileNotFoundError):
+        return [folder or os.getcwd() for folder in folders]
+    return [folder for folder in folders if folder]

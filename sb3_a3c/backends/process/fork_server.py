@@ -3,7 +3,8 @@ The fork server, from which worker processes are forked: started before it is ne
 
 multiprocessing keeps one server per program, and starts another when it finds that the server has ended. It does not find
 that out if the program ignores SIGCHLD or waits for all child processes itself, if this process was forked, so that the
-server belongs to another process, or while the server is ending because it was killed. Checked against Python 3.11.
+server belongs to another process, or while the server is ending because it was killed. It does not find out at all if the
+folder with the server's socket was removed. Checked against Python 3.11.
 """
 
 import multiprocessing
@@ -45,6 +46,9 @@ def ensure_running() -> None:
     :raises OSError: if no further process can be started now
     """
     with importing_the_same():
+        if _has_lost_socket():
+            _forget()  # it ends by itself when all processes that were forked from it have ended
+        _make_folder_again()
         try:
             forkserver.ensure_running()
         except ChildProcessError:
@@ -52,13 +56,27 @@ def ensure_running() -> None:
             forkserver.ensure_running()
 
 
-def recover() -> None:
-    """The server has not started a process. If it is ending, which may take a moment, start another."""
-    pid, deadline = _server()._forkserver_pid, time.monotonic() + _ENDS_WITHIN
-    while _server()._forkserver_pid == pid and time.monotonic() < deadline:
-        time.sleep(0.01)
-        with suppress(OSError):
-            ensure_running()
+def is_cause(error: Exception) -> bool:
+    """
+    :param error: What the start of a process has raised
+    :return: Whether to try again, because the server has ended or can't be reached, or because the new process died at once
+    """
+    return isinstance(error, ConnectionError | EOFError) or _has_lost_socket()
+
+
+def recover(error: Exception) -> bool:
+    """
+    Start another server if this one has ended, which may take a moment, or if it can't be reached.
+
+    :param error: What the start of a process has raised
+    :return: Whether it has ended
+    """
+    pid, has_lost_socket = _server()._forkserver_pid, _has_lost_socket()
+    has_ended = _is_replaced(pid) and not has_lost_socket
+    if not has_ended and isinstance(error, ConnectionRefusedError):
+        kill()
+        _is_replaced(pid)
+    return has_ended
 
 
 def kill() -> None:
@@ -66,6 +84,28 @@ def kill() -> None:
     if _server() is not None and _server()._forkserver_pid is not None:
         with suppress(ProcessLookupError):
             os.kill(_server()._forkserver_pid, signal.SIGKILL)
+
+
+def _is_replaced(pid: int | None) -> bool:
+    """Whether a server ends, or has lost its socket, and another takes its place, within some time."""
+    deadline = time.monotonic() + _ENDS_WITHIN
+    while _server()._forkserver_pid == pid and time.monotonic() < deadline:
+        time.sleep(0.01)
+        with suppress(OSError):
+            ensure_running()
+    return _server()._forkserver_pid != pid
+
+
+def _has_lost_socket() -> bool:
+    address = _server()._forkserver_address
+    return address is not None and address.startswith("/") and not os.path.exists(address)
+
+
+def _make_folder_again() -> None:
+    """multiprocessing makes all sockets in one folder, which a program that cleans up temporary files may have removed."""
+    folder = multiprocessing.current_process()._config.get("tempdir")  # type: ignore[attr-defined]
+    if folder is not None:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
 
 
 def _forget() -> None:

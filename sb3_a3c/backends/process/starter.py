@@ -2,12 +2,17 @@
 Starts processes in a separate thread.
 
 What is guaranteed: an interrupt leaves no process that nobody knows, for only the main thread is interrupted. A fork server
-that has ended is replaced. One that is frozen is killed, if there is a timeout. A start that still takes too long is given up.
+that has ended or can't be reached is replaced. One that is frozen is killed, if there is a timeout. A start that still takes
+too long is given up.
 """
 
+import errno
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 
 import sb3_a3c.backends.process.fork_server as fork_server
+from sb3_a3c.backends.process.guard import GUARD
 from sb3_a3c.backends.process.remote_worker import RemoteWorker
 from sb3_a3c.system.thread_group import ThreadGroup
 from sb3_a3c.worker.errors import WorkerDied
@@ -16,7 +21,7 @@ from sb3_a3c.worker.errors import WorkerDied
 _START_WITHIN = 60.0
 #: How much more time a start gets after that, because another fork server loads modules again. Chosen arbitrarily.
 _MORE_TIME = 10
-#: How often a worker's first process is started if the fork server ends meanwhile.
+#: How often a worker's process is started if the fork server ends meanwhile, or can't be reached.
 _ATTEMPTS = 3
 
 
@@ -33,6 +38,8 @@ class Starter:
         self._timeout = None if worker_timeout is None else max(worker_timeout, _START_WITHIN)
         self._stopping = False
         self._given_up = False
+        #: How often the fork server has ended during the last start.
+        self._n_ended = 0
         self._starting: ThreadGroup | None = None
 
     def start_all(self) -> None:
@@ -40,7 +47,7 @@ class Starter:
         Start the first process of each worker.
 
         :raises OSError: if no further process can be started
-        :raises WorkerDied: if the fork server ends again and again, or if the start takes too long
+        :raises WorkerDied: if the fork server does not start one, or if the start takes too long
         """
         self._without_interrupts(self._start_all)
 
@@ -48,7 +55,7 @@ class Starter:
         """
         :param worker: A worker that has died
         :raises OSError: if no further process can be started now
-        :raises EOFError: if the fork server ended during the start
+        :raises EOFError: if the fork server ended during the start, again and again
         :raises WorkerDied: if the start takes too long
         """
         self._without_interrupts(lambda: self._start(worker))
@@ -86,29 +93,65 @@ class Starter:
 
     def _start_all(self) -> None:
         for worker in self._workers:
-            if not self._stopping:
-                self._start_first(worker)
-
-    def _start_first(self, worker: RemoteWorker) -> None:
-        for attempts_left in reversed(range(_ATTEMPTS)):
+            if self._stopping:
+                return
             try:
                 self._start(worker)
-                return
-            except (OSError, EOFError) as error:
+            except (ConnectionError, EOFError) as error:
                 if not self._has_server or self._stopping:
                     raise
-                if attempts_left == 0:
-                    raise WorkerDied(
-                        f"no process could be started for worker {worker.index} ({type(error).__name__}: {error}): the fork "
-                        f"server, from which worker processes are forked, ended {_ATTEMPTS} times meanwhile. See what it has "
-                        "printed; it may have been killed because memory is short. backend_kwargs=dict(start_method='spawn') "
-                        "needs no fork server"
-                    ) from error
-                fork_server.recover()
+                raise WorkerDied(self._describe(worker, error)) from error
 
     def _start(self, worker: RemoteWorker) -> None:
-        if self._has_server:
-            fork_server.ensure_running()
-        worker.start(self._workers)
+        self._n_ended = 0
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                if self._has_server:
+                    fork_server.ensure_running()
+                worker.start(self._workers)
+                break
+            except (OSError, EOFError) as error:
+                if not self._has_server or self._stopping or not fork_server.is_cause(error):
+                    _advise(error)
+                    raise
+                self._n_ended += fork_server.recover(error)
+                if attempts_left == 0:
+                    raise
         if self._given_up:
             worker.kill()
+
+    def _describe(self, worker: RemoteWorker, error: Exception) -> str:
+        what = f"no process could be started for worker {worker.index} ({type(error).__name__}: {error}): "
+        if self._n_ended < _ATTEMPTS:
+            return f"{what}{_ATTEMPTS} attempts failed. See what the processes have printed. A likely reason:\n\n{GUARD}"
+        return (
+            f"{what}the fork server, from which worker processes are forked, ended {_ATTEMPTS} times meanwhile. See what it "
+            "has printed; it may have been killed because memory is short. backend_kwargs=dict(start_method='spawn') needs no "
+            "fork server"
+        )
+
+
+def _advise(error: Exception) -> None:
+    """Add a note that says what to do, if that is known."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EMFILE, errno.ENFILE):
+        error.add_note(
+            "raised while a worker's process was started: each takes some file descriptors. Close files that are not needed, "
+            "raise the limit (ulimit -n), or set n_workers to a smaller number"
+        )
+    elif number == errno.ENAMETOOLONG or "path too long" in str(error):
+        error.add_note(
+            f"multiprocessing makes sockets in the folder for temporary files, {tempfile.gettempdir()}. Set the environment "
+            "variable TMPDIR to a folder with a shorter path"
+        )
+    elif number == errno.ENOENT and not _has_current_folder():
+        error.add_note(
+            "the current folder was removed, so multiprocessing can't start processes. Change to one that exists (os.chdir)"
+        )
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False

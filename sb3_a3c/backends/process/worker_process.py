@@ -71,7 +71,12 @@ class WorkerProcess:
         self._inbox = inbox
         self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
         self._connection, theirs = socket.socketpair()
-        their_pipe, self._pipe = context.Pipe(duplex=False)
+        try:
+            their_pipe, self._pipe = context.Pipe(duplex=False)
+        except OSError:
+            self._connection.close()
+            theirs.close()
+            raise
         self._pidfd: io.FileIO | None = None  # which may be closed twice, unlike a number
         self._has_server = context.get_start_method() == "forkserver"
         forks = context.get_start_method() == "fork"
