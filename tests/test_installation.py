@@ -1,15 +1,21 @@
 """The package works where nobody may write, and worker processes import the copy of it that the main process imports."""
 
+import ctypes
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sb3_a3c
+from sb3_a3c.backends.process import fork_server, installation
 from sb3_a3c.backends.process.installation import Installation, importing_the_same
+from sb3_a3c.backends.process.parcel import pack
 
 PACKAGE = Path(sb3_a3c.__file__).parent
 
@@ -146,11 +152,85 @@ def test_an_installation_is_compared_by_file_and_version() -> None:
         here._replace(version="0.0.0").adopt()
 
 
-def test_the_environment_variables_are_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def seen_by_new_processes(name: str) -> str | None:
+    """An environment variable that new processes get, in whatever way they are started."""
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_char_p
+    value = getenv(name.encode())
+    return None if value is None else value.decode()
+
+
+VARIABLES = "PYTHONPATH", "PYTHONSAFEPATH", "SB3_A3C_SET_BACK"
+
+
+@pytest.fixture
+def mine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
+    """The user's environment variables."""
     monkeypatch.setenv("PYTHONPATH", "mine")
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    return dict(zip(VARIABLES, ("mine", None, None), strict=True))
+
+
+def test_only_the_fork_server_gets_other_environment_variables(mine: dict[str, str | None]) -> None:
+    """Another thread may start workers meanwhile, and sends them ``os.environ``."""
     before = dict(os.environ)
     with pytest.raises(KeyboardInterrupt), importing_the_same():
-        assert os.environ["PYTHONSAFEPATH"] == "1"
+        assert seen_by_new_processes("PYTHONSAFEPATH") == "1"
+        assert dict(os.environ) == pack([]).message().environ == before
         raise KeyboardInterrupt
     assert dict(os.environ) == before
+    assert {name: seen_by_new_processes(name) for name in VARIABLES} == mine
+
+
+def test_ctrl_c_leaves_the_environment_variables_of_the_user(
+    mine: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any line that the main thread runs while a fork server is started."""
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    monkeypatch.setattr(server, "_forkserver_pid", None)
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: None)
+    files = {fork_server.__file__, installation.__file__, os.__file__, threading.__file__}
+    at_line = n_lines = 0
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal n_lines
+        n_lines += event == "line" and frame.f_code.co_filename in files
+        if n_lines == at_line:
+            raise KeyboardInterrupt
+        return trace
+
+    while n_lines == at_line:
+        at_line, n_lines = at_line + 1, 0
+        sys.settrace(trace)
+        try:
+            fork_server.ensure_running()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert {name: seen_by_new_processes(name) for name in VARIABLES} == mine
+        assert {name: os.environ.get(name) for name in VARIABLES} == mine
+    assert at_line > 5
+
+
+def test_a_fork_while_another_thread_starts_the_fork_server() -> None:
+    """The forked process can start one, too, and has the user's environment variables."""
+    inside, out = threading.Event(), threading.Event()
+
+    def start() -> None:
+        with importing_the_same():
+            inside.set()
+            out.wait(0.5)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    inside.wait()
+    child = os.fork()
+    if child == 0:
+        threading.Timer(60, os._exit, [1]).start()
+        alone = seen_by_new_processes("SB3_A3C_SET_BACK") is None
+        with importing_the_same():
+            os._exit(0 if alone else 2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    out.set()
+    thread.join()

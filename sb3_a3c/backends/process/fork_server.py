@@ -16,6 +16,7 @@ from typing import Any
 
 from sb3_a3c.backends.process.guard import is_importing_the_script
 from sb3_a3c.backends.process.installation import importing_the_same
+from sb3_a3c.system.thread_group import ThreadGroup
 
 try:
     from multiprocessing import forkserver
@@ -35,25 +36,24 @@ def prepare() -> None:
     # The user's modules are kept. This has no effect if the server already runs.
     wanted = getattr(_server(), "_preload_modules", [])
     multiprocessing.get_context("forkserver").set_forkserver_preload([*dict.fromkeys([*wanted, *_PRELOAD])])
-    with suppress(OSError):  # it is tried again when a worker is started
+    with suppress(OSError, RuntimeError):  # it is tried again when a worker is started
         ensure_running()
 
 
 def ensure_running() -> None:
     """
-    Start the server if none runs.
+    Start the server if none runs, even if the call is interrupted.
 
     :raises OSError: if no further process can be started now
     """
-    with importing_the_same():
-        if _has_lost_socket():
-            _forget()  # it ends by itself when all processes that were forked from it have ended
-        _make_folder_again()
-        try:
-            forkserver.ensure_running()
-        except ChildProcessError:
-            _forget()
-            forkserver.ensure_running()
+    if _is_running():
+        return
+    starting = ThreadGroup({"A3C fork server's start": _start})
+    try:
+        starting.start()
+        starting.join()
+    finally:
+        starting.join()
 
 
 def is_cause(error: Exception) -> bool:
@@ -86,6 +86,18 @@ def kill() -> None:
             os.kill(_server()._forkserver_pid, signal.SIGKILL)
 
 
+def _start() -> None:
+    with importing_the_same():
+        if _has_lost_socket():
+            _forget()  # it ends by itself when all processes that were forked from it have ended
+        _make_folder_again()
+        try:
+            forkserver.ensure_running()
+        except ChildProcessError:
+            _forget()
+            forkserver.ensure_running()
+
+
 def _is_replaced(pid: int | None) -> bool:
     """Whether a server ends, or has lost its socket, and another takes its place, within some time."""
     deadline = time.monotonic() + _ENDS_WITHIN
@@ -94,6 +106,20 @@ def _is_replaced(pid: int | None) -> bool:
         with suppress(OSError):
             ensure_running()
     return _server()._forkserver_pid != pid
+
+
+def _is_running() -> bool:
+    """
+    Whether the server runs and has its socket, as far as can be told: macOS has no ``waitid``, a process that was forked can't
+    wait for the server, and the program may have waited for it. It is left to multiprocessing to wait for one that has ended.
+    """
+    pid = _server()._forkserver_pid
+    if pid is None or _has_lost_socket():
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except (AttributeError, ChildProcessError):
+        return False
 
 
 def _has_lost_socket() -> bool:

@@ -13,7 +13,14 @@ from sb3_a3c.system.import_path import same_path
 
 #: Environment variable that tells the fork server which variables to set back.
 _SET_BACK = "SB3_A3C_SET_BACK"
-_changing_variables = threading.Lock()
+#: Also held while this process forks: a fork within the block below would copy the variables, and a lock that nobody releases.
+_changing_variables = threading.RLock()
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(
+        before=_changing_variables.acquire,
+        after_in_parent=_changing_variables.release,
+        after_in_child=_changing_variables.release,
+    )
 
 
 class Installation(NamedTuple):
@@ -54,21 +61,36 @@ class Installation(NamedTuple):
 
 @contextmanager
 def importing_the_same() -> Iterator[None]:
-    """A fork server started within the block imports the same packages as this process, whatever is in the current folder."""
+    """
+    A fork server started within the block imports the same packages as this process, whatever is in the current folder.
+
+    Only new processes get its variables. ``os.environ`` does not change, so no other thread sees them. Enter it in a thread
+    that Ctrl-C does not reach: an interrupt could come before the variables are set back.
+    """
     with _changing_variables:
         variables = same_path()
-        before = {name: os.environ.get(name) for name in variables}
+        variables[_SET_BACK] = json.dumps({name: os.environ.get(name) for name in variables})
         try:
-            os.environ.update(variables, **{_SET_BACK: json.dumps(before)})
+            for name, value in variables.items():
+                os.putenv(name, value)
             yield
         finally:
-            set_back()
+            for name in variables:
+                _put_back(name)
 
 
 def set_back() -> None:
-    """Set the environment variables back, here or in the fork server, so that processes of environments have the user's."""
+    """Set the environment variables back, in the fork server, so that processes of environments have the user's."""
     for name, value in json.loads(os.environ.pop(_SET_BACK, "{}")).items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def _put_back(name: str) -> None:
+    value = os.environ.get(name)
+    if value is None:
+        os.unsetenv(name)
+    else:
+        os.putenv(name, value)
