@@ -139,6 +139,53 @@ def test_a_process_that_may_have_no_children_is_told() -> None:
     assert message.startswith("backend must be 'thread' or 'serial' in a daemonic process") and num_timesteps == 20
 
 
+class StartsProcesses(gym.Wrapper):
+    """Its first step starts a process, as environments with a simulator do."""
+
+    has_stepped = False
+
+    def step(self, action: Any) -> Any:
+        if not self.has_stepped:
+            self.has_stepped = True
+            process = multiprocessing.Process(target=os._exit, args=(3,))
+            process.start()
+            process.join()
+            assert process.exitcode == 3
+        return super().step(action)
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow), "fork"])
+def test_environments_may_start_processes(start_method: str) -> None:
+    """``current_process().daemon`` can be set by a process about itself. Checked against Python 3.11."""
+    env = make_vec_env("CartPole-v1", n_envs=2, wrapper_class=StartsProcesses)
+    model = make_model(env, backend_kwargs=dict(start_method=start_method)).learn(40)
+    assert model.num_timesteps == 40
+
+
+@pytest.mark.filterwarnings("ignore:the process of worker .* is replaced:UserWarning")
+@pytest.mark.filterwarnings("ignore:environments . to . will begin anew:UserWarning")
+def test_processes_of_an_asynchronous_vector_env_end_with_their_worker() -> None:
+    """At the end of the run, and if the worker is killed: nobody holds the other ends of their pipes any more."""
+    found: dict[int, list[psutil.Process]] = {}
+
+    def kill_one(locals_: dict[str, Any], _: dict[str, Any]) -> bool:
+        workers = [p for p in multiprocessing.active_children() if p.name.startswith("A3C worker") and p.pid not in found]
+        for worker in workers:
+            if len(children := psutil.Process(worker.pid).children(recursive=True)) == 3:  # one is a fork server
+                found[worker.pid] = children
+                if len(found) == 2:
+                    worker.kill()
+        return len(found) < 3
+
+    make = partial(gym.make_vec, "CartPole-v1", num_envs=2, vectorization_mode="async")
+    model = A3C("MlpPolicy", make, n_workers=2, backend="process", seed=0, max_lead=0)
+    model.learn(10_000_000, callback=kill_one, log_interval=None)
+    _, alive = psutil.wait_procs([child for children in found.values() for child in children], timeout=300)
+    assert not alive
+    assert model.env is not None
+    model.env.close()
+
+
 @pytest.mark.slow
 def test_a_script_with_a_guard_and_its_own_classes(tmp_path: Path) -> None:
     """Environments, errors and schedules are defined in the script itself."""

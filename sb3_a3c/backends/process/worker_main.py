@@ -45,6 +45,7 @@ def run_worker(
     :param installation: The main process's
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    current_process().daemon = False  # else environments could start no processes
     # A collection of all objects would copy the memory that is shared with the process that this one was forked from. That
     # stops eight workers for more than half a second.
     gc.freeze()
