@@ -175,12 +175,7 @@ class Worker:
             self._collector.reset(seed)
 
     def go_on_from(self, obs: VecEnvObs, episode_starts: np.ndarray) -> None:
-        """
-        Begin the next rollout with other observations, because the environments have been changed.
-
-        :param obs: Current observations of its environments, each ``(n_envs, ...)``
-        :param episode_starts: Whether episodes start with these observations, ``(n_envs,)``
-        """
+        """Begin the next rollout with other values of :attr:`last_obs` and :attr:`last_episode_starts`."""
         self._collector.last_obs, self._collector.last_episode_starts = obs, episode_starts
 
     def stop(self) -> None:

@@ -67,7 +67,7 @@ class EnvCalls:
         def reaching(*args: Any, **kwargs: Any) -> Any:
             if self._ended:
                 current = getattr(venv, name)  # another run may have begun
-                return (method if current is reaching else current)(*args, **kwargs)
+                return (method if getattr(current, "calls", None) is self else current)(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
             indices = [range(venv.num_envs)[i] for i in venv._get_indices(bound.arguments.pop("indices", None))]
             values = self._call(name, bound, indices, receive)
@@ -75,6 +75,7 @@ class EnvCalls:
                 return all(values)
             return None if name == "set_attr" else values
 
+        reaching.calls = self  # type: ignore[attr-defined]  # a function that referred to itself would keep what it refers to
         return reaching
 
     def note_result(self, worker: CalledWorker, result: EnvResult) -> None:
