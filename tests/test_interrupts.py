@@ -338,7 +338,7 @@ def test_a_warning_that_is_an_error_leaves_no_thread(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("backend", ["serial", "thread", "process"])
-@pytest.mark.parametrize("method", ["close", "refresh"])
+@pytest.mark.parametrize("method", ["__exit__", "refresh"])
 def test_the_vec_env_is_put_back_though_the_replay_fails(backend: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(backend)
     state = State(model)
@@ -346,10 +346,10 @@ def test_the_vec_env_is_put_back_though_the_replay_fails(backend: str, method: s
     stopped: list[bool] = []
     original = getattr(Reporter, method)
 
-    def fail_after_stop(reporter: Reporter) -> None:
+    def fail_after_stop(reporter: Reporter, *exc_info: object) -> None:
         if stopped:
             raise ValueError("no memory is left")
-        original(reporter)
+        original(reporter, *exc_info)
 
     def stop(*_: Any) -> bool:
         stopped.append(True)
@@ -359,7 +359,7 @@ def test_the_vec_env_is_put_back_though_the_replay_fails(backend: str, method: s
     with pytest.raises(ValueError, match="no memory is left"):
         model.learn(1000, callback=stop)
     monkeypatch.undo()
-    assert {problem.split(":")[0] for problem in state.problems()} <= ({"views"} if method == "close" else set())
+    assert {problem.split(":")[0] for problem in state.problems()} <= ({"views"} if method == "__exit__" else set())
     assert model.env.obs_rms.count > 9  # of the reset, and of a rollout of each worker, of which one step was shown
     model.learn(8, reset_num_timesteps=False)
 
