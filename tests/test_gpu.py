@@ -37,7 +37,7 @@ def test_a_gpu_that_is_not_used_is_told_of(
 
 def test_several_processes_on_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(th.cuda, "is_available", lambda: True)
-    with pytest.raises(ValueError, match=r"device must be 'cpu' for backend 'process' with several workers.* it is 'cuda'"):
+    with pytest.raises(ValueError, match=r"device must be 'cpu' with several workers and backend 'process', but it is 'cuda'"):
         A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2), device="cuda", backend="process")
     model = A3C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2))
     model.backend, model.device = "process", th.device("cuda")
