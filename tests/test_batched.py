@@ -18,7 +18,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_a3c import A3C, record, register_vec_env, replay
-from sb3_a3c.envs.batches import Batch
+from sb3_a3c.envs.batches import WRAPPERS_COUNT, Batch
 from sb3_a3c.envs.closing import close_environments
 from sb3_a3c.envs.lean_vec_envs import LeanVecNormalize
 from sb3_a3c.envs.slices import slice_vec_env, units_of
@@ -373,7 +373,9 @@ class FailingClose(SyncVectorEnv):
         super().__init__(*args, **kwargs)
 
     def close_extras(self, **kwargs: Any) -> None:
-        raise RuntimeError("does not close")
+        if not vars(self).pop("has_failed", False):  # the first time; Gymnasium may call it again in a finalizer
+            self.has_failed = True
+            raise RuntimeError("does not close")
 
 
 def test_a_batch_that_can_not_be_closed_is_not_made_again() -> None:
@@ -451,9 +453,13 @@ def test_statistics_that_a_wrapper_has_counted_before_rewards_were_clipped(mode:
     def make() -> VectorEnv:
         return ClipReward(RecordEpisodeStatistics(vector_env(mode, 2, Counting)), max_reward=1.0)
 
+    if mode is AutoresetMode.SAME_STEP and not WRAPPERS_COUNT:
+        pytest.skip("RecordEpisodeStatistics of this version of Gymnasium counts wrongly")
     venv = VectorVecEnv([make])
     venv.reset()
-    infos = [venv.step(np.zeros(2, int))[3] for _ in range(3)][-1]
+    infos = [venv.step(np.zeros(2, int))[3] for _ in range(6)][-1]
+    if mode is AutoresetMode.NEXT_STEP:  # after a step that only resets
+        infos = venv.step(np.zeros(2, int))[3]
     assert [(info["episode"]["r"], info["episode"]["l"]) for info in infos] == [(9, 3), (9, 3)]
 
 

@@ -81,7 +81,7 @@ def test_kernels_go_to_a_temporary_folder_with_one_warning(tmp_path: Path) -> No
     assert result.stderr.count("Set the environment variable NUMBA_CACHE_DIR") == 1, result.stderr
     first, second = (line.split() for line in result.stdout.splitlines())
     assert first == second
-    assert int(first[0]) == 6  # gradient, act, predict_values, returns, copy, rmsprop_step, by whichever process
+    assert int(first[0]) == 7  # gradient, act, predict_values, returns, copy, rmsprop_step, total, by whichever process
     assert not Path(first[1]).exists()
 
 

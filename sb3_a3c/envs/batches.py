@@ -8,10 +8,14 @@ returns the same: the observations that the next actions are for, and the last o
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+#: Whether Gymnasium's RecordEpisodeStatistics counts all steps of environments that are reset in the same step.
+WRAPPERS_COUNT = tuple(map(int, gym.__version__.split(".")[:2])) >= (1, 4)
 
 
 class EndOfEpisode(NamedTuple):
@@ -160,7 +164,8 @@ def info_of(infos: dict[str, Any], index: int) -> dict[str, Any]:
 
 def _final_infos(infos: dict[str, Any]) -> dict[str, Any]:
     """The infos of the last step where the environment has been reset in it. Gymnasium's wrappers write beside those."""
-    return {**infos.get("final_info", {}), **{key: infos[key] for key in ("episode", "_episode") if key in infos}}
+    names = ("episode", "_episode") if WRAPPERS_COUNT else ()
+    return {**infos.get("final_info", {}), **{key: infos[key] for key in names if key in infos}}
 
 
 def _checked(env: Any) -> VectorEnv:
