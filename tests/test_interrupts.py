@@ -235,6 +235,22 @@ def test_ctrl_c_during_a_system_call_does_not_lose_the_file_that_it_opens(monkey
     assert _n_files() == n_files
 
 
+def test_ctrl_c_while_a_lock_is_freed_does_not_lose_its_file() -> None:
+    """Python drops an exception that comes in a finalizer, so none of its lines may be interrupted."""
+
+    def interrupt(frame: Any, event: str, arg: Any) -> None:
+        raise KeyboardInterrupt
+
+    locks, n_files = [FileLock()], _n_files()
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        locks.clear()
+    finally:
+        sys.settrace(before)
+    assert _n_files() == n_files - 1
+
+
 class CtrlC:
     """Presses it after so many seconds each, while it is entered."""
 

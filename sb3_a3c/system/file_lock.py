@@ -16,6 +16,7 @@ import time
 import weakref
 from _thread import start_new_thread
 from collections.abc import Callable
+from operator import methodcaller
 from queue import SimpleQueue
 from typing import Any
 
@@ -51,7 +52,7 @@ class FileLock:
         file = _new_file() if descriptor is None else io.FileIO(descriptor, "r+")
         # Like shared memory, it exists as long as it is used. At the exit of the program, a thread may still use it, and the
         # system closes it after that.
-        weakref.finalize(self, file.close).atexit = False
+        _Closing.when_gone(self, file)
         self._descriptor = file.fileno()
         #: What this process calls repeatedly while it waits. None: it waits until the lock is free.
         self.while_waiting: Callable[[], None] | None = None
@@ -104,6 +105,28 @@ class FileLock:
         from multiprocessing.reduction import DupFd  # Windows does not have it
 
         return _received, (DupFd(self._descriptor),)
+
+
+class _Closing(weakref.ref):
+    """
+    Closes a file when the object that it refers to is gone. No line of Python runs then: Ctrl-C in one, as in those of
+    ``weakref.finalize``, would leave the file open.
+    """
+
+    close: Callable[[], None]
+
+    @classmethod
+    def when_gone(cls, referent: Any, file: io.FileIO) -> None:
+        """
+        :param referent: The object
+        :param file: The file to close
+        """
+        closing = cls(referent, methodcaller("close"))
+        closing.close = file.close
+        _CLOSING[:] = [*(other for other in _CLOSING if other() is not None), closing]
+
+
+_CLOSING: list[_Closing] = []
 
 
 def _new_file() -> io.FileIO:
