@@ -123,6 +123,12 @@ def test_a_script_without_a_guard_that_learns_in_threads_first_is_told(tmp_path:
     assert "The script that is run needs a guard" in err
 
 
+def test_a_script_on_standard_input_is_told_what_to_do() -> None:
+    script = textwrap.dedent(SCRIPT + "\n    learn()")
+    process = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, check=False)
+    assert process.returncode == 1 and "The program is not in a file that new processes can import" in process.stderr
+
+
 def _learn_twice(_: int) -> tuple[str, int]:
     model = make_model(make_vec_env("CartPole-v1", n_envs=2))
     try:

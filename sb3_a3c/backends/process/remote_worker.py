@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from sb3_a3c.backends.process.guard import GUARD
+from sb3_a3c.backends.process.guard import likely_reason
 from sb3_a3c.backends.process.messages import EnvCall, FinalState, Permits, SetHyperparameters, Stop
 from sb3_a3c.backends.process.parcel import Parcel, reclaim_files
 from sb3_a3c.backends.process.runner import Assignment
@@ -224,7 +224,7 @@ class RemoteWorker(WorkerElsewhere):
         code = self.process.exit_code
         if self.process.ready or (code and code < 0):
             return f"{who} {_describe(code)}"
-        why = f" A likely reason:\n\n{GUARD}" if self.n_processes == 1 else ""
+        why = f" A likely reason:\n\n{likely_reason()}" if self.n_processes == 1 else ""
         return f"{who} {_describe(code)} before it was ready; see what it has printed.{why}"
 
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 import sb3_a3c.backends.process.fork_server as fork_server
-from sb3_a3c.backends.process.guard import GUARD
+from sb3_a3c.backends.process.guard import likely_reason
 from sb3_a3c.backends.process.remote_worker import RemoteWorker
 from sb3_a3c.system.thread_group import ThreadGroup
 from sb3_a3c.worker.errors import WorkerDied
@@ -123,7 +123,8 @@ class Starter:
     def _describe(self, worker: RemoteWorker, error: Exception) -> str:
         what = f"no process could be started for worker {worker.index} ({type(error).__name__}: {error}): "
         if self._n_ended < _ATTEMPTS:
-            return f"{what}{_ATTEMPTS} attempts failed. See what the processes have printed. A likely reason:\n\n{GUARD}"
+            why = f"See what the processes have printed. A likely reason:\n\n{likely_reason()}"
+            return f"{what}{_ATTEMPTS} attempts failed. {why}"
         return (
             f"{what}the fork server, from which worker processes are forked, ended {_ATTEMPTS} times meanwhile. See what it "
             "has printed; it may have been killed because memory is short. backend_kwargs=dict(start_method='spawn') needs no "

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sb3_a3c.backends.process.guard import GUARD
+from sb3_a3c.backends.process.guard import likely_reason
 from sb3_a3c.backends.process.messages import StackRequest
 from sb3_a3c.backends.process.remote_worker import RemoteWorker
 from sb3_a3c.backends.quota import Quota
@@ -112,7 +112,7 @@ class Watchdog:
 
     def _report(self, worker: RemoteWorker, silence: _Silence, timed_out: bool) -> None:
         if not worker.ready:
-            what, stack = "become ready", silence.stack or GUARD
+            what, stack = "become ready", silence.stack or likely_reason()
         else:
             finishes = worker.call is None or self._is_expected_to_finish_rollout(worker)
             what = "finished a rollout" if finishes else "answered a call"
