@@ -22,7 +22,7 @@ ONE: tuple[tuple[type, dict[str, Any]], ...] = ((A2C, {}), (A3C, dict(n_workers=
 
 
 class Taps(BaseFeaturesExtractor):
-    """A hook of its own keeps the output of a layer."""
+    """It registers a hook that keeps the output of a layer."""
 
     def __init__(self, space: gym.Space, kind: str) -> None:
         super().__init__(space, 16)

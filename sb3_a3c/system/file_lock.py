@@ -14,13 +14,13 @@ import sys
 import tempfile
 import time
 import weakref
-from _thread import start_new_thread
 from collections.abc import Callable
+from functools import partial
 from operator import methodcaller
-from queue import SimpleQueue
 from typing import Any
 
 from sb3_a3c.system.locks import take
+from sb3_a3c.system.thread_group import call_in_thread
 
 try:
     import fcntl
@@ -134,22 +134,7 @@ def _new_file() -> io.FileIO:
     Open a file without a name, in a thread: in the main thread, Ctrl-C during the system call would lose the descriptor that
     it returns.
     """
-    opened: SimpleQueue[Any] = SimpleQueue()
-    start_new_thread(_open_into, (opened,))
-    file = opened.get()
-    if isinstance(file, BaseException):
-        try:
-            raise file
-        finally:
-            del file  # it refers to this frame
-    return file
-
-
-def _open_into(opened: "SimpleQueue[Any]") -> None:
-    try:
-        opened.put(tempfile.TemporaryFile(buffering=0))
-    except BaseException as error:
-        opened.put(error)
+    return call_in_thread(partial(tempfile.TemporaryFile, buffering=0))  # type: ignore[return-value]
 
 
 def _received(descriptor: Any) -> FileLock:

@@ -13,6 +13,28 @@ import time
 from _thread import start_new_thread
 from collections.abc import Callable, Mapping
 from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def call_in_thread(function: Callable[[], T]) -> T:
+    """
+    Call a function in a new thread, where Ctrl-C can't interrupt it. If the wait for it is interrupted, its result is dropped.
+
+    :param function: The function
+    :return: What it returns
+    :raises BaseException: what it raises
+    """
+    outcome: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+    start_new_thread(_call, (function, outcome))
+    result, error = outcome.get()
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error  # it refers to this frame
+    return result
 
 
 class ThreadGroup:
@@ -92,3 +114,10 @@ class ThreadGroup:
                 raise error
         finally:
             del error  # it refers to this frame
+
+
+def _call(function: Callable[[], Any], outcome: "SimpleQueue[tuple[Any, BaseException | None]]") -> None:
+    try:
+        outcome.put((function(), None))
+    except BaseException as error:
+        outcome.put((None, error))

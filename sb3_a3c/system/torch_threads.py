@@ -5,11 +5,7 @@ torch keeps a number for each thread. A new thread begins with the number that a
 """
 
 import os
-from _thread import start_new_thread
-from collections.abc import Callable
 from functools import partial
-from queue import SimpleQueue
-from typing import Any
 
 import torch as th
 
@@ -19,6 +15,7 @@ except ImportError:  # Windows has no fork server, and no fork
     get_inherited_fds = lambda: None  # type: ignore[assignment]  # noqa: E731
 
 from sb3_a3c.system.locks import ThreadLock
+from sb3_a3c.system.thread_group import call_in_thread
 
 #: The process that imported this module. Another process was forked from it.
 _IMPORTED_IN = os.getpid()
@@ -54,7 +51,7 @@ class TorchThreadsOfOthers:
         self._n_threads = th.get_num_threads()
         with _LOCK:
             if not _RUNS:
-                _before_all = _in_new_thread(th.get_num_threads)
+                _before_all = call_in_thread(th.get_num_threads)
             _RUNS.add(self)
 
     def __exit__(self, *exc_info: object) -> None:
@@ -62,7 +59,7 @@ class TorchThreadsOfOthers:
         _LOCK.free()
         if self in _RUNS:
             n_threads = th.get_num_threads()  # which a callback may have set
-            _in_new_thread(partial(th.set_num_threads, _before_all if n_threads == self._n_threads else n_threads))
+            call_in_thread(partial(th.set_num_threads, _before_all if n_threads == self._n_threads else n_threads))
             _RUNS.discard(self)
 
 
@@ -88,10 +85,3 @@ class OneTorchThread:
         if self._n_threads > 0:
             th.set_num_threads(self._n_threads)
             self._n_threads = 0
-
-
-def _in_new_thread(function: Callable[[], Any]) -> Any:
-    """What a function returns in a thread that is used for nothing else."""
-    result: SimpleQueue[Any] = SimpleQueue()
-    start_new_thread(lambda: result.put(function()), ())
-    return result.get()

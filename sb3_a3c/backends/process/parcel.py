@@ -9,8 +9,8 @@ Handles that only a process which is starting can get (file descriptors) are arg
 first message. multiprocessing writes arguments into a pipe of which it holds the other end, too: if they are larger than the
 pipe's buffer, it waits forever for a process that has died before it read them.
 
-The message also holds the sender's environment variables, because a fork server has those of its own start, and NumPy's error
-handling, which belongs to the thread that packs the parcel.
+The message also holds the sender's environment variables, because a fork server keeps those that it was started with. And it
+holds NumPy's error handling, which belongs to the thread that packs the parcel.
 """
 
 import csv

@@ -65,6 +65,11 @@ FIRST_USE_NOTE = (
     "makes each environment in the process that steps it: SubprocVecEnv([make_env, ...]), or "
     "make_vec_env(..., vec_env_cls=SubprocVecEnv)."
 )
+#: The same for batches, which are made where they are stepped.
+_FIRST_USE_OF_BATCH_NOTE = (
+    "A worker's process has made this batch by calling your function. What the function needs, gym.register() for instance, "
+    "must be in the function, or where the script is imported: above if __name__ == '__main__'."
+)
 
 
 @dataclass(frozen=True)
@@ -80,21 +85,6 @@ class Assignment:
     spec: WorkerSpec
     parameters: SharedParameters
     quota: Quota
-
-
-#: The same for batches, which are made where they are stepped.
-_FIRST_USE_OF_BATCH_NOTE = (
-    "A worker's process has made this batch by calling your function. What the function needs, gym.register() for instance, "
-    "must be in the function, or where the script is imported: above if __name__ == '__main__'."
-)
-
-
-def first_use_note(env: VecEnv) -> str:
-    """
-    :param env: The environments of a worker
-    :return: What may explain an error of their first step or reset in a worker's process
-    """
-    return _FIRST_USE_OF_BATCH_NOTE if isinstance(env.unwrapped, VectorVecEnv) else FIRST_USE_NOTE
 
 
 class Runner:
@@ -114,7 +104,7 @@ class Runner:
         self._handles = handles
         self._quota = assignment.quota
         self._worker = Worker(spec, assignment.parameters, nullcontext())  # nothing else computes in this process
-        self._worker.note_at_first_use = first_use_note(spec.env) + note_of_cloudpickle()
+        self._worker.note_at_first_use = _first_use_note(spec.env) + note_of_cloudpickle()
         if number > 0:
             discard_answers(self._worker.env, None)
         if number > 0 or is_reset_by_pickling(self._worker.env):
@@ -245,6 +235,10 @@ class Runner:
             except BaseException as error:
                 content = encode(EnvResult(call.number, None, Failure.of(error)))
             self._send_encoded(content)
+
+
+def _first_use_note(env: VecEnv) -> str:
+    return _FIRST_USE_OF_BATCH_NOTE if isinstance(env.unwrapped, VectorVecEnv) else FIRST_USE_NOTE
 
 
 def _stack() -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import sb3_a3c.backends.process.fork_server as fork_server
 from sb3_a3c.backends.process.guard import likely_reason
 from sb3_a3c.backends.process.remote_worker import RemoteWorker
+from sb3_a3c.system.notes import add_note
 from sb3_a3c.system.thread_group import ThreadGroup
 from sb3_a3c.worker.errors import WorkerDied
 
@@ -136,18 +137,21 @@ def _advise(error: Exception) -> None:
     """Add a note that says what to do, if that is known."""
     number = getattr(error, "errno", None)
     if number in (errno.EMFILE, errno.ENFILE):
-        error.add_note(
+        add_note(
+            error,
             "raised while a worker's process was started: each takes some file descriptors. Close files that are not needed, "
-            "raise the limit (ulimit -n), or set n_workers to a smaller number"
+            "raise the limit (ulimit -n), or set n_workers to a smaller number",
         )
     elif number == errno.ENAMETOOLONG or "path too long" in str(error):
-        error.add_note(
+        add_note(
+            error,
             f"multiprocessing makes sockets in the folder for temporary files, {tempfile.gettempdir()}. Set the environment "
-            "variable TMPDIR to a folder with a shorter path"
+            "variable TMPDIR to a folder with a shorter path",
         )
     elif number == errno.ENOENT and not _has_current_folder():
-        error.add_note(
-            "the current folder was removed, so multiprocessing can't start processes. Change to one that exists (os.chdir)"
+        add_note(
+            error,
+            "the current folder was removed, so multiprocessing can't start processes. Change to one that exists (os.chdir)",
         )
 
 

@@ -268,10 +268,11 @@ class Pump:
         deadline = time.monotonic() + _PATIENCE
         while not all(slot.finished for slot in self._slots) and self._has_patience and time.monotonic() < deadline:
             self._take_event(deadline - time.monotonic())
-        why = f"was still in a step {_PATIENCE:g} s after it was asked to stop, and was killed"
+        why = "was killed, because learn() was interrupted while it was ending"
+        if self._has_patience:
+            why = f"was still in a step {_PATIENCE:g} s after it was asked to stop, and was killed"
         for slot in self._slots:
-            how = why if self._has_patience else "was killed, because learn() was interrupted while it was ending"
-            self._lose(slot, f"worker {slot.index} {how}")
+            self._lose(slot, f"worker {slot.index} {why}")
 
     def _on_finished(self, slot: Slot, result: tuple[bytes, str]) -> None:
         content, failure = result
