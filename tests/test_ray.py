@@ -29,9 +29,11 @@ from stable_baselines3.common.monitor import Monitor, load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from test_interrupts import Interrupt, Tracer
 
-from sb3_a3c import A3C, WorkerDied
+from sb3_a3c import A3C, WorkerDied, record
 from sb3_a3c.backends.process.failures import WorkerTraceback
+from sb3_a3c.backends.ray.bfloat16 import copy_gradient, to_bfloat16
 from sb3_a3c.backends.ray.parts import LARGEST_VECTOR, count_parts, join, split
+from sb3_a3c.backends.ray.shared_vector import SharedVector
 from sb3_a3c.system.extras import MissingExtra
 
 pytest.importorskip("ray")
@@ -276,6 +278,40 @@ def test_large_vectors_arrive_as_small_ones(width: int) -> None:
     assert model._n_updates == 2 * 40 and not th.equal(before, after) and bool(after.isfinite().all())
 
 
+def test_bfloat16_is_that_of_torch() -> None:
+    gradient = np.random.default_rng(0).normal(size=1_000).astype(np.float32) * np.float32(1e-6)
+    gradient[:4] = 0.0, -1e-38, 3e38, np.nan
+    sent, received = to_bfloat16(gradient), np.empty_like(gradient)
+    sent.flags.writeable = False
+    copy_gradient(sent, received)
+    assert sent.nbytes == gradient.nbytes / 2
+    np.testing.assert_array_equal(received, th.from_numpy(gradient).to(th.bfloat16).float().numpy())
+    np.testing.assert_allclose(received, gradient, rtol=1 / 256)
+
+
+@shares_ray
+def test_gradients_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the bytes arrive, and the run counts and learns as with others. A run that is recorded gets all bytes."""
+    received = []
+    push = SharedVector.push
+
+    def note(shared: SharedVector, stepped: Any, gradient: np.ndarray, version: int) -> Any:
+        received.append(gradient.dtype)
+        return push(shared, stepped, gradient, version)
+
+    monkeypatch.setattr(SharedVector, "push", note)
+    model = make_model(backend_kwargs=dict(gradient_dtype="bfloat16"))
+    before = model.policy.state_dict()["value_net.weight"].clone()
+    model.learn(400)
+    after = model.policy.state_dict()["value_net.weight"]
+    assert model._n_updates == len(received) == 2 * 20 and set(received) == {np.dtype(np.int16)}
+    assert not th.equal(before, after) and bool(after.isfinite().all())
+    received.clear()
+    with record(model):
+        model.learn(400)
+    assert set(received) == {np.dtype(np.float32)}
+
+
 @shares_ray
 @pytest.mark.parametrize(
     ("n_workers", "n_in_flight", "max_staleness", "least"),
@@ -325,7 +361,8 @@ def test_hogwild_is_ignored() -> None:
         (dict(max_restarts=None), r"backend_kwargs['max_restarts'] must be a whole number of at least 0"),
         (dict(max_staleness=-1), r"backend_kwargs['max_staleness'] must be None or a whole number of at least 0"),
         (dict(n_in_flight=0), r"backend_kwargs['n_in_flight'] must be a whole number of at least 1"),
-        (dict(addres="x"), r"backend_kwargs must be None, or a dict with some of ['address', 'max_restarts'"),
+        (dict(gradient_dtype="float16"), r"backend_kwargs['gradient_dtype'] must be None or 'bfloat16', but it is 'float16'"),
+        (dict(addres="x"), r"backend_kwargs must be None, or a dict with some of ['address', 'gradient_dtype'"),
     ],
 )
 def test_options_that_are_not_allowed(options: dict[str, Any], message: str) -> None:

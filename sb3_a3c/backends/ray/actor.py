@@ -136,7 +136,7 @@ class WorkerActor:
         spec = replace(assignment.spec, seed=seed_of_process(assignment.spec.seed, start.number))
         if spec.seed is not None:  # environments may draw from the global generators
             set_random_seed(int(spec.seed.generate_state(1)[0]))
-        self._parameters = CarriedParameters(assignment.layout)
+        self._parameters = CarriedParameters(assignment.layout, assignment.gradient_dtype)
         self._parameters.carry(vector, start.pull)
         self._worker = worker = Worker(spec, self._parameters, nullcontext())  # nothing else computes in this process
         worker.note_at_first_use = FIRST_USE_NOTE

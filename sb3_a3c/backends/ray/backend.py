@@ -58,6 +58,7 @@ class RayBackend(AsynchronousBackend):
         slowest one where they must. None: no limit
     :param n_in_flight: How many rollouts a worker is asked for at a time. 1: after each rollout it waits for the parameters
         with its gradient. 2: it begins the next one meanwhile, with parameters that lack it
+    :param gradient_dtype: The type in which gradients are sent. None: that of the parameters. "bfloat16": two bytes each
     """
 
     is_remote = True
@@ -73,6 +74,9 @@ class RayBackend(AsynchronousBackend):
         "max_restarts": Option("a whole number of at least 0", lambda n: type(n) is int and n >= 0),
         "max_staleness": Option("None or a whole number of at least 0", lambda n: n is None or (type(n) is int and n >= 0)),
         "n_in_flight": Option("a whole number of at least 1", lambda n: type(n) is int and n >= 1),
+        "gradient_dtype": Option(
+            "None or 'bfloat16'", lambda value: value is None or (isinstance(value, str) and value == "bfloat16")
+        ),
     }
 
     def __init__(
@@ -86,6 +90,7 @@ class RayBackend(AsynchronousBackend):
         max_restarts: int = 10,
         max_staleness: int | None = None,
         n_in_flight: int = 2,
+        gradient_dtype: str | None = None,
     ) -> None:
         super().__init__(run)
         self.prepare(None)
@@ -98,10 +103,10 @@ class RayBackend(AsynchronousBackend):
 
         options = RayOptions(address, namespace, num_cpus, resources or {}, runtime_env)
         self._restarts = Restarts(max_restarts)
-        self.workers = [RayWorker(spec, run.parameters, self._send_env_call) for spec in run.specs]
         recorder = run.specs[0].recorder
-        if recorder is not None:
-            n_in_flight = 1  # a replay can't pull before it has pushed
+        if recorder is not None:  # a replay can't pull before it has pushed, and does not round
+            n_in_flight, gradient_dtype = 1, None
+        self.workers = [RayWorker(spec, run.parameters, gradient_dtype, self._send_env_call) for spec in run.specs]
         slots = [Slot(worker) for worker in self.workers]
         shared = SharedVector(run.parameters, recorder)
         steps = HandOut(slots, shared, self._quota, n_in_flight, max_staleness)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch as th
 
+from sb3_a3c.backends.ray.bfloat16 import to_bfloat16
 from sb3_a3c.backends.ray.messages import Pull, Push
 from sb3_a3c.envs.normalization import Journal
 from sb3_a3c.parameters.layout import Layout, Vector
@@ -16,13 +17,15 @@ class CarriedParameters:
     See :class:`~sb3_a3c.parameters.protocol.Parameters`. A push and the next pull are one round trip to the driver.
 
     :param layout: The positions of parameters in the vector
+    :param gradient_dtype: See :class:`~sb3_a3c.backends.ray.backend.RayBackend`
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, gradient_dtype: str | None) -> None:
         self.layout = layout
+        self._gradient_dtype = gradient_dtype
         self._vector: np.ndarray
         self._pulled: Pull
-        #: The last gradient that was pushed, of shape ``(size,)``, and what was pushed with it.
+        #: The last gradient that was pushed, of shape ``(size,)``, as it is sent, and what was pushed with it.
         self.gradient: np.ndarray
         self.push_message: Push
 
@@ -52,6 +55,8 @@ class CarriedParameters:
     ) -> Access:
         """See :meth:`Parameters.push`. Only the driver, which applies the gradient, knows the version that it makes."""
         self.gradient = as_array(gradient)
+        if self._gradient_dtype == "bfloat16":
+            self.gradient = to_bfloat16(self.gradient)
         self.push_message = Push(learning_rates, n_timesteps, list(buffers), journals, without_gradient)
         pulled = self._pulled
         return Access(pulled.n_updates + 1, pulled.num_timesteps + n_timesteps, 0.0)

@@ -26,10 +26,12 @@ class Assignment:
 
     :param spec: The specification of the worker
     :param layout: The positions of parameters in the vector
+    :param gradient_dtype: See :class:`~sb3_a3c.backends.ray.backend.RayBackend`
     """
 
     spec: WorkerSpec
     layout: Layout
+    gradient_dtype: str | None
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,19 @@ class RayWorker(WorkerElsewhere):
 
     :param spec: The specification of the worker
     :param parameters: The shared parameters
+    :param gradient_dtype: See :class:`~sb3_a3c.backends.ray.backend.RayBackend`
     :param call_env: Sends its actor a call
     :raises TypeError: if its environments can't be sent to another machine
     """
 
-    def __init__(self, spec: WorkerSpec, parameters: SharedParameters, call_env: Callable[[int, EnvCall], None]) -> None:
-        super().__init__(spec, _pack(spec, parameters))
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        parameters: SharedParameters,
+        gradient_dtype: str | None,
+        call_env: Callable[[int, EnvCall], None],
+    ) -> None:
+        super().__init__(spec, _pack(spec, parameters, gradient_dtype))
         #: Its hyperparameters, sent with the next rollout that is handed out.
         self.hyperparameters = spec.hyperparameters
         self._call_env = call_env
@@ -54,8 +61,8 @@ class RayWorker(WorkerElsewhere):
         reclaim_files(self._parcel)
 
 
-def _pack(spec: WorkerSpec, parameters: SharedParameters) -> Parcel:
-    assignment = Assignment(replace(spec, recorder=None), parameters.layout)
+def _pack(spec: WorkerSpec, parameters: SharedParameters, gradient_dtype: str | None) -> Parcel:
+    assignment = Assignment(replace(spec, recorder=None), parameters.layout, gradient_dtype)
     advice = (
         "Let each worker make its own environments: pass the id of a registered environment, or a function that makes a "
         "batched one. Or use backend='thread', which pickles nothing."

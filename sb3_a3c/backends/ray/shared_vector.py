@@ -3,6 +3,7 @@
 import numpy as np
 import torch as th
 
+from sb3_a3c.backends.ray.bfloat16 import copy_gradient
 from sb3_a3c.backends.ray.carried import as_array
 from sb3_a3c.backends.ray.messages import Pull, Stepped
 from sb3_a3c.parameters.shared import SharedParameters
@@ -40,12 +41,12 @@ class SharedVector:
     def push(self, stepped: Stepped, gradient: np.ndarray, version: int) -> Rollout:
         """
         :param stepped: What a worker has sent
-        :param gradient: Its gradient, of shape ``(size,)``
+        :param gradient: Its gradient, of shape ``(size,)``, as it was sent
         :param version: The number of updates before its pull
         :return: The rollout, with its staleness
         :raises NonFiniteError: if the step makes a parameter NaN or infinite. It is not applied
         """
-        np.copyto(as_array(self._gradient), gradient)  # what Ray has received can't be written, and kernels ask for that
+        copy_gradient(gradient, as_array(self._gradient))  # what Ray has received can't be written, and kernels ask for that
         push, rollout = stepped.push, stepped.rollout
         try:
             access = self._parameters.push(
