@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gymnasium as gym
 import pytest
 from stable_baselines3.common.callbacks import (
     BaseCallback,
@@ -166,6 +167,22 @@ def test_own_callbacks_can_be_declared(monkeypatch: pytest.MonkeyPatch) -> None:
         assert peeker.begun == expected and peeker.ended == [timesteps + 20 for timesteps in expected]
         assert "infos" not in peeker.locals and peeker.n_calls == 25
     assert set(asked) == {5}
+
+
+class StopsAtThird(Own):
+    def _on_step(self) -> bool:
+        return self.n_calls < 3
+
+
+@pytest.mark.parametrize("looks", [False, True])
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_episodes_that_end_after_a_stop_are_not_counted(n_workers: int, looks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_a3c.worker.callback_needs._DECLARATIONS", {})
+    register_callback(StopsAtThird, lambda callback, n_steps: looks)
+    env = make_vec_env(lambda: gym.make("CartPole-v1", max_episode_steps=2), n_envs=2)
+    model = A3C("MlpPolicy", env, n_steps=50, n_workers=n_workers, backend="serial").learn(100, callback=StopsAtThird())
+    assert model.num_timesteps == 6 and model.ep_info_buffer is not None
+    assert [episode["l"] for episode in model.ep_info_buffer] == [2, 2]
 
 
 def test_bad_declarations() -> None:

@@ -94,6 +94,11 @@ def dict_env() -> gym.Env:
     return env
 
 
+def half_precision_env() -> gym.Env:
+    space = spaces.Box(-np.inf, np.inf, (4,), np.float16)
+    return gym.wrappers.TransformObservation(gym.make("CartPole-v1"), lambda obs: obs.astype(np.float16), space)
+
+
 def unmonitored(env_id: str, n_envs: int) -> VecEnv:
     return DummyVecEnv([lambda: gym.make(env_id) for _ in range(n_envs)])
 
@@ -111,6 +116,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
         {"policy": "CnnPolicy", "n": 60, "policy_kwargs": dict(features_extractor_kwargs=dict(features_dim=32))},
     ),
     "normalized, 3 envs": (vec_env("Pendulum-v1", 3, VecNormalize), {}),
+    "normalized, half precision": (vec_env(half_precision_env, 2, VecNormalize), {}),
     "wrappers nested": (
         lambda: VecNormalize(VecFrameStack(VecCheckNan(VecMonitor(unmonitored("CartPole-v1", 2))), 2)),
         {},

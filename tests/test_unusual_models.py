@@ -176,6 +176,10 @@ class UsesAgain(Undeclared):
         return obs, rewards, self.dones, self.infos
 
 
+class Extended(VecNormalize):
+    """A subclass may treat environments together, so it is not sliced."""
+
+
 class Sees(BaseCallback):
     def __init__(self) -> None:
         super().__init__()
@@ -183,13 +187,15 @@ class Sees(BaseCallback):
 
     def _on_step(self) -> bool:
         normalize = self.model.get_vec_normalize_env()
-        count = None if normalize is None else normalize.obs_rms.count  # type: ignore[union-attr]
-        self.seen.append((self.locals["dones"].tolist(), [sorted(info) for info in self.locals["infos"]], count))
+        held: list[Any] = []
+        if normalize is not None:
+            held = [normalize.obs_rms.count, normalize.get_original_obs().tolist(), normalize.returns.tolist()]  # type: ignore
+        self.seen.append((self.locals["dones"].tolist(), [sorted(info) for info in self.locals["infos"]], held))
         return True
 
 
 @pytest.mark.parametrize("looks", [False, True])
-@pytest.mark.parametrize("wrap", [UsesAgain, lambda venv: VecNormalize(Undeclared(venv))])
+@pytest.mark.parametrize("wrap", [UsesAgain, Extended, lambda venv: VecNormalize(Undeclared(venv))])
 def test_what_is_seen_of_vec_envs_that_are_not_sliced(wrap: Any, looks: bool) -> None:
     runs, seen = [], []
     for algorithm, own in ONE:

@@ -67,9 +67,10 @@ register_vec_env(VecExtractDictObs)
 def declaration_of(layer: VecEnv) -> Declaration:
     """
     :param layer: A VecEnv or a wrapper, whole or a slice
-    :return: Its declaration, an empty one if it is not declared
+    :return: Its declaration, or that of the class that it extends, an empty one if there is none
     """
-    return vars(layer).get(DECLARED) or DECLARATIONS.get(type(layer)) or Declaration()
+    declared = (DECLARATIONS[base] for base in type(layer).__mro__ if base in DECLARATIONS)
+    return vars(layer).get(DECLARED) or next(declared, Declaration())
 
 
 def layers_of(venv: VecEnv) -> list[VecEnv]:

@@ -38,7 +38,14 @@ class Journal(NamedTuple):
         :param moments: The statistics, see :func:`moments_of`
         :param out: The new statistics, of the same shape, to be written
         """
-        count_journal(self.moments, self.counts, moments, out)
+        if self.moments.dtype in _FLOATS:
+            count_journal(self.moments, self.counts, moments, out)
+            return
+        rms = RunningMeanStd(shape=(moments.size // 2,))  # of float16, which there is no compiled code for
+        set_moments(rms, moments.copy())
+        for (mean, var), count in zip(self.moments, self.counts.tolist(), strict=True):
+            rms.update_from_moments(mean, var, count)
+        out[:] = moments_of(rms)
 
 
 class JournaledMeanStd(RunningMeanStd):

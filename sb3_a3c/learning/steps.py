@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -81,19 +81,18 @@ def catch_up(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> None:
 
 
 def _count(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequence[Rollout]) -> bool:
-    for ending in _endings(rollouts):
-        model._update_info_buffer(ending.infos, ending.dones)
-    for _ in range(model.n_steps):
+    endings = _endings(rollouts)
+    for n_steps in range(model.n_steps):
         model.num_timesteps += model.n_envs
         if not callback.on_step():
             return False
+        for ending in endings.get(n_steps, ()):
+            model._update_info_buffer(ending.infos, ending.dones)
     return True
 
 
 def _show_states(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequence[Rollout]) -> bool:
-    endings: dict[int, list[Ending]] = {}
-    for ending in _endings(rollouts):
-        endings.setdefault(ending.n_steps, []).append(ending)
+    endings = _endings(rollouts)
     with closing(_states(model, rollouts)) as states:
         for n_steps, (new_obs, dones) in enumerate(states):
             model.num_timesteps += model.n_envs
@@ -159,9 +158,12 @@ def _show_all(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequen
     return True
 
 
-def _endings(rollouts: Sequence[Rollout]) -> list[Ending]:
-    """Sorted by step, then by environment."""
-    return sorted(chain.from_iterable(rollout.endings for rollout in rollouts), key=attrgetter("n_steps"))
+def _endings(rollouts: Sequence[Rollout]) -> dict[int, list[Ending]]:
+    """For each step at which there are any: the endings, in the order of the environments."""
+    endings: dict[int, list[Ending]] = {}
+    for ending in chain.from_iterable(rollout.endings for rollout in rollouts):
+        endings.setdefault(ending.n_steps, []).append(ending)
+    return endings
 
 
 def _states(model: OnPolicyAlgorithm, rollouts: Sequence[Rollout]) -> Generator[tuple[VecEnvObs, np.ndarray], None, None]:
