@@ -279,3 +279,19 @@ def test_a_rollout_buffer_with_its_own_add() -> None:
     kwargs = dict(rollout_buffer_class=Tenth, seed=1)
     runs = [learned(algorithm("MlpPolicy", "Pendulum-v1", **kwargs, **own).learn(200, Sees())) for algorithm, own in ONE]
     assert_equal_to_the_bit(runs[1], runs[0])
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+@pytest.mark.parametrize("engine", ["torch", "fused"])
+def test_tensors_are_not_made_on_torchs_default_device(engine: str, n_workers: int) -> None:
+    """With ``torch.set_default_device("cuda")``, a model on the CPU learns the same. "meta" takes the place of a GPU here."""
+    runs = []
+    for device in (None, "meta"):
+        env = VecNormalize(make_vec_env("Pendulum-v1", 2, seed=3))
+        model = A3C("MlpPolicy", env, seed=1, n_workers=n_workers, backend="serial", engine=engine)
+        th.set_default_device(device)
+        try:
+            runs.append(model.learn(100).policy.state_dict())
+        finally:
+            th.set_default_device(None)
+    assert_equal_to_the_bit(*runs)

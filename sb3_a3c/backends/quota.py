@@ -28,7 +28,7 @@ class Quota:
         #: For each worker, those that share a quota with it, itself included.
         self._sharers = [[index for index, other in enumerate(self._keys) if other == key] for key in self._keys]
         self._n_rollouts = n_rollouts
-        self._taken = Memory(th.zeros(len(specs), dtype=th.int64))
+        self._taken = Memory(th.zeros(len(specs), dtype=th.int64, device="cpu"))
         self._lock: Lock = ThreadLock()
 
     def share_memory(self) -> FileLock:

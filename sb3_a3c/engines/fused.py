@@ -24,6 +24,7 @@ from sb3_a3c.kernels.returns import returns
 from sb3_a3c.kernels.state_dependent_noise import draw_noise
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.hooks import GradientRules
+from sb3_a3c.system.memory import as_tensor
 
 _NOTHING = np.zeros(0, dtype=np.float32)
 _ALL = np.zeros((0, 0), dtype=bool)
@@ -219,7 +220,7 @@ class FusedEngine:
     def compute_returns(self, rollout_buffer: RolloutBuffer, last_values: th.Tensor | np.ndarray, dones: np.ndarray) -> None:
         """See :meth:`Engine.compute_returns`."""
         if type(rollout_buffer) is not RolloutBuffer:
-            rollout_buffer.compute_returns_and_advantage(th.as_tensor(last_values), dones)
+            rollout_buffer.compute_returns_and_advantage(as_tensor(last_values), dones)
             return
         returns(
             rollout_buffer.rewards,
@@ -273,7 +274,7 @@ class FusedEngine:
         )
         if self._recurrence is not None:
             losses = losses._replace(finite=self._recurrence.gradient(inputs_out, in_place, max_grad_norm))
-        return self._apply(rules, th.as_tensor(out), losses) if rules else losses
+        return self._apply(rules, as_tensor(out), losses) if rules else losses
 
     def _apply(self, rules: GradientRules, gradient: th.Tensor, losses: Losses) -> Losses:
         """Apply frozen parameters and hooks before the gradient is clipped, as in ``A2C.train``."""

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.parameters.layout import Layout, Vector
+from sb3_a3c.system.memory import as_tensor
 
 #: The hidden state of a recurrent policy: an array, or a dict of arrays, each ``(n_envs, ...)``. sb3_contrib's policies have
 #: an array, see :mod:`~sb3_a3c.policies.recurrent_states`.
@@ -46,9 +47,9 @@ class Action(NamedTuple):
         """
         :return: The same with tensors for observations, values ``(n_envs, 1)`` and log probabilities
         """
-        obs = self.obs if isinstance(self.obs, dict) else th.as_tensor(self.obs)
-        values = self.values if isinstance(self.values, th.Tensor) else th.as_tensor(self.values)[..., None]
-        return self._replace(obs=obs, values=values, log_probs=th.as_tensor(self.log_probs))
+        obs = self.obs if isinstance(self.obs, dict) else as_tensor(self.obs)
+        values = self.values if isinstance(self.values, th.Tensor) else as_tensor(self.values)[..., None]
+        return self._replace(obs=obs, values=values, log_probs=as_tensor(self.log_probs))
 
     @classmethod
     def stacked(cls, actions: Sequence["Action"]) -> "Action":

@@ -25,6 +25,7 @@ from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.copies import clone_policy
 from sb3_a3c.policies.hooks import GradientRules
 from sb3_a3c.policies.recurrent_states import is_recurrent
+from sb3_a3c.system.memory import as_tensor
 
 
 class TorchEngine:
@@ -155,7 +156,7 @@ class TorchEngine:
 
     def compute_returns(self, rollout_buffer: RolloutBuffer, last_values: th.Tensor | np.ndarray, dones: np.ndarray) -> None:
         """See :meth:`Engine.compute_returns`."""
-        rollout_buffer.compute_returns_and_advantage(last_values=th.as_tensor(last_values), dones=dones)
+        rollout_buffer.compute_returns_and_advantage(last_values=as_tensor(last_values), dones=dones)
 
     def gradient(self, rollout_buffer: RolloutBuffer, out: Vector, valid: np.ndarray | None = None) -> Losses:
         """See :meth:`Engine.gradient`."""
@@ -200,7 +201,7 @@ class TorchEngine:
             values, log_prob, entropy = self._calls.evaluate(samples.observations, actions, rollout_buffer)
         advantages, returns = samples.advantages, samples.returns
         if valid is not None:
-            rows = th.as_tensor(rollout_buffer.swap_and_flatten(valid).flatten())
+            rows = th.from_numpy(rollout_buffer.swap_and_flatten(valid).flatten())
             values, log_prob, advantages, returns = values[rows], log_prob[rows], advantages[rows], returns[rows]
             entropy = None if entropy is None else entropy[rows]
         return values, log_prob, entropy, advantages, returns

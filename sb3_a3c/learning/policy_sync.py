@@ -12,6 +12,7 @@ from sb3_a3c.parameters.flat_optimizer import FlatOptimizer
 from sb3_a3c.parameters.layout import Vector
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.policies.hooks import step_hooks
+from sb3_a3c.system.memory import as_tensor
 from sb3_a3c.worker.errors import NonFiniteError
 
 
@@ -104,7 +105,7 @@ class PolicySync:
         :param without_gradient: Indices of the parameters that have none
         """
         if gradient is not self._gradient:
-            self._gradient, self._gradient_views = gradient, self._parameters.layout.views(th.as_tensor(gradient))
+            self._gradient, self._gradient_views = gradient, self._parameters.layout.views(as_tensor(gradient))
         for index, (param, view) in enumerate(zip(self._params, self._gradient_views, strict=True)):
             param.grad = None if index in without_gradient else view
 

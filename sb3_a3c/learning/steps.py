@@ -23,6 +23,7 @@ from sb3_a3c.envs.normalization import running_statistics, set_moments
 from sb3_a3c.envs.state import changes_only_with_episodes, state_at, write_state
 from sb3_a3c.learning.edits import Edits
 from sb3_a3c.policies.recurrent_states import as_rnn_states
+from sb3_a3c.system.memory import as_tensor
 from sb3_a3c.worker.callback_needs import CallbackNeeds
 from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Ending, Rollout, concat
 
@@ -142,7 +143,7 @@ def _show_all(model: OnPolicyAlgorithm, callback: BaseCallback, rollouts: Sequen
                 model._last_states = columns["lstm_states"][n_steps]  # type: ignore[attr-defined]
     rollout_buffer.full = True
     rollout_buffer.advantages, rollout_buffer.returns = segment["advantages"], segment["returns"]
-    last_values = th.as_tensor(concat([rollout.last_values for rollout in rollouts]))
+    last_values = as_tensor(concat([rollout.last_values for rollout in rollouts]))
     if len(rollouts) == 1:
         edits.write_to(rollout_buffer, rollouts[0], last_values)
     shown |= {"n_steps": model.n_steps, "values": last_values}

@@ -18,7 +18,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from sb3_a3c.kernels import optimizers as kernels
 from sb3_a3c.parameters.layout import Layout, Vector
-from sb3_a3c.system.memory import Memory
+from sb3_a3c.system.memory import Memory, as_tensor
 
 #: Compiled steps: the kernel, the options that it knows, and whether it takes the count of this step after them.
 _KERNELS: dict[type[th.optim.Optimizer], tuple[Callable[..., None], tuple[str, ...], bool]] = {
@@ -116,9 +116,9 @@ class FlatOptimizer:
         :param vector: Parameters, of shape ``(size,)``
         :return: The same, with statistics that are zeros
         """
-        numbers = th.zeros(len(self._number_names), len(self.layout.names), dtype=th.float64)
+        numbers = th.zeros(len(self._number_names), len(self.layout.names), dtype=th.float64, device="cpu")
         vectors = [vector, *(th.zeros_like(vector) for _ in self._vector_names)]
-        return State([Memory(each) for each in vectors], Memory(numbers), Memory(th.zeros(1, dtype=th.int64)))
+        return State([Memory(each) for each in vectors], Memory(numbers), Memory(th.zeros(1, dtype=th.int64, device="cpu")))
 
     def plan(self, old: State, new: State, without_gradient: Sequence[int] = ()) -> list[Run]:
         """
@@ -158,7 +158,7 @@ class FlatOptimizer:
             elif self.compiled and run.numbers[0] > 0:  # torch makes the first step, which creates the statistics
                 self._step_compiled(run, old, new, _part(np.asarray(gradient), run.where), learning_rates[run.rate])
             else:
-                self._step(run, old, new, _part(th.as_tensor(gradient), run.where), learning_rates[run.rate])
+                self._step(run, old, new, _part(as_tensor(gradient), run.where), learning_rates[run.rate])
 
     def _step_compiled(self, run: Run, old: State, new: State, gradient: np.ndarray, learning_rate: float) -> None:
         assert run.group is not None

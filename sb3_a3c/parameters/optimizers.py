@@ -14,7 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_a3c.parameters.flat_optimizer import FlatOptimizer, Run, State, bare_step, stand_in
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.hooks import step_hooks
-from sb3_a3c.system.memory import Memory
+from sb3_a3c.system.memory import Memory, as_tensor
 
 
 class WholeOptimizer:
@@ -57,7 +57,7 @@ class WholeOptimizer:
 
     def new_state(self, vector: th.Tensor) -> State:
         """The parameters alone."""
-        return State([Memory(vector)], Memory(th.zeros(0)), Memory(th.zeros(1)))
+        return State([Memory(vector)], Memory(th.zeros(0, device="cpu")), Memory(th.zeros(1, device="cpu")))
 
     def plan(self, old: State, new: State, without_gradient: Sequence[int] = ()) -> list[Run]:
         """One run per parameter. The optimizer counts its steps itself."""
@@ -69,7 +69,7 @@ class WholeOptimizer:
 
     def step(self, runs: Sequence[Run], old: State, new: State, gradient: Vector, learning_rates: Sequence[float]) -> None:
         """Step once per learning rate. Parameters with the other one have no gradient meanwhile."""
-        gradients = self.layout.views(th.as_tensor(gradient))
+        gradients = self.layout.views(as_tensor(gradient))
         for rate in sorted(set(self.layout.rates)):
             for run, param, grad in zip(runs, self._views, gradients, strict=True):
                 param.grad = grad if run.group is not None and run.rate == rate else None
@@ -114,7 +114,8 @@ def kept_of_vectors(optimizer: th.optim.Optimizer, like: th.Tensor) -> dict[str,
     :param like: A tensor of the type of its parameters
     :return: An example of what it keeps of a vector. None if it does not step a vector exactly as the vector's pieces
     """
-    with th.random.fork_rng([like.device] if like.device.type == "cuda" else []):
+    # Numbers are tried on this device too, even if torch's default device is another one.
+    with th.random.fork_rng([like.device] if like.device.type == "cuda" else []), like.device:
         try:
             first, *others = [_try(optimizer, group, like) for group in optimizer.param_groups]
         except Exception:  # whatever an optimizer raises that needs more than gradients

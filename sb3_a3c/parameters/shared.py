@@ -100,12 +100,12 @@ class SharedParameters:
                 state,
                 [buffer.detach().clone() for buffer in policy.buffers()],
                 [Memory(th.from_numpy(moments_of(rms))) for rms in statistics],
-                Memory(th.tensor([0, num_timesteps])),
+                Memory(th.tensor([0, num_timesteps], device="cpu")),
             )
             for index, state in enumerate(states)
         ]
         #: The index of the current place.
-        self._current = Memory(th.zeros(1, dtype=th.int64))
+        self._current = Memory(th.zeros(1, dtype=th.int64, device="cpu"))
         self._lock: Lock = ThreadLock()
         self._is_shared = False
 

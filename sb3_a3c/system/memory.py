@@ -69,13 +69,21 @@ def share_together(memories: Iterable[Memory], tensors: Iterable[th.Tensor] = ()
     moved = [*(memory.tensor for memory in memories), *tensors]
     sizes = (-(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT for tensor in moved)
     *starts, n_bytes = accumulate(sizes, initial=0)
-    block = th.zeros(n_bytes, dtype=th.uint8).share_memory_()
+    block = th.zeros(n_bytes, dtype=th.uint8, device="cpu").share_memory_()
     for tensor, start in zip(moved, starts, strict=True):
         view = block[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         view.copy_(tensor)
         tensor.data = view
     for memory in memories:
         memory.array = _array(memory.tensor)
+
+
+def as_tensor(vector: th.Tensor | np.ndarray) -> th.Tensor:
+    """
+    :param vector: A tensor, or an array
+    :return: A tensor of the same memory. (``torch.as_tensor`` moves it to torch's default device, which users can set)
+    """
+    return vector if isinstance(vector, th.Tensor) else th.from_numpy(vector)
 
 
 def _array(tensor: th.Tensor) -> np.ndarray:

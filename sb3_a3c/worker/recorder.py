@@ -17,10 +17,10 @@ class Recorder:
     """
 
     def __init__(self, n_workers: int, n_rollouts: int) -> None:
-        self._last_pulls = Memory(th.full((n_workers,), -1, dtype=th.int64))
-        self._n_pushed = Memory(th.zeros(n_workers, dtype=th.int64))
+        self._last_pulls = Memory(th.full((n_workers,), -1, dtype=th.int64, device="cpu"))
+        self._n_pushed = Memory(th.zeros(n_workers, dtype=th.int64, device="cpu"))
         #: The latest updates: for each worker, rows of the version that was pulled and the version that was made.
-        self._latest = Memory(th.zeros(n_workers * n_rollouts * 2, dtype=th.int64))
+        self._latest = Memory(th.zeros(n_workers * n_rollouts * 2, dtype=th.int64, device="cpu"))
         self._n_rows = n_rollouts
         self._n_read = [0] * n_workers
         self._workers, self._pulls, self._pushes = array("H"), array("Q"), array("Q")
