@@ -52,7 +52,12 @@ def test_make_gives_a_model_with_settings_that_work() -> None:
     ("env_id", "changes", "message"),
     [
         ("MountainCar-v0", {}, "must have an entry 'MountainCar-v0'"),
-        ("Pendulum-v1", {"n_env": 4}, "n_env"),
+        (
+            "Pendulum-v1",
+            {"n_env": 4},
+            "the settings of a3c must not have a key 'n_env'. Did you mean 'n_envs'\\? They may have ",
+        ),
+        ("Pendulum-v1", {"nonsense": 4}, "must not have a key 'nonsense'. They may have "),
         ("Pendulum-v1", {"n_envs": 0}, "n_envs in the settings of a3c"),
     ],
 )

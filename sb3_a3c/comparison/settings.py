@@ -5,6 +5,7 @@ Settings stay plain values, as they stand in the file, so that they can be store
 rl-zoo3, some text in them is evaluated as Python: use only files that you trust.
 """
 
+import difflib
 import inspect
 import json
 import os
@@ -100,7 +101,11 @@ def check_settings(settings: Settings, algorithm: str) -> None:
     parameters = inspect.signature(find_algorithm(algorithm)).parameters
     allowed = (set(parameters) - _OURS) | _ENV_KEYS
     for key, value in settings.items():
-        check(key in allowed, f"a key in the settings of {algorithm}", key, f"one of {sorted(allowed)}")
+        if key not in allowed:
+            hint = "".join(f"Did you mean {name!r}? " for name in difflib.get_close_matches(str(key), allowed, n=1))
+            raise BadArgument(
+                f"the settings of {algorithm} must not have a key {key!r}. {hint}They may have {sorted(allowed)}"
+            )
         if key in parameters and isinstance(parameters[key].default, int | float):
             is_text = isinstance(_argument(key, value), str)
             check(not is_text, f"{key} in the settings of {algorithm}", value, f"like its default, {parameters[key].default}")
