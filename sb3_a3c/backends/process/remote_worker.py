@@ -149,7 +149,7 @@ class RemoteWorker(WorkerElsewhere):
             return
         has_died = not (self.alive or self.process is None or self.process.may_exit)
         if (self.n_processes > 1 or has_died) and not self.failed:
-            self.lose_envs("its process had ended, and there was no other yet")
+            self.lose_envs(f"the process of worker {self.index} had ended, and no other had started yet")
         self.kill()
 
     def take_back(self, state: FinalState) -> None:

@@ -264,7 +264,7 @@ class Pump:
                 self._call(slot, "stop", then=lambda slot, result: None, between_steps=True)
                 self._call(slot, "finish", then=self._on_finished)
             else:
-                self._lose(slot, "its actor had died, and there was no other yet")
+                self._lose(slot, f"the actor of worker {slot.index} had died, and no other had started yet")
         deadline = time.monotonic() + _PATIENCE
         while not all(slot.finished for slot in self._slots) and self._has_patience and time.monotonic() < deadline:
             self._take_event(deadline - time.monotonic())
