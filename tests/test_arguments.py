@@ -56,6 +56,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"n_workers": 3}, "n_workers must be at most the number of environments, 2 .*, but it is 3"),
     ({"backend": "rocket"}, r"backend must be one of \['process', 'ray', 'serial', 'thread'\], but it is 'rocket'"),
     ({"backend": None}, "backend must be one of"),
+    ({"backend": ["thread"]}, r"backend must be one of .*, but it is \['thread'\]"),
     (
         {"backend_kwargs": {"start_method": "spawn"}},
         "backend_kwargs must be None, because there are no options for",
@@ -102,6 +103,27 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"max_grad_norm": 0}, "max_grad_norm must be .*, but it is 0"),
     ({"max_grad_norm": None}, "max_grad_norm must be .*, but it is None"),
     ({"n_steps": 1, "normalize_advantage": True}, "normalize_advantage must be False where .* a single step"),
+    ({"rms_prop_eps": "small"}, "rms_prop_eps must be a finite number of at least 0, but it is 'small'"),
+    ({"rms_prop_eps": -1e-5}, "rms_prop_eps must be .*, but it is -1e-05"),
+    ({"use_rms_prop": "yes"}, "use_rms_prop must be True or False, but it is 'yes'"),
+    ({"use_sde": None}, "use_sde must be True or False, but it is None"),
+    ({"normalize_advantage": 2}, "normalize_advantage must be True or False, but it is 2"),
+    ({"sde_sample_freq": 2.5}, "sde_sample_freq must be a whole number, -1 for .*, but it is 2.5"),
+    (
+        {"rollout_buffer_class": "RolloutBuffer"},
+        "rollout_buffer_class must be None or a class of .*, but it is 'RolloutBuffer'",
+    ),
+    ({"rollout_buffer_class": dict}, "rollout_buffer_class must be None or a class of .*, but it is <class 'dict'>"),
+    ({"rollout_buffer_kwargs": 3}, "rollout_buffer_kwargs must be None or a dict, but it is 3"),
+    ({"stats_window_size": -1}, "stats_window_size must be a whole number of at least 0, but it is -1"),
+    ({"tensorboard_log": True}, "tensorboard_log must be None or a path, but it is True"),
+    ({"policy_kwargs": [64]}, r"policy_kwargs must be None or a dict, but it is \[64\]"),
+    ({"verbose": "1"}, "verbose must be 0, 1 or 2, but it is '1'"),
+    ({"seed": -1}, r"seed must be None or an int from 0 to 2\*\*32 - 1, but it is -1"),
+    ({"seed": 1.5}, "seed must be .*, but it is 1.5"),
+    ({"seed": np.int64(3)}, r"seed must be .*, but it is np.int64\(3\)"),
+    ({"device": "gpu"}, "device must be 'auto' or a device of PyTorch, such as 'cpu' or 'cuda', but it is 'gpu'"),
+    ({"device": None}, "device must be .*, but it is None"),
 ]
 
 
@@ -110,6 +132,42 @@ def test_bad_arguments(kwargs: dict[str, Any], message: str) -> None:
     env = make_vec_env("CartPole-v1", n_envs=2)
     with pytest.raises(ValueError, match=message):
         A3C("MlpPolicy", env, **kwargs)
+
+
+@pytest.mark.parametrize("kwargs", [{"use_sde": np.True_}, {"use_rms_prop": 0}, {"stats_window_size": None}])
+def test_arguments_of_other_types_that_a2c_accepts(kwargs: dict[str, Any]) -> None:
+    assert A3C("MlpPolicy", make_vec_env("Pendulum-v1", n_envs=2), **kwargs).learn(20).num_timesteps == 20
+
+
+@pytest.mark.parametrize("env", [None, 3, {}, [lambda: None]])
+def test_what_is_no_environment(env: Any) -> None:
+    with pytest.raises(ValueError, match=r"env must be a gymnasium.Env, a VecEnv or .*, but it is"):
+        A3C("MlpPolicy", env)
+
+
+def test_an_id_where_an_environment_is_needed(tmp_path: Path) -> None:
+    model = A3C("MlpPolicy", "CartPole-v1")
+    model.save(tmp_path / "model")
+    for use in (model.set_env, lambda env: A3C.load(tmp_path / "model", env=env)):
+        with pytest.raises(ValueError, match=r"env must be .*, but it is 'CartPole-v1'. Make an environment first"):
+            use("CartPole-v1")  # type: ignore[arg-type]
+
+
+def test_names_of_policies() -> None:
+    with pytest.raises(
+        ValueError, match=r"policy must be one of \['BoundedMlpPolicy', .*\], or a class .*, but it is 'MlpPolcy'"
+    ):
+        A3C("MlpPolcy", "CartPole-v1")
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(th.cuda, "is_available", lambda: False)
+    with pytest.warns(UserWarning, match="device is 'cuda:1', but this PyTorch .* so the CPU is used") as caught:
+        model = A3C("MlpPolicy", "CartPole-v1", device="cuda:1")
+    assert caught[0].filename == __file__ and model.device.type == "cpu"
+    model.save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="so the CPU is used"):
+        A3C.load(tmp_path / "model", device="cuda")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,19 @@ def is_constructor(env: Any) -> bool:
     return isinstance(env, str) or (callable(env) and not isinstance(env, VecEnv | gym.Env | VectorEnv))
 
 
+def check_env(env: Any) -> None:
+    """
+    :param env: The argument ``env``. An environment of the old Gym is recognized by its methods, and SB3 wraps it
+    :raises ValueError: if it is not an environment
+    """
+    if isinstance(env, VecEnv | gym.Env | VectorEnv) or (hasattr(env, "step") and hasattr(env, "reset")):
+        return
+    how = "Make an environment first, for example with make_vec_env of Stable-Baselines3"
+    if isinstance(env, list | tuple):
+        how = "Put environments together in a VecEnv, for example DummyVecEnv([make_env, make_env])"
+    raise ValueError(f"env must be a gymnasium.Env, a VecEnv or a gymnasium.vector.VectorEnv, but it is {env!r}. {how}")
+
+
 def make_envs(env: Any, n: int, verbose: int) -> VecEnv:
     """
     :param env: The id of an environment, or a function that makes a batch of them
