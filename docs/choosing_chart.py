@@ -22,15 +22,15 @@ SLOW = {
 
 
 def draw() -> None:
-    fast = {name: float(measured("throughput", [row, "8 environments"], "By A2C's")) for name, row in FAST.items()}
-    slow = {name: float(measured("uneven_envs", [row, "thread"], "A3C / A2C")) for name, row in SLOW.items()}
+    fast = {name: measured("throughput", [row, "8 environments"], "By A2C's") for name, row in FAST.items()}
+    slow = {name: measured("uneven_envs", [row, "thread"], "A3C / A2C") for name, row in SLOW.items()}
     _, panels = plt.subplots(
         2, 1, figsize=(5.2, 4.4), sharex=True, layout="constrained", height_ratios=[len(fast) + 1, len(slow) + 1]
     )
     titles = ["8 fast environments (Pendulum)", "8 slow environments (2 ms per step)"]
     for axes, title, ratios, colour in zip(panels, titles, (fast, slow), ("#1f77b4", "#2a9d5c"), strict=True):
-        bars = axes.barh(list(ratios), list(ratios.values()), color=colour)
-        labels = axes.bar_label(bars, [f"{ratio:.1f}" for ratio in ratios.values()], padding=3, fontsize=10)
+        bars = axes.barh(list(ratios), list(map(float, ratios.values())), color=colour)
+        labels = axes.bar_label(bars, list(ratios.values()), padding=3, fontsize=10)  # as in the tables
         for label in labels:
             label.set_bbox(dict(facecolor="white", edgecolor="none", pad=0.5))  # over the dotted line
         axes.set_title(title, loc="left", fontsize=11)

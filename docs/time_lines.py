@@ -66,7 +66,7 @@ def draw() -> None:
     _, (above, below) = plt.subplots(2, 1, figsize=(5.2, 4.2), sharex=True, layout="constrained")
     draw_steps(above, "A2C", synchronous(times))
     draw_steps(below, "A3C", asynchronous(times))
-    below.set_xlabel("milliseconds (blue: a step; grey: waiting)", fontsize=10)
+    below.set_xlabel("milliseconds (each blue bar: a step; grey: waiting)", fontsize=10)
 
 
 draw()
