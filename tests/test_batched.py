@@ -484,6 +484,8 @@ def test_one_simulator_in_two_batches_is_refused() -> None:
         A3C("MlpPolicy", lambda: env, n_workers=2)
     with pytest.raises(TypeError, match="batches must be a list of functions"):
         VectorVecEnv(vector_env)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"batches must be a list of functions .*, but one of them is 3"):
+        VectorVecEnv([3])  # type: ignore[list-item]
 
 
 def test_pools_with_the_same_seed_are_told() -> None:

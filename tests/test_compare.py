@@ -16,6 +16,7 @@ import psutil
 import pytest
 from filelock import FileLock
 from gymnasium.envs.classic_control import CartPoleEnv
+from stable_baselines3 import A2C
 
 from sb3_a3c.compare import compare, main, make_parser
 from sb3_a3c.comparison import session
@@ -276,6 +277,8 @@ def test_the_function_has_the_command_s_options(tmp_path: Path) -> None:
     assert {name: defaults[name] for name in options if name != "env"} == {k: v for k, v in options.items() if k != "env"}
     with pytest.raises(BadArgument, match="algos must be a list"):
         compare("CartPole-v1", algos="a2c", timesteps=100, out=tmp_path)
+    with pytest.raises(BadArgument, match=r"algos must be names among .*, but one is <class"):
+        compare("CartPole-v1", algos=[A2C], timesteps=100, out=tmp_path)  # type: ignore[list-item]
 
 
 def _fails(options: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

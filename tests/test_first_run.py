@@ -38,7 +38,7 @@ compile_kernels(["copy", "returns"])
 def test_a_line_says_that_kernels_are_compiled_and_no_warning_filter_makes_it_an_error(tmp_path: Path) -> None:
     first, second = (run(COMPILES, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
     assert (first.returncode, first.stdout) == (0, "")
-    assert first.stderr == "Compiling kernels, once per kind of model (about 0 s) ...\n"
+    assert first.stderr == "Compiling kernels, once per kind of model (about 1 s) ...\n"
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
     made = {path.name.split("-")[0] for path in tmp_path.rglob("*.nbi")}
     assert made == {"optimizers.copy", "returns.returns"}

@@ -646,6 +646,15 @@ def test_models_that_are_refused(kwargs: dict[str, Any], message: str, recording
     model.learn(100)
 
 
+def test_arguments_of_other_types(recording: Recording) -> None:
+    with pytest.raises(TypeError, match="model must be a model of A3C, but it is 3"):
+        record(3)  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match=r"recording must be a Recording, such as Recording.load\(\) returns, but it is 'run.npz'"
+    ):
+        replay(make_model(), "run.npz")  # type: ignore[arg-type]
+
+
 def test_a_start_that_fails_is_not_the_recorded_run() -> None:
     """Neither in this process, where an environment can't be pickled, nor in the worker's, where one can't be unpickled."""
     recorded = make_model(backend="process")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -59,9 +60,11 @@ def test_make_gives_a_model_with_settings_that_work() -> None:
         ),
         ("Pendulum-v1", {"nonsense": 4}, "must not have a key 'nonsense'. They may have "),
         ("Pendulum-v1", {"n_envs": 0}, "n_envs in the settings of a3c"),
+        ("Pendulum-v1", {"seed": "a"}, "seed must be a whole number, but it is 'a'"),
+        (3, {}, "env_id must be the id of an environment, but it is 3"),
     ],
 )
-def test_make_says_what_is_wrong(env_id: str, changes: dict, message: str) -> None:
+def test_make_says_what_is_wrong(env_id: Any, changes: dict, message: str) -> None:
     with pytest.raises(BadArgument, match=message):
         make(env_id, **changes)
 

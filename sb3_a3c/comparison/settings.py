@@ -57,7 +57,9 @@ def find_algorithm(name: str) -> type[BaseAlgorithm]:
     :raises BadArgument: if there is no such algorithm
     """
     try:
-        found = resolve_name(name) if ":" in name else ALGORITHMS.get(name)
+        found = None
+        if isinstance(name, str):
+            found = resolve_name(name) if ":" in name else ALGORITHMS.get(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadArgument(f"algos: {name!r} can't be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):

@@ -63,6 +63,8 @@ class Batch:
         self._make: Callable[[], VectorEnv] | None = None
         if isinstance(make, VectorEnv):
             self._env = _checked(make)
+        elif not callable(make):
+            raise TypeError(f"batches must be a list of functions that make batched environments, but one of them is {make!r}")
         else:
             self._make = make
 

@@ -73,7 +73,7 @@ def compile_kernels(names: Sequence[str]) -> None:
     missing = [name for name in names if not _is_compiled(name)]
     if missing:
         seconds = sum(EXAMPLES[name].seconds for name in missing)
-        logging.getLogger("sb3_a3c").warning("Compiling kernels, once per kind of model (about %.0f s) ...", seconds)
+        logging.getLogger("sb3_a3c").warning("Compiling kernels, once per kind of model (about %.0f s) ...", max(1.0, seconds))
     ours, theirs = _halves(missing)
     with _compiling_apart(theirs if is_shared and usable_cores() > 1 else []):
         for name in ours:

@@ -217,6 +217,8 @@ def replay(model: RecordedModel, recording: Recording) -> AbstractContextManager
     :raises ValueError: if the recording can't be replayed with this model. Some of these errors are raised by ``learn()``
     """
     _check_replays(model)
+    if not isinstance(recording, Recording):
+        raise TypeError(f"recording must be a Recording, such as Recording.load() returns, but it is {recording!r}")
     if recording.terms is None:
         raise ValueError("recording must hold a recorded run, but it is empty")
     if recording.n_restarts > 0:
@@ -228,6 +230,8 @@ def replay(model: RecordedModel, recording: Recording) -> AbstractContextManager
 
 
 def _check_replays(model: RecordedModel) -> None:
+    if not hasattr(model, "_next_run"):
+        raise TypeError(f"model must be a model of A3C, but it is {model!r}")
     if not model.use_locking:
         raise ValueError(
             "use_locking must be True for a run that is recorded or replayed, but it is False: Hogwild's updates overlap, so "

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_a3c.a3c import A3C
+from sb3_a3c.comparison.errors import check
 from sb3_a3c.comparison.settings import check_settings, make_env, make_model, read_settings
 
 #: A3C's settings in rl-zoo3's form.
@@ -23,6 +24,8 @@ def make(env_id: str, seed: int = 0, **changes: Any) -> A3C:
     :return: The model
     :raises BadArgument: (a ValueError) if there are no settings for the environment, or if one of ``changes`` is not allowed
     """
+    check(isinstance(env_id, str), "env_id", env_id, "the id of an environment")
+    check(isinstance(seed, int), "seed", seed, "a whole number")
     settings = read_settings(SETTINGS, env_id) | changes
     check_settings(settings, "a3c")
     model = make_model("a3c", make_env(env_id, settings, settings["n_envs"], seed), settings, seed)
