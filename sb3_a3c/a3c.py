@@ -20,16 +20,16 @@ from sb3_a3c.backends.process.guard import GUARD, is_importing_the_script
 from sb3_a3c.engines import ENGINES, State, choose_engine
 from sb3_a3c.engines.hyperparameters import PerWorker
 from sb3_a3c.envs.gate import Claim
-from sb3_a3c.envs.making import check_env, is_constructor, make_envs, wrap_batched
+from sb3_a3c.envs.making import is_constructor, make_envs, wrap_batched
 from sb3_a3c.envs.pipes import SynchronizedPipes
 from sb3_a3c.envs.spaces import warn_of_action_masks, warn_of_spaces
 from sb3_a3c.kernels.compilation import compile_kernels, needed
-from sb3_a3c.learning.a2c_arguments import check_a2c_arguments, warn_of_missing_gpu
+from sb3_a3c.learning.a2c_arguments import check_a2c_arguments
 from sb3_a3c.learning.arguments import Arguments, check_learn, check_n_workers
 from sb3_a3c.learning.origin import FORMAT, check_origin
 from sb3_a3c.learning.run import run
 from sb3_a3c.policies import BoundedMlpPolicy, CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_a3c.policies.aliases import RECURRENT_POLICIES, recurrent_policy
+from sb3_a3c.policies.aliases import policy_of_name
 from sb3_a3c.recording.recording import Recording, RecordNextRun
 from sb3_a3c.system.cleanup import CleanupStack
 from sb3_a3c.system.cores import usable_cores
@@ -147,24 +147,7 @@ class A3C(OnPolicyAlgorithm):
         std_scale: PerWorker = 1.0,
         vf_learning_rate: float | Schedule | None = None,
     ) -> None:
-        check_a2c_arguments(
-            rms_prop_eps=rms_prop_eps,
-            use_rms_prop=use_rms_prop,
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            normalize_advantage=normalize_advantage,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-        )
-        warn_of_missing_gpu(device, stacklevel=2)
-        if env is None and _init_setup_model:
-            check_env(env)
+        check_a2c_arguments(locals())
         if is_constructor(env):
             check_n_workers(n_workers)
             env = make_envs(env, n_workers or usable_cores(), verbose)
@@ -216,9 +199,7 @@ class A3C(OnPolicyAlgorithm):
             self.policy_kwargs["optimizer_kwargs"] = dict(alpha=0.99, eps=rms_prop_eps, weight_decay=0)
 
         if _init_setup_model:
-            arguments = Arguments.of(self)
-            arguments.check()
-            if self.env is not None and arguments.resolve_n_workers(self.env) > 1:
+            if self.env is not None and Arguments.of(self).resolve_n_workers(self.env) > 1:
                 prepare_backend(backend, backend_kwargs)  # while torch loads modules for the policy's optimizer
             self._setup_model()
 
@@ -234,16 +215,10 @@ class A3C(OnPolicyAlgorithm):
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        check_env(env)
         return OnPolicyAlgorithm._wrap_env(wrap_batched(env), verbose, monitor_wrapper)
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
-        if policy_name in RECURRENT_POLICIES:
-            return recurrent_policy(policy_name)
-        if policy_name not in self.policy_aliases:
-            names = sorted([*self.policy_aliases, *RECURRENT_POLICIES])
-            raise ValueError(f"policy must be one of {names}, or a class of actor-critic policies, but it is {policy_name!r}")
-        return super()._get_policy_from_name(policy_name)
+        return policy_of_name(policy_name, self.policy_aliases)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         super().set_env(env, force_reset)

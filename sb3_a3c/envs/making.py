@@ -48,5 +48,7 @@ def wrap_batched(env: Any) -> Any:
     """
     :param env: An environment of any kind
     :return: A VecEnv over it if it is batched, else the same
+    :raises ValueError: if it is not an environment
     """
+    check_env(env)
     return VectorVecEnv([env]) if isinstance(env, VectorEnv) else env

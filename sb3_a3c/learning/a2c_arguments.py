@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,29 +11,28 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import BaseBuffer
 
-
-def check_a2c_arguments(**values: Any) -> None:
-    """
-    :param values: Arguments of the constructor, each of which has an entry in ``_ALLOWED``
-    :raises ValueError: if one of them is not allowed
-    """
-    for name, value in values.items():
-        allowed, accepts = _ALLOWED[name]
-        if not accepts(value):
-            raise ValueError(f"{name} must be {allowed}, but it is {value!r}")
+from sb3_a3c.envs.making import check_env
 
 
-def warn_of_missing_gpu(device: Any, stacklevel: int) -> None:
+def check_a2c_arguments(values: Mapping[str, Any]) -> None:
     """
-    Warn if a GPU is asked for where PyTorch has none. SB3 uses the CPU then, and says nothing.
+    :param values: The arguments of the constructor
+    :raises ValueError: if one of those with an entry in ``_ALLOWED`` is not allowed, or there is no ``env``
+    """
+    for name, (allowed, accepts) in _ALLOWED.items():
+        if not accepts(values[name]):
+            raise ValueError(f"{name} must be {allowed}, but it is {values[name]!r}")
+    if values["env"] is None and values["_init_setup_model"]:  # a model that is loaded may have none
+        check_env(None)
+    _warn_of_missing_gpu(values["device"])
 
-    :param device: The argument ``device``
-    :param stacklevel: As for ``warnings.warn``, seen from the caller
-    """
+
+def _warn_of_missing_gpu(device: Any) -> None:
+    """Warn if a GPU is asked for where PyTorch has none. SB3 uses the CPU then, and says nothing."""
     if device != "auto" and th.device(device).type == "cuda" and not th.cuda.is_available():
         found = "is built without CUDA" if th.version.cuda is None else "finds no GPU"
         message = f"device is {str(device)!r}, but this PyTorch ({th.__version__}) {found}, so the CPU is used"
-        warnings.warn(message, stacklevel=stacklevel + 1)
+        warnings.warn(message, stacklevel=4)  # where the model is made
 
 
 def _is_flag(value: Any) -> bool:

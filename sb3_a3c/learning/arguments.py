@@ -139,8 +139,8 @@ class Arguments:
             numbers = as_numbers(value)
             if isinstance(numbers, list):
                 _check(len(numbers) == n_workers, name, value, f"a number, or {n_workers} of them: one per worker")
-        backend = BACKENDS.get(self.backend)
-        if n_workers > 1 and backend is not None and backend.is_remote and self.device.type != "cpu":
+        _check_one_of("backend", self.backend, BACKENDS)
+        if n_workers > 1 and BACKENDS[self.backend].is_remote and self.device.type != "cpu":
             allowed = f"'cpu' with several workers and backend {self.backend!r}"
             _check(False, "device", str(self.device), allowed)
         one_step = self.n_steps == 1 and n_envs // n_workers == 1
