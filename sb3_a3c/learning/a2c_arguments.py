@@ -59,7 +59,7 @@ def _is_device(value: Any) -> bool:
 
 
 _FLAG = ("True or False", _is_flag)
-_DICT = ("None or a dict", lambda value: value is None or isinstance(value, dict))
+_DICT = ("None or a dict", lambda value: value is None or isinstance(value, Mapping))
 
 #: What is allowed, in words, and whether a value is.
 _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
