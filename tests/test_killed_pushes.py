@@ -21,6 +21,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from sb3_a3c.envs.normalization import JournaledMeanStd
 from sb3_a3c.parameters import flat_optimizer
 from sb3_a3c.parameters.layout import Layout
+from sb3_a3c.parameters.protocol import Push
 from sb3_a3c.parameters.shared import SharedParameters
 
 #: Optimizers, and whether compiled code steps them: with one or two statistics, and with numbers other than a count.
@@ -55,7 +56,7 @@ def push(parameters: SharedParameters) -> None:
     gradient = th.linspace(-1, 1, parameters.layout.size).roll(version)
     rms = JournaledMeanStd(RunningMeanStd(shape=(3,)))
     rms.update(np.full((4, 3), version, np.float32))
-    parameters.push(gradient, (1e-3, 3e-3), 5, [th.full((3,), float(version + 1))], [rms.take_journal()])
+    parameters.push(gradient, Push((1e-3, 3e-3), 5, [th.full((3,), float(version + 1))], [rms.take_journal()]))
 
 
 def state(parameters: SharedParameters) -> list[th.Tensor]:

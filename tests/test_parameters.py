@@ -20,6 +20,7 @@ from sb3_a3c.learning.policy_sync import PolicySync
 from sb3_a3c.parameters.flat_optimizer import FlatOptimizer
 from sb3_a3c.parameters.layout import Layout
 from sb3_a3c.parameters.optimizers import WholeOptimizer, kept_of_vectors
+from sb3_a3c.parameters.protocol import Push
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.system.memory import Memory, share_together
 
@@ -69,7 +70,7 @@ def push_from_threads(parameters: SharedParameters, gradient: th.Tensor, n_threa
         start.wait()
         for _ in range(n_pushes):
             rms.update(rng.normal(thread, 2.0, size=(5, 1)))
-            parameters.push(gradient, (1.0, 1.0), 5, (), [rms.take_journal()])
+            parameters.push(gradient, Push((1.0, 1.0), 5, (), [rms.take_journal()]))
 
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(n_threads)]
     for thread in threads:
@@ -100,7 +101,7 @@ def push_from_a_process(content: bytes, handles: list, process: int) -> None:
     gradient = parameters.layout.flatten([th.full(shape, -1 / 8192) for shape in parameters.layout.shapes])
     for _ in range(500):
         rms.update(rng.normal(process, 2.0, size=(2, 1)))
-        parameters.push(gradient, (1 / 8192, 1 / 8192), 5, (), [rms.take_journal()])
+        parameters.push(gradient, Push((1 / 8192, 1 / 8192), 5, (), [rms.take_journal()]))
 
 
 @pytest.mark.parametrize("start_method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
@@ -175,7 +176,7 @@ def test_a_pull_sees_the_vector_between_two_updates(tiny_switch_interval: None) 
         thread.start()
     gradient = layout.flatten([th.ones(shape) for shape in layout.shapes])
     for _ in range(300):
-        parameters.push(gradient, (1.0, 1.0), 1)
+        parameters.push(gradient, Push((1.0, 1.0), 1))
     done.set()
     for thread in threads:
         thread.join()
@@ -191,7 +192,7 @@ def test_staleness_in_a_made_up_schedule() -> None:
     pulled = {worker: parameters.pull(vector, ()).n_updates for worker in range(3)}
     staleness = []
     for worker in (0, 1, 0, 2):
-        staleness.append(parameters.push(gradient, (1e-3, 1e-3), 5).n_updates - pulled[worker] - 1)
+        staleness.append(parameters.push(gradient, Push((1e-3, 1e-3), 5)).n_updates - pulled[worker] - 1)
         pulled[worker] = parameters.pull(vector, ()).n_updates
     assert staleness == [0, 1, 1, 3]
     assert parameters.num_timesteps == 20
@@ -250,7 +251,7 @@ def assert_steps_as_torch_does(
             without_gradient = (3,) if step == 1 else ()
             grads = [th.randn(shape) * 10.0**step for shape in layout.shapes]
             learning_rate = 1e-3 / (1 + step)
-            parameters.push(layout.flatten(grads), (learning_rate, learning_rate), 1, without_gradient=without_gradient)
+            parameters.push(layout.flatten(grads), Push((learning_rate, learning_rate), 1, without_gradient=without_gradient))
             for index, (param, grad) in enumerate(zip(twin.parameters(), grads, strict=True)):
                 param.grad = None if index in without_gradient else grad.clone()
             update_learning_rate(twin.optimizer, learning_rate)
@@ -307,7 +308,7 @@ def test_compiled_code_steps_as_torch_does(name: str, separate_critic: bool) -> 
     for step in range(20):
         gradient = layout.flatten([th.randn(shape) for shape in layout.shapes])
         for parameters in runs:
-            parameters.push(gradient, (1e-3, 3e-3), 1, without_gradient=(2,) if step == 9 else ())
+            parameters.push(gradient, Push((1e-3, 3e-3), 1, without_gradient=(2,) if step == 9 else ()))
     runs[0].pull(pulled, ())
     assert th.equal(pulled, runs[0].vector)
     assert (pulled - start).abs().max() > 1e-2
@@ -329,7 +330,7 @@ def test_the_critic_learns_at_a_rate_of_its_own(optimizer_class: type[th.optim.O
     parameters = SharedParameters(policy, layout)
     for _ in range(3):
         grads = {name: th.randn(param.shape) for name, param in twin.named_parameters()}
-        parameters.push(layout.flatten([grads[name] for name in layout.names]), (1e-3, 1e-2), 1)
+        parameters.push(layout.flatten([grads[name] for name in layout.names]), Push((1e-3, 1e-2), 1))
         for name, param in twin.named_parameters():
             param.grad = grads[name]
         optimizer.step()

@@ -26,6 +26,24 @@ class Access(NamedTuple):
     moments: Sequence[np.ndarray] = ()
 
 
+class Push(NamedTuple):
+    """
+    What is pushed with a gradient.
+
+    :param learning_rates: The actor's and the critic's learning rate
+    :param n_timesteps: Environment steps that the gradient was computed from
+    :param buffers: The worker's buffers. Those of the last push are the shared ones
+    :param journals: What to count in each of the normalization statistics, None: nothing
+    :param without_gradient: Indices of the parameters that have no gradient. They are not stepped
+    """
+
+    learning_rates: Sequence[float]
+    n_timesteps: int
+    buffers: Sequence[th.Tensor] = ()
+    journals: Sequence[Journal | None] = ()
+    without_gradient: Sequence[int] = ()
+
+
 class Parameters(Protocol):
     """
     The shared parameters (theta), as a worker sees them. Arguments and results are plain values, so that an implementation
@@ -45,24 +63,12 @@ class Parameters(Protocol):
         :return: The version that was pulled, and the normalization statistics that go with it
         """
 
-    def push(
-        self,
-        gradient: Vector,
-        learning_rates: Sequence[float],
-        n_timesteps: int,
-        buffers: Sequence[th.Tensor] = (),
-        journals: Sequence[Journal | None] = (),
-        without_gradient: Sequence[int] = (),
-    ) -> Access:
+    def push(self, gradient: Vector, push: Push) -> Access:
         """
         Step theta along a gradient, with the optimizer's shared statistics, and count it.
 
         :param gradient: The gradient, finite and of shape ``(size,)``
-        :param learning_rates: The actor's and the critic's learning rate
-        :param n_timesteps: Environment steps that the gradient was computed from
-        :param buffers: The worker's buffers. Those of the last push are the shared ones
-        :param journals: What to count in each of the normalization statistics, None: nothing
-        :param without_gradient: Indices of the parameters that have no gradient. They are not stepped
+        :param push: Everything but the gradient
         :return: The version with this gradient
         :raises NonFiniteError: if the step makes a parameter NaN or infinite. It is not applied, except in place
         """

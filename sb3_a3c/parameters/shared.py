@@ -23,13 +23,13 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
-from sb3_a3c.envs.normalization import Journal, moments_of
+from sb3_a3c.envs.normalization import moments_of
 from sb3_a3c.kernels import optimizers as kernels
 from sb3_a3c.parameters.finite import check_step
 from sb3_a3c.parameters.flat_optimizer import FlatOptimizer, State
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.parameters.optimizers import WholeOptimizer, make_optimizer
-from sb3_a3c.parameters.protocol import Access
+from sb3_a3c.parameters.protocol import Access, Push
 from sb3_a3c.system.file_lock import FileLock
 from sb3_a3c.system.locks import Lock, ThreadLock
 from sb3_a3c.system.memory import Memory, share_together
@@ -190,16 +190,9 @@ class SharedParameters:
             _copy(place.state.vectors[0], vector)
         return Access(n_updates, num_timesteps, waited, moments)
 
-    def push(
-        self,
-        gradient: Vector,
-        learning_rates: Sequence[float],
-        n_timesteps: int,
-        buffers: Sequence[th.Tensor] = (),
-        journals: Sequence[Journal | None] = (),
-        without_gradient: Sequence[int] = (),
-    ) -> Access:
+    def push(self, gradient: Vector, push: Push) -> Access:
         """See :meth:`Parameters.push`."""
+        learning_rates, n_timesteps, buffers, journals, without_gradient = push
         with self._lock as waited:
             old, new, optimizer = *self._old_and_new(), self.optimizer
             n_updates, num_timesteps = old.counts.array.tolist()

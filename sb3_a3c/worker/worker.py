@@ -23,7 +23,7 @@ from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.envs.batches import Batch
 from sb3_a3c.envs.normalization import set_moments
 from sb3_a3c.kernels.cache import use_cache
-from sb3_a3c.parameters.protocol import Access, Parameters
+from sb3_a3c.parameters.protocol import Access, Parameters, Push
 from sb3_a3c.system.notes import add_note
 from sb3_a3c.worker.collector import Collector, Records
 from sb3_a3c.worker.errors import Explaining, NonFiniteError, blame, is_of_first_use, non_finite_parts
@@ -118,14 +118,9 @@ class Worker:
         pulled, losses = self._collected.pulled, self._losses
         with self._explaining_errors:
             learning_rates = self._learning_rates(pulled)
-            pushed = self._parameters.push(
-                self._gradient,
-                learning_rates,
-                self._n_timesteps(),
-                self._engine.buffers,
-                [rms.take_journal() for rms in self._statistics],
-                losses.without_gradient,
-            )
+            journals = [rms.take_journal() for rms in self._statistics]
+            push = Push(learning_rates, self._n_timesteps(), self._engine.buffers, journals, losses.without_gradient)
+            pushed = self._parameters.push(self._gradient, push)
         if self._recorder is not None:
             self._recorder.pushed(self.index, pushed.n_updates)
         staleness = pushed.n_updates - pulled.n_updates - 1

@@ -156,7 +156,7 @@ class WorkerActor:
                 self._worker.hyperparameters = step.hyperparameters
             self._parameters.carry(vector, step.pull)
             rollout = lighten(self._worker.step(idle_seconds))
-            stepped = _encoded(Stepped(rollout, self._parameters.push_message, take_notices()))
+            stepped = _encoded(Stepped(rollout, self._parameters.pushed, take_notices()))
         except WorkerStopped:
             return encode(Stopped()), None
         except BaseException as error:  # SystemExit too: it is meant for the caller, not for this process

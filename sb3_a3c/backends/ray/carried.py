@@ -6,10 +6,9 @@ import numpy as np
 import torch as th
 
 from sb3_a3c.backends.ray.bfloat16 import to_bfloat16
-from sb3_a3c.backends.ray.messages import Pull, Push
-from sb3_a3c.envs.normalization import Journal
+from sb3_a3c.backends.ray.messages import Pull
 from sb3_a3c.parameters.layout import Layout, Vector
-from sb3_a3c.parameters.protocol import Access
+from sb3_a3c.parameters.protocol import Access, Push
 
 
 class CarriedParameters:
@@ -27,7 +26,7 @@ class CarriedParameters:
         self._pulled: Pull
         #: The last gradient that was pushed, of shape ``(size,)``, as it is sent, and what was pushed with it.
         self.gradient: np.ndarray
-        self.push_message: Push
+        self.pushed: Push
 
     def carry(self, vector: np.ndarray, pull: Pull) -> None:
         """
@@ -44,22 +43,13 @@ class CarriedParameters:
             buffer.copy_(carried)
         return Access(pulled.n_updates, pulled.num_timesteps, 0.0, [moments.copy() for moments in pulled.moments])
 
-    def push(
-        self,
-        gradient: Vector,
-        learning_rates: Sequence[float],
-        n_timesteps: int,
-        buffers: Sequence[th.Tensor] = (),
-        journals: Sequence[Journal | None] = (),
-        without_gradient: Sequence[int] = (),
-    ) -> Access:
+    def push(self, gradient: Vector, push: Push) -> Access:
         """See :meth:`Parameters.push`. Only the driver, which applies the gradient, knows the version that it makes."""
-        self.gradient = as_array(gradient)
+        self.gradient, self.pushed = as_array(gradient), push
         if self._gradient_dtype == "bfloat16":
             self.gradient = to_bfloat16(self.gradient)
-        self.push_message = Push(learning_rates, n_timesteps, list(buffers), journals, without_gradient)
         pulled = self._pulled
-        return Access(pulled.n_updates + 1, pulled.num_timesteps + n_timesteps, 0.0)
+        return Access(pulled.n_updates + 1, pulled.num_timesteps + push.n_timesteps, 0.0)
 
 
 def as_array(vector: Vector) -> np.ndarray:

@@ -13,8 +13,8 @@ import torch as th
 
 from sb3_a3c.backends.process.parcel import MonitorFile
 from sb3_a3c.engines.hyperparameters import Hyperparameters
-from sb3_a3c.envs.normalization import Journal
 from sb3_a3c.parameters.layout import Layout
+from sb3_a3c.parameters.protocol import Push
 from sb3_a3c.worker.rollout import Rollout
 from sb3_a3c.worker.spec import WorkerSpec
 
@@ -90,23 +90,12 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Push:
-    """What a push has beside the gradient, see :meth:`~sb3_a3c.parameters.protocol.Parameters.push`."""
-
-    learning_rates: Sequence[float]
-    n_timesteps: int
-    buffers: Sequence[th.Tensor]
-    journals: Sequence[Journal | None]
-    without_gradient: Sequence[int]
-
-
-@dataclass(frozen=True)
 class Stepped:
     """
     From an actor: a rollout. The driver applies its gradient.
 
     :param rollout: The rollout. Its staleness is not known yet
-    :param push: What goes with the gradient
+    :param push: What is pushed with the gradient
     :param notices: Warnings for the user
     """
 

@@ -47,11 +47,9 @@ class SharedVector:
         :raises NonFiniteError: if the step makes a parameter NaN or infinite. It is not applied
         """
         copy_gradient(gradient, as_array(self._gradient))  # what Ray has received can't be written, and kernels ask for that
-        push, rollout = stepped.push, stepped.rollout
+        rollout = stepped.rollout
         try:
-            access = self._parameters.push(
-                self._gradient, push.learning_rates, push.n_timesteps, push.buffers, push.journals, push.without_gradient
-            )
+            access = self._parameters.push(self._gradient, stepped.push)
         except NonFiniteError as error:
             add_note(error, f"raised in worker {rollout.worker} of A3C, {name_environments(rollout.env_indices)}")
             self.note_failure(rollout.worker, version)
