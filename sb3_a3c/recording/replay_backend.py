@@ -13,7 +13,7 @@ from sb3_a3c.recording.recording import Recording, Turn
 from sb3_a3c.system.notes import raise_first
 from sb3_a3c.system.torch_threads import OneTorchThread, TorchThreadsOfOthers
 from sb3_a3c.worker.rollout import Rollout, lighten
-from sb3_a3c.worker.spec import WorkerSpec, env_seed
+from sb3_a3c.worker.spec import WorkerSpec
 from sb3_a3c.worker.worker import make_workers
 
 
@@ -33,7 +33,6 @@ class ReplayBackend(Backend):
         self.workers = make_workers(specs, parameters)
         self._one_torch_thread = OneTorchThread(len(specs))
         self._torch_threads = TorchThreadsOfOthers()
-        self._seeds = [spec.seed for spec in specs]
         self._moved = recording.moved
         self._turns = recording.turns()
         self._failures = recording.failures.tolist()
@@ -44,9 +43,9 @@ class ReplayBackend(Backend):
 
     def __enter__(self) -> Self:
         self._torch_threads.__enter__()
-        for worker, seed in zip(self.workers, self._seeds, strict=True):
+        for worker in self.workers:
             if self._moved and is_reset_by_pickling(worker.env):
-                worker.reset_envs(env_seed(seed))
+                worker.reset_envs()
         return self
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:

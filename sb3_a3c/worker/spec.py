@@ -53,23 +53,3 @@ class WorkerSpec:
     needs: CallbackNeeds
     recorder: Recorder | None
     state: State | None = None
-
-
-def env_seed(seed: np.random.SeedSequence | None) -> int | None:
-    """
-    :param seed: A worker's seed
-    :return: The seed of its environments, if it has to reset them
-    """
-    return None if seed is None else int(seed.generate_state(2)[1])
-
-
-def seed_of_process(seed: np.random.SeedSequence | None, number: int) -> np.random.SeedSequence | None:
-    """
-    :param seed: A worker's seed
-    :param number: Which of its processes this is, from 0
-    :return: A different seed for each process of a worker, so that none repeats the noise of the one before
-    """
-    if seed is None or number == 0:
-        return seed
-    assert isinstance(seed.entropy, int)
-    return np.random.SeedSequence([seed.entropy, number], spawn_key=seed.spawn_key)

@@ -55,6 +55,7 @@ class Worker:
         self.replaced: list[gym.Env | Batch] = []
         #: Added to errors that an environment raises in the first step or the first reset of this worker.
         self.note_at_first_use = ""
+        self._seed = spec.seed
         self._engine = engine
         self._parameters = parameters
         self._rollout_buffer = spec.rollout_buffer
@@ -159,15 +160,11 @@ class Worker:
         self._compute_gradient()
         return self.push()._replace(gradient=self._gradient)
 
-    def reset_envs(self, seed: int | None) -> None:
-        """
-        Reset the environments, which are new or are not in the state that the last observations are of.
-
-        :param seed: Seed of the first environment, None: no seed
-        """
+    def reset_envs(self) -> None:
+        """Reset the environments, which are new or are not in the state that the last observations are of."""
         self._pull(self.hyperparameters)  # observations are normalized with the current statistics
         with self._explaining_errors:
-            self._collector.reset(seed)
+            self._collector.reset(None if self._seed is None else int(self._seed.generate_state(2)[1]))
 
     def go_on_from(self, obs: VecEnvObs, episode_starts: np.ndarray) -> None:
         """Begin the next rollout with other values of :attr:`last_obs` and :attr:`last_episode_starts`."""
@@ -191,11 +188,6 @@ class Worker:
     def state(self) -> State | None:
         """The hidden state of a recurrent policy, of each environment. None: there is none."""
         return self._engine.state
-
-    @property
-    def has_stepped(self) -> bool:
-        """Whether it has made a step."""
-        return self._collector.has_stepped
 
     def _explain(self, error: BaseException) -> None:
         """Note in an error which worker and environment it is of."""

@@ -133,6 +133,20 @@ def encode(message: Any) -> bytes:
     return file.getvalue()
 
 
+def encode_rollouts(message: Any) -> bytes:
+    """
+    :param message: A message with rollouts
+    :return: See :func:`encode`
+    :raises TypeError: if something in a rollout can't be pickled
+    """
+    try:
+        return encode(message)
+    except Exception as error:
+        raise TypeError(
+            f"infos, or something else that callbacks see of a step, can't be sent to the process that learns: {error}"
+        ) from error
+
+
 def decode(content: bytes | bytearray | memoryview) -> Any:
     """
     :param content: An encoded message

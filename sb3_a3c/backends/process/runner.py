@@ -14,20 +14,15 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv
-
 from sb3_a3c.backends.process.channel import Channel
 from sb3_a3c.backends.process.failures import Failure
-from sb3_a3c.backends.process.final_state import final_state
 from sb3_a3c.backends.process.messages import (
     EnvCall,
-    EnvResult,
     Notice,
     Permits,
     Ready,
@@ -38,18 +33,16 @@ from sb3_a3c.backends.process.messages import (
     Stop,
     decode,
     encode,
+    encode_rollouts,
 )
-from sb3_a3c.backends.process.parcel import note_of_cloudpickle
+from sb3_a3c.backends.process.separate_worker import SeparateWorker
 from sb3_a3c.backends.quota import Quota
-from sb3_a3c.envs.pipes import discard_answers
-from sb3_a3c.envs.slices import is_reset_by_pickling
 from sb3_a3c.envs.vector_vec_env import VectorVecEnv
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.policies.hooks import take_notices
 from sb3_a3c.worker.errors import WorkerStopped
 from sb3_a3c.worker.rollout import Rollout, lighten
-from sb3_a3c.worker.spec import WorkerSpec, env_seed, seed_of_process
-from sb3_a3c.worker.worker import Worker
+from sb3_a3c.worker.spec import WorkerSpec
 
 #: Seconds for which rollouts are gathered into one message. Chosen arbitrarily, between what a message costs (about 50 us) and
 #: what a user notices.
@@ -96,21 +89,11 @@ class Runner:
     """
 
     def __init__(self, channel: Channel, assignment: Assignment, handles: list[Any], number: int) -> None:
-        spec = replace(assignment.spec, seed=seed_of_process(assignment.spec.seed, number))
-        if spec.seed is not None:
-            # Processes forked from one server begin with the same global generators, which environments may draw from.
-            set_random_seed(int(spec.seed.generate_state(1)[0]))
+        spec = assignment.spec
+        note = _FIRST_USE_OF_BATCH_NOTE if isinstance(spec.env.unwrapped, VectorVecEnv) else FIRST_USE_NOTE
         self._channel = channel
-        self._handles = handles
         self._quota = assignment.quota
-        self._worker = Worker(spec, assignment.parameters, nullcontext())  # nothing else computes in this process
-        self._worker.note_at_first_use = _first_use_note(spec.env) + note_of_cloudpickle()
-        if number > 0:
-            discard_answers(self._worker.env, None)
-        if number > 0 or is_reset_by_pickling(self._worker.env):
-            self._worker.reset_envs(env_seed(spec.seed))
-        #: Whether methods of the environments have been called.
-        self._was_called = False
+        self._worker = SeparateWorker(spec, assignment.parameters, handles, number, note)
         self._sending = threading.Lock()
         self._permits: SimpleQueue[int] = SimpleQueue()
         self._calls: SimpleQueue[EnvCall] = SimpleQueue()
@@ -161,13 +144,7 @@ class Runner:
     def _send_gathered(self) -> None:
         gathered, self._gathered = self._gathered, []
         if gathered:
-            try:
-                content = encode(Rollouts(gathered))
-            except Exception as error:
-                raise TypeError(
-                    f"infos, or something else that callbacks see of a step, can't be sent to the main process: {error}"
-                ) from error
-            self._send_encoded(content)
+            self._send_encoded(encode_rollouts(Rollouts(gathered)))
         self._sent_at = time.monotonic()
 
     def _send(self, message: Any) -> None:
@@ -182,7 +159,7 @@ class Runner:
 
     def _send_final_state(self) -> None:
         """Send the environments back, and close those here, unless that would close something that both have."""
-        final, close = final_state(self._worker, self._handles, self._was_called)
+        final, close = self._worker.final_state()
         self._send(final)
         if failure := close():
             self._send(Notice(f"in a worker's process, {failure}"))
@@ -226,19 +203,7 @@ class Runner:
     def _call_envs(self) -> None:
         """Make the calls in their order, interrupted ones too, in a separate thread."""
         while True:
-            call = self._calls.get()
-            try:
-                with self._worker.env_lock:
-                    self._was_called = True
-                    value = getattr(self._worker.env.unwrapped, call.method)(*call.args, **call.kwargs)
-                    content = encode(EnvResult(call.number, value))
-            except BaseException as error:
-                content = encode(EnvResult(call.number, None, Failure.of(error)))
-            self._send_encoded(content)
-
-
-def _first_use_note(env: VecEnv) -> str:
-    return _FIRST_USE_OF_BATCH_NOTE if isinstance(env.unwrapped, VectorVecEnv) else FIRST_USE_NOTE
+            self._send_encoded(self._worker.call_env(self._calls.get()))
 
 
 def _stack() -> str:

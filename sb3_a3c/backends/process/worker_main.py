@@ -15,9 +15,9 @@ from sb3_a3c.backends.process.channel import Channel
 from sb3_a3c.backends.process.failures import Failure
 from sb3_a3c.backends.process.installation import Installation
 from sb3_a3c.backends.process.messages import decode, encode
-from sb3_a3c.backends.process.parcel import Parcel, note_of_cloudpickle, unpack
 from sb3_a3c.backends.process.parent_death import exit_with_parent, open_pidfd
 from sb3_a3c.backends.process.runner import FIRST_USE_NOTE, Assignment, Runner
+from sb3_a3c.backends.process.separate_worker import unpack_assignment
 from sb3_a3c.envs.closing import close_environments
 from sb3_a3c.envs.slices import environments_in
 from sb3_a3c.system.notes import add_note
@@ -64,7 +64,7 @@ def run_worker(
         installation.adopt()
         parcel = decode(first_message).adopt(handles)
         del first_message  # it may be large
-        assignment = _unpack(parcel)
+        assignment = unpack_assignment(parcel.content, parcel.handles, FIRST_USE_NOTE)
         runner = Runner(channel, assignment, parcel.handles, number)
     except BaseException as error:
         add_note(error, f"raised while the process of {current_process().name} was starting")
@@ -73,15 +73,3 @@ def run_worker(
             close_environments(environments_in(assignment.spec.env))
         return
     runner.run()
-
-
-def _unpack(parcel: Parcel) -> Assignment:
-    try:
-        return unpack(parcel.content, parcel.handles)
-    except Exception as error:
-        add_note(
-            error,
-            "raised while the environments, or something else that the worker needs, were unpickled. "
-            f"{FIRST_USE_NOTE}{note_of_cloudpickle()}",
-        )
-        raise

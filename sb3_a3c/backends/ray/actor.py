@@ -12,31 +12,24 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.utils import set_random_seed
 
 from sb3_a3c.backends.process.failures import Failure
-from sb3_a3c.backends.process.final_state import final_state
 from sb3_a3c.backends.process.installation import Installation
-from sb3_a3c.backends.process.messages import EnvCall, EnvResult, decode, encode
-from sb3_a3c.backends.process.parcel import unpack
+from sb3_a3c.backends.process.messages import EnvResult, decode, encode, encode_rollouts
+from sb3_a3c.backends.process.separate_worker import SeparateWorker, unpack_assignment
 from sb3_a3c.backends.ray.carried import CarriedParameters
 from sb3_a3c.backends.ray.local_process import machine
 from sb3_a3c.backends.ray.messages import Assignment, Start, Started, Step, Stepped, Stopped
 from sb3_a3c.backends.ray.parts import join, split
-from sb3_a3c.envs.slices import is_reset_by_pickling
 from sb3_a3c.kernels.cache import use_cache
 from sb3_a3c.policies.hooks import take_notices
 from sb3_a3c.system.notes import add_note
 from sb3_a3c.worker.errors import WorkerStopped
 from sb3_a3c.worker.rollout import lighten
-from sb3_a3c.worker.spec import env_seed, seed_of_process
-from sb3_a3c.worker.worker import Worker
 
 #: Added to what an environment raises in the first step or reset that a worker makes.
 FIRST_USE_NOTE = (
@@ -50,9 +43,8 @@ class WorkerActor:
     """It does nothing until it is started."""
 
     def __init__(self) -> None:
-        self._worker: Worker
+        self._worker: SeparateWorker
         self._parameters: CarriedParameters
-        self._was_called = False
         self._ended = False
         self._stepped_at = 0.0
 
@@ -79,19 +71,14 @@ class WorkerActor:
         answer = split(*self._step(parts), len(parts))
         return answer if len(answer) > 1 else answer[0]
 
-    def call_env(self, message: bytes) -> bytes:
+    def call_env(self, number: int, message: bytes) -> bytes:
         """
+        :param number: The number of the call, whose message may be one that can't be unpickled here
         :param message: An :class:`EnvCall`
         :return: An :class:`EnvResult`
         """
-        number = -1
         try:
-            call: EnvCall = decode(message)
-            number = call.number
-            with self._worker.env_lock:
-                self._was_called = True
-                value = getattr(self._worker.env.unwrapped, call.method)(*call.args, **call.kwargs)
-                return encode(EnvResult(number, value))
+            return self._worker.call_env(decode(message))
         except BaseException as error:
             return encode(EnvResult(number, None, Failure.of(error)))
 
@@ -107,7 +94,7 @@ class WorkerActor:
         :return: :class:`FinalState`, or a :class:`Failure`; and a message if an environment could not be closed
         """
         try:
-            final, close = final_state(self._worker, self._handles, self._was_called)
+            final, close = self._worker.final_state()
             return encode(final), close()
         except BaseException as error:
             return encode(Failure.of(error)), ""
@@ -124,24 +111,11 @@ class WorkerActor:
         th.set_num_threads(1)  # of this thread: several workers leave no cores for more
         if start.kernels is not None and os.path.isdir(start.kernels):
             use_cache(start.kernels)
-        self._handles = [file.open() for file in start.files]
-        try:
-            assignment: Assignment = unpack(start.content, self._handles)
-        except Exception as error:
-            add_note(
-                error,
-                f"raised while the environments, or something else that the worker needs, were unpickled. {FIRST_USE_NOTE}",
-            )
-            raise
-        spec = replace(assignment.spec, seed=seed_of_process(assignment.spec.seed, start.number))
-        if spec.seed is not None:  # environments may draw from the global generators
-            set_random_seed(int(spec.seed.generate_state(1)[0]))
+        handles = [file.open() for file in start.files]
+        assignment: Assignment = unpack_assignment(start.content, handles, FIRST_USE_NOTE)
         self._parameters = CarriedParameters(assignment.layout, assignment.gradient_dtype)
         self._parameters.carry(vector, start.pull)
-        self._worker = worker = Worker(spec, self._parameters, nullcontext())  # nothing else computes in this process
-        worker.note_at_first_use = FIRST_USE_NOTE
-        if start.number > 0 or is_reset_by_pickling(worker.env):
-            worker.reset_envs(env_seed(spec.seed))
+        self._worker = SeparateWorker(assignment.spec, self._parameters, handles, start.number, FIRST_USE_NOTE)
         gc.freeze()  # loaded objects stay, and collecting them would stop the actor for tenths of a second
 
     def _step(self, parts: Sequence[Any]) -> tuple[bytes, np.ndarray | None]:
@@ -156,7 +130,7 @@ class WorkerActor:
                 self._worker.hyperparameters = step.hyperparameters
             self._parameters.carry(vector, step.pull)
             rollout = lighten(self._worker.step(idle_seconds))
-            stepped = _encoded(Stepped(rollout, self._parameters.pushed, take_notices()))
+            stepped = encode_rollouts(Stepped(rollout, self._parameters.pushed, take_notices()))
         except WorkerStopped:
             return encode(Stopped()), None
         except BaseException as error:  # SystemExit too: it is meant for the caller, not for this process
@@ -164,12 +138,3 @@ class WorkerActor:
             return encode(Failure.of(error)), None
         self._stepped_at = time.monotonic()
         return stepped, self._parameters.gradient
-
-
-def _encoded(stepped: Stepped) -> bytes:
-    try:
-        return encode(stepped)
-    except Exception as error:
-        raise TypeError(
-            f"infos, or something else that callbacks see of a step, can't be sent to the driver: {error}"
-        ) from error

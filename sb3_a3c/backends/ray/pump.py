@@ -220,7 +220,7 @@ class Pump:
     def _on_env_call(self, slot: Slot, call: EnvCall) -> None:
         slot.call = call
         if slot.ready:  # else it is called when it is
-            self._call(slot, "call_env", encode(call), then=self._on_env_result, between_steps=True)
+            self._call(slot, "call_env", call.number, encode(call), then=self._on_env_result, between_steps=True)
 
     def _on_env_result(self, slot: Slot, result: bytes) -> None:
         message: EnvResult = decode(result)
