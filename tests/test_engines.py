@@ -47,14 +47,13 @@ class CountingEngine(TorchEngine):
     def act(self, obs: VecEnvObs, episode_starts: np.ndarray, n_steps: int) -> np.ndarray:
         assert isinstance(obs, np.ndarray)
         state = np.zeros((len(obs), 1)) if self.state is None else self.state
-        assert isinstance(state, np.ndarray)
         state = np.where(episode_starts[:, None], 0, state)
         np.testing.assert_array_equal(state[:, 0], obs[:, 1])
         self.state = state + 1
         return super().act(obs, episode_starts, n_steps)
 
     def predict_terminal_values(self, obs: Any, env_indices: Any) -> Any:
-        assert isinstance(self.state, np.ndarray)
+        assert self.state is not None
         np.testing.assert_array_equal(self.state[list(env_indices), 0], [one[1] for one in obs])
         return super().predict_terminal_values(obs, env_indices)
 

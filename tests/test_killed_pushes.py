@@ -159,11 +159,11 @@ def test_in_the_middle_of_the_vector(optimizer_class: type[th.optim.Optimizer], 
         kernel(*map(half_of, arguments))
         kill_me()
 
-    step, (kernel, *others) = flat_optimizer.bare_step, flat_optimizer._KERNELS.get(optimizer_class, (step_half,))
+    step, (kernel, *others) = flat_optimizer.bare_step, flat_optimizer.OPTIMIZERS.get(optimizer_class, (step_half,))
 
     def push_half() -> None:
         flat_optimizer.bare_step = step_half  # type: ignore[assignment]
-        flat_optimizer._KERNELS[optimizer_class] = (half_kernel, *others)  # type: ignore[assignment]
+        flat_optimizer.OPTIMIZERS[optimizer_class] = (half_kernel, *others)  # type: ignore[assignment]
         push(parameters)
 
     for each in (parameters, twin):

@@ -92,7 +92,6 @@ class RecurrentCalls(FeedForwardCalls):
 
     @state.setter
     def state(self, state: State | None) -> None:
-        assert state is None or isinstance(state, np.ndarray)
         self._states = None if state is None else as_rnn_states(state, self._policy.device)
 
     def start_rollout(self) -> None:

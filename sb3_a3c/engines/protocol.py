@@ -15,9 +15,8 @@ from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.system.memory import as_tensor
 
-#: The hidden state of a recurrent policy: an array, or a dict of arrays, each ``(n_envs, ...)``. sb3_contrib's policies have
-#: an array, see :mod:`~sb3_a3c.policies.recurrent_states`.
-State = VecEnvObs
+#: The hidden state of a recurrent policy, ``(n_envs, ...)``. See :mod:`~sb3_a3c.policies.recurrent_states` for sb3_contrib's.
+State = np.ndarray
 
 
 class Action(NamedTuple):

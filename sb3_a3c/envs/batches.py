@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
@@ -59,14 +60,10 @@ class Batch:
     """
 
     def __init__(self, make: Callable[[], VectorEnv] | VectorEnv) -> None:
-        self._env: VectorEnv | None = None
-        self._make: Callable[[], VectorEnv] | None = None
-        if isinstance(make, VectorEnv):
-            self._env = _checked(make)
-        elif not callable(make):
+        if not callable(make) and not isinstance(make, VectorEnv):
             raise TypeError(f"batches must be a list of functions that make batched environments, but one of them is {make!r}")
-        else:
-            self._make = make
+        self._env = _checked(make) if isinstance(make, VectorEnv) else None
+        self._make = None if isinstance(make, VectorEnv) else make
 
     def __getstate__(self) -> dict[str, Any]:
         if self._make is None:
@@ -190,17 +187,21 @@ def _checked(env: Any) -> VectorEnv:
     return env
 
 
-def concat_observations(parts: Sequence[Any]) -> Any:
+def concat(parts: Sequence[Any], axis: int = 0) -> Any:
     """
-    :param parts: The observations of each batch
-    :return: Those of all batches in one
+    Concatenate what several batches or workers have along the axis of environments.
+
+    :param parts: Arrays, tensors or dicts of them
+    :param axis: The axis of environments
+    :return: One of the same kind. A single part is returned as it is
     """
-    first = parts[0]
     if len(parts) == 1:
-        return first
-    if isinstance(first, dict):
-        return {key: np.concatenate([part[key] for part in parts]) for key in first}
-    return np.concatenate(parts)
+        return parts[0]
+    if isinstance(parts[0], dict):
+        return {key: concat([part[key] for part in parts], axis) for key in parts[0]}
+    if isinstance(parts[0], th.Tensor):
+        return th.cat(list(parts), dim=axis)
+    return np.concatenate(parts, axis=axis)
 
 
 def concat_steps(steps: Sequence[BatchStep]) -> BatchStep:
@@ -213,7 +214,7 @@ def concat_steps(steps: Sequence[BatchStep]) -> BatchStep:
     obs, rewards, dones, inactive, ends = zip(*steps, strict=True)
     offsets = np.cumsum([0, *map(len, dones)]).tolist()
     return BatchStep(
-        concat_observations(obs),
+        concat(obs),
         np.concatenate(rewards),
         np.concatenate(dones),
         np.concatenate(inactive),

@@ -1,11 +1,10 @@
 """Closing environments whose copies have replaced them."""
 
-from collections.abc import Iterator
-
 import gymnasium as gym
 from stable_baselines3.common.monitor import ResultsWriter
 
 from sb3_a3c.envs.batches import Batch
+from sb3_a3c.envs.declarations import gym_layers_of
 
 
 def close_environments(envs: list[gym.Env | Batch]) -> list[str]:
@@ -19,7 +18,7 @@ def close_environments(envs: list[gym.Env | Batch]) -> list[str]:
     while envs:
         env = envs.pop(0)
         try:
-            for layer in _layers(env):
+            for layer in gym_layers_of(env):
                 for name in [name for name, value in vars(layer).items() if isinstance(value, ResultsWriter)]:
                     setattr(layer, name, None)
             env.close()
@@ -28,10 +27,3 @@ def close_environments(envs: list[gym.Env | Batch]) -> list[str]:
                 f"{type(getattr(env, 'unwrapped', env)).__name__}.close() failed ({type(error).__name__}: {error})"
             )
     return failures
-
-
-def _layers(env: gym.Env | Batch) -> Iterator[gym.Env | Batch]:
-    yield env
-    while isinstance(env, gym.Wrapper):
-        env = env.env
-        yield env

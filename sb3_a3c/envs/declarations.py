@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     StackedObservations,
@@ -81,6 +82,17 @@ def layers_of(venv: VecEnv) -> list[VecEnv]:
     layers = [venv]
     while isinstance(layers[-1], VecEnvWrapper):
         layers.append(layers[-1].venv)
+    return layers
+
+
+def gym_layers_of(env: Any) -> list[Any]:
+    """
+    :param env: An environment of Gymnasium
+    :return: Its wrappers, the outermost first, and the environment inside them
+    """
+    layers = [env]
+    while isinstance(layers[-1], gym.Wrapper):
+        layers.append(layers[-1].env)
     return layers
 
 

@@ -18,7 +18,7 @@ from gymnasium.utils import EzPickle
 from stable_baselines3.common.vec_env import StackedObservations, VecCheckNan, VecEnv, VecEnvWrapper, VecMonitor
 
 from sb3_a3c.envs.batches import Batch
-from sb3_a3c.envs.declarations import DECLARATIONS, DECLARED, declaration_of, is_per_env, layers_of
+from sb3_a3c.envs.declarations import DECLARATIONS, DECLARED, declaration_of, gym_layers_of, is_per_env, layers_of
 from sb3_a3c.envs.lean_vec_envs import lean_class
 from sb3_a3c.envs.vector_vec_env import VectorVecEnv
 
@@ -114,14 +114,8 @@ def is_reset_by_pickling(venv: VecEnv) -> bool:
     :return: Whether unpickling calls the constructors of some of its environments, so that these must be reset in another
         process (batched environments, and ``gymnasium.utils.EzPickle``, used by Box2D and MuJoCo environments)
     """
-    if isinstance(venv.unwrapped, VectorVecEnv):
-        return True
-    for env in vars(venv.unwrapped).get("envs", ()):
-        while not isinstance(env, EzPickle) and isinstance(env, gym.Wrapper):
-            env = env.env
-        if isinstance(env, EzPickle):
-            return True
-    return False
+    layers = chain.from_iterable(map(gym_layers_of, vars(venv.unwrapped).get("envs", ())))
+    return isinstance(venv.unwrapped, VectorVecEnv) or any(isinstance(layer, EzPickle) for layer in layers)
 
 
 class _LockedWriter:

@@ -12,7 +12,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from sb3_a3c.envs.batches import Batch, EndOfEpisode, concat_observations, concat_steps, info_of
+from sb3_a3c.envs.batches import Batch, EndOfEpisode, concat, concat_steps, info_of
 from sb3_a3c.envs.declarations import register_vec_env
 
 
@@ -91,7 +91,7 @@ class VectorVecEnv(VecEnv):
         self.episode_returns[:], self.episode_lengths[:], self.inactive[:], self.only_reset[:] = 0, 0, False, False
         self._reset_seeds()
         self._reset_options()
-        return concat_observations([obs for obs, _ in results])
+        return concat([obs for obs, _ in results])
 
     def step_async(self, actions: np.ndarray) -> None:
         """As ``VecEnv.step_async``."""

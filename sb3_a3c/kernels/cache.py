@@ -33,22 +33,19 @@ _PREFIX = "sb3_a3c-"
 _N_BUILDS = 8
 
 
-def _kernels_of(module: Any) -> dict[str, Any]:
-    """The compiled functions that Python calls. With NUMBA_DISABLE_JIT there are none."""
-    found = {name: function for name, function in vars(module).items() if hasattr(function, "enable_caching")}
-    return {name: function for name, function in found.items() if not function.targetoptions.get("no_cpython_wrapper")}
-
-
 def _build() -> str:
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     versions = numba.__version__, llvmlite.binding.get_host_cpu_name(), platform.python_version()
     return hashlib.sha256(sources + str(versions).encode()).hexdigest()[:16]
 
 
-#: The kernels by name.
-KERNELS: dict[str, Any] = {}
-for _module in (acting, gradient, normalization, optimizers, recurrent, returns, state_dependent_noise):
-    KERNELS |= _kernels_of(_module)
+#: The kernels (compiled functions that Python calls) by name. With NUMBA_DISABLE_JIT there are none.
+KERNELS: dict[str, Any] = {
+    name: function
+    for module in (acting, gradient, normalization, optimizers, recurrent, returns, state_dependent_noise)
+    for name, function in vars(module).items()
+    if hasattr(function, "enable_caching") and not function.targetoptions.get("no_cpython_wrapper")
+}
 #: Computed at once, since the sources may be replaced while this process runs.
 _BUILD = _build()
 

@@ -4,7 +4,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,15 +15,17 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
+from sb3_a3c.kernels import optimizers
 from sb3_a3c.kernels.cache import KERNELS, marker, use_cache, use_temporary_cache
 from sb3_a3c.kernels.examples import EXAMPLES
 from sb3_a3c.system.cores import usable_cores
 from sb3_a3c.system.import_path import same_path
 
-_OPTIMIZERS: dict[type[th.optim.Optimizer], str] = {
-    th.optim.RMSprop: "rmsprop_step",
-    RMSpropTFLike: "rmsprop_tf_step",
-    th.optim.Adam: "adam_step",
+#: Steps of optimizers: the kernel, the options that it knows, and whether it takes the count of this step after them.
+OPTIMIZERS: dict[type[th.optim.Optimizer], tuple[Callable[..., None], tuple[str, ...], bool]] = {
+    th.optim.RMSprop: (optimizers.rmsprop_step, ("alpha", "eps"), False),
+    RMSpropTFLike: (optimizers.rmsprop_tf_step, ("alpha", "eps"), False),
+    th.optim.Adam: (optimizers.adam_step, ("betas", "eps"), True),
 }
 #: Seconds to wait for the other process after this one has compiled its part. Chosen arbitrarily: longer than it takes.
 _PATIENCE = 120.0
@@ -48,8 +50,8 @@ def needed(compiled: bool, several: bool, policy: ActorCriticPolicy, use_locking
             names.append("draw_noise")
         if hasattr(policy, "lstm_actor"):
             names += ["encode", "encoders_gradient"]
-    if type(policy.optimizer) in _OPTIMIZERS and (compiled or (several and venv.num_envs > 1 and use_cache())):
-        names.append(_OPTIMIZERS[type(policy.optimizer)] + ("" if use_locking else ", in place"))
+    if type(policy.optimizer) in OPTIMIZERS and (compiled or (several and venv.num_envs > 1 and use_cache())):
+        names.append(OPTIMIZERS[type(policy.optimizer)][0].__name__ + ("" if use_locking else ", in place"))
     if unwrap_vec_wrapper(venv, VecNormalize) is not None:
         parts = venv.observation_space
         dtypes = {space.dtype for space in (parts.spaces.values() if isinstance(parts, spaces.Dict) else [parts])}

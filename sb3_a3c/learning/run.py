@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.backends import BACKENDS, Backend, MaxLead, RunSpec, SeenWorker, make_backend
 from sb3_a3c.engines import ENGINES, Engine, choose_engine
+from sb3_a3c.envs.batches import concat
 from sb3_a3c.envs.closing import close_environments
 from sb3_a3c.envs.gate import Gate
 from sb3_a3c.envs.normalization import journal_statistics, moments_of, running_statistics, set_moments
@@ -33,7 +34,6 @@ from sb3_a3c.recording.terms import Terms, hidden_state, terms_of
 from sb3_a3c.system.cleanup import CleanupStack
 from sb3_a3c.worker.callback_needs import CallbackNeeds, needs_of
 from sb3_a3c.worker.recorder import Recorder
-from sb3_a3c.worker.rollout import concat
 from sb3_a3c.worker.spec import WorkerSpec
 from sb3_a3c.worker.worker import Worker
 
@@ -164,7 +164,7 @@ def _make_specs(
             statistics=journal_statistics(env) if sliced else [],
             needs=needs,
             recorder=recorder,
-            state=None if state is None else _entries(state, env_indices),
+            state=None if state is None else state[env_indices],
         )
         for index, (env_indices, env, seed, hyperparameters) in enumerate(
             zip(slices, envs, _seeds(model, len(slices)), changes.hyperparameters(len(slices)), strict=True)

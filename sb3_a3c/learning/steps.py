@@ -19,13 +19,14 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_a3c.engines.protocol import Action
+from sb3_a3c.envs.batches import concat
 from sb3_a3c.envs.normalization import running_statistics, set_moments
 from sb3_a3c.envs.state import changes_only_with_episodes, state_at, write_state
 from sb3_a3c.learning.edits import Edits
 from sb3_a3c.policies.recurrent_states import as_rnn_states
 from sb3_a3c.system.memory import as_tensor
 from sb3_a3c.worker.callback_needs import CallbackNeeds
-from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Ending, Rollout, concat
+from sb3_a3c.worker.rollout import ARRAYS_IN_THE_END, ARRAYS_OF_STEPS, Ending, Rollout
 
 
 def report_steps(model: OnPolicyAlgorithm, callback: BaseCallback, needs: CallbackNeeds, rollouts: Sequence[Rollout]) -> bool:

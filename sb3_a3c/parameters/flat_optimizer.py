@@ -14,19 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
-from sb3_a3c.kernels import optimizers as kernels
+from sb3_a3c.kernels.compilation import OPTIMIZERS
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.system.memory import Memory, as_tensor
-
-#: Compiled steps: the kernel, the options that it knows, and whether it takes the count of this step after them.
-_KERNELS: dict[type[th.optim.Optimizer], tuple[Callable[..., None], tuple[str, ...], bool]] = {
-    th.optim.RMSprop: (kernels.rmsprop_step, ("alpha", "eps"), False),
-    RMSpropTFLike: (kernels.rmsprop_tf_step, ("alpha", "eps"), False),
-    th.optim.Adam: (kernels.adam_step, ("betas", "eps"), True),
-}
-
 
 _ALL = slice(None)
 
@@ -104,7 +95,7 @@ class FlatOptimizer:
         self._groups = [index_of.get(id(param)) for param in layout.parameters(policy)]
         self._is_uniform = {0} == set(self._groups) == set(layout.rates)
         names: tuple[str, ...]
-        kernel, names, self._counts = _KERNELS.get(type(optimizer), (None, (), False))
+        kernel, names, self._counts = OPTIMIZERS.get(type(optimizer), (None, (), False))
         known = {"params", "lr", "initial_lr", *names}
         others = [value for group in groups for name, value in group.items() if name not in known]
         #: Whether compiled code steps the vector.
@@ -163,7 +154,7 @@ class FlatOptimizer:
     def _step_compiled(self, run: Run, old: State, new: State, gradient: np.ndarray, learning_rate: float) -> None:
         assert run.group is not None
         # Not an attribute: a kernel that is pickled arrives without its machine code, and would be compiled again.
-        kernel = _KERNELS[self.torch_class][0]
+        kernel = OPTIMIZERS[self.torch_class][0]
         arrays = [memory.array for memory in old.vectors]
         new_arrays = [memory.array for memory in new.vectors] if new.vectors is not old.vectors else []
         if run.where is not _ALL:

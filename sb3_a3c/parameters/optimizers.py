@@ -100,12 +100,13 @@ def make_optimizer(
     :param compiled: Whether to use a compiled step, if there is one
     :return: An optimizer that does what the policy's own does
     """
-    kept, states = kept_of_vectors(policy.optimizer, vector), policy.optimizer.state
+    states = policy.optimizer.state
     entries = [states[param] for param in layout.parameters(policy) if param in states]
-    has_hooks = bool(step_hooks(policy.optimizer))  # they are called with one tensor per parameter
-    if has_hooks or kept is None or not all(set(entry) == set(kept) for entry in entries if entry):
-        return WholeOptimizer(policy, layout, vector)
-    return FlatOptimizer(policy, layout, kept, compiled)
+    if not step_hooks(policy.optimizer):  # they are called with one tensor per parameter
+        kept = kept_of_vectors(policy.optimizer, vector)
+        if kept is not None and all(set(entry) == set(kept) for entry in entries if entry):
+            return FlatOptimizer(policy, layout, kept, compiled)
+    return WholeOptimizer(policy, layout, vector)
 
 
 def kept_of_vectors(optimizer: th.optim.Optimizer, like: th.Tensor) -> dict[str, Any] | None:

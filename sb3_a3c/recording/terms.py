@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import StackedObservations, VecEnv
 
 from sb3_a3c.engines import State
 from sb3_a3c.engines.hyperparameters import as_numbers
-from sb3_a3c.envs.declarations import layers_of
+from sb3_a3c.envs.declarations import gym_layers_of, layers_of
 from sb3_a3c.envs.normalization import moments_of, running_statistics
 from sb3_a3c.envs.state import read_state
 
@@ -241,14 +241,8 @@ def _environments(env: VecEnv) -> list[gym.Env]:
 
 def _classes(env: VecEnv) -> list[str] | None:
     """The classes of the environments with their wrappers, each once. None: unknown."""
-    return list(dict.fromkeys(" of ".join(_chain(one)) for one in _environments(env))) or None
-
-
-def _chain(env: Any) -> Iterator[str]:
-    while isinstance(env, gym.Wrapper):
-        yield type(env).__qualname__
-        env = env.env
-    yield type(env).__qualname__
+    chains = [[type(layer).__qualname__ for layer in gym_layers_of(one)] for one in _environments(env)]
+    return list(dict.fromkeys(map(" of ".join, chains))) or None
 
 
 def _arguments(env: VecEnv) -> Any:

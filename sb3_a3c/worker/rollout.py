@@ -209,20 +209,3 @@ def _with_arrays(buffer: RolloutBuffer, names: Sequence[str]) -> RolloutBuffer:
     light = object.__new__(RolloutBuffer)
     light.__dict__.update({name: getattr(buffer, name) for name in names})
     return light
-
-
-def concat(parts: Sequence[Any], axis: int = 0) -> Any:
-    """
-    Concatenate what several workers have along the axis of environments.
-
-    :param parts: Arrays, tensors or dicts of them
-    :param axis: The axis of environments
-    :return: One of the same kind. A single part is returned as it is
-    """
-    if len(parts) == 1:
-        return parts[0]
-    if isinstance(parts[0], dict):
-        return {key: concat([part[key] for part in parts], axis) for key in parts[0]}
-    if isinstance(parts[0], th.Tensor):
-        return th.cat(list(parts), dim=axis)
-    return np.concatenate(parts, axis=axis)
