@@ -11,7 +11,7 @@ augmentation, a layer that is called in another way), the policy is computed in 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from typing import Any
 
@@ -53,11 +53,9 @@ class KeptOutputs:
         for layer in self._layers:
             layer.outputs = []
 
-    @contextmanager
-    def acting(self) -> Iterator[None]:
+    def acting(self) -> AbstractContextManager[None]:
         """Within this context the policy acts: it computes the next step of the rollout."""
-        with self._in_mode(_Mode.ACT):
-            yield
+        return self._in_mode(_Mode.ACT)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

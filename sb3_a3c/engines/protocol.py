@@ -50,14 +50,6 @@ class Action(NamedTuple):
         values = self.values if isinstance(self.values, th.Tensor) else as_tensor(self.values)[..., None]
         return self._replace(obs=obs, values=values, log_probs=as_tensor(self.log_probs))
 
-    @classmethod
-    def stacked(cls, actions: Sequence["Action"]) -> "Action":
-        """
-        :param actions: Those of several steps
-        :return: All of them in one
-        """
-        return cls(*(stack(column) for column in zip(*actions, strict=True)))
-
 
 class Losses(NamedTuple):
     """

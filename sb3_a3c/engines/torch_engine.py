@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.engines.kept_outputs import KeptOutputs
 from sb3_a3c.engines.policy_calls import make_calls
-from sb3_a3c.engines.protocol import Action, Losses, State, add_to_buffer, overrides_get
+from sb3_a3c.engines.protocol import Action, Losses, State, add_to_buffer, overrides_get, stack
 from sb3_a3c.engines.samples import are_samples_of, samples_of_actions, samples_of_buffer
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.copies import clone_policy
@@ -121,7 +121,7 @@ class TorchEngine:
         with self._turn, th.no_grad():
             obs_tensor = self._to_tensor(obs)
             if self._policy.use_sde and sde_sample_freq > 0 and n_steps % sde_sample_freq == 0:
-                self._policy.reset_noise(_batch_size(obs_tensor))
+                self._policy.reset_noise(self._rollout_buffer.n_envs)
             with self._kept_outputs.acting():
                 action_tensor, values, log_probs = self._calls.forward(obs_tensor, episode_starts)
             actions = action_tensor.cpu().numpy()
@@ -137,7 +137,7 @@ class TorchEngine:
 
     def actions(self) -> Action:
         """See :meth:`Engine.actions`."""
-        return Action.stacked(self._actions)._replace(state=self._calls.states())
+        return Action(*map(stack, zip(*self._actions, strict=True)))._replace(state=self._calls.states())
 
     def add(self, rewards: np.ndarray) -> None:
         """See :meth:`Engine.add`."""
@@ -218,10 +218,6 @@ class TorchEngine:
 def _copied(obs: th.Tensor) -> th.Tensor:
     """A copy whose memory layout is the same in every backend: the last bits of a product depend on strides and alignment."""
     return obs.clone(memory_format=th.channels_last if obs.ndim == 4 else th.contiguous_format)
-
-
-def _batch_size(obs_tensor: th.Tensor | dict[str, th.Tensor]) -> int:
-    return len(next(iter(obs_tensor.values())) if isinstance(obs_tensor, dict) else obs_tensor)
 
 
 class _DrawFrom(TorchFunctionMode):

@@ -11,10 +11,6 @@ class Asynchrony:
     """Sums over rollouts. :meth:`record` records their means."""
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Start new sums after a log."""
         self._n_rollouts = 0
         self._staleness = 0
         self._staleness_max = 0

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Mapping
+from operator import is_not
 from typing import Any
 
 import torch as th
@@ -45,8 +46,10 @@ class PolicySync:
         self._in_sync = True
 
     def open(self) -> None:
-        """Make the policy's parameters views. If that is interrupted, :meth:`close` undoes it."""
-        self._bind()
+        """Make the policy's parameters views. May be called again. If it is interrupted, :meth:`close` undoes it."""
+        self._parameters.layout.bind(self._policy, self._vector)
+        self._pointers = [param.data_ptr() for param in self._params]
+        self._buffers = self._read_buffers()
 
     def absorb(self) -> None:
         """
@@ -75,8 +78,8 @@ class PolicySync:
             self._in_sync = True
         if not bound:
             self._vector.copy_(vector)
-        if not bound or any(map(_is_not, buffers, self._buffers)):
-            self._bind()
+        if not bound or any(map(is_not, buffers, self._buffers)):
+            self.open()
 
     def refresh(self, learning_rate: float | None) -> None:
         """
@@ -118,11 +121,6 @@ class PolicySync:
             if entry is not None:
                 entry.update(_copy_of(entry))
 
-    def _bind(self) -> None:
-        self._parameters.layout.bind(self._policy, self._vector)
-        self._pointers = [param.data_ptr() for param in self._params]
-        self._buffers = self._read_buffers()
-
     def _read_buffers(self) -> list[th.Tensor]:
         return [home[name] for home, name in self._homes]  # type: ignore[misc]
 
@@ -163,7 +161,7 @@ class PolicySync:
         for name, view in zip(layout.names, layout.views(vector), strict=True):
             if not view.isfinite().all():
                 value = view[~view.isfinite()][0].item()
-                self._bind()  # the next refresh replaces what the callback has set
+                self.open()  # the next refresh replaces what the callback has set
                 raise NonFiniteError(f"parameter {name} must be finite, but a callback has set it to {value}")
 
     def _check_options(self) -> None:
@@ -184,10 +182,6 @@ def _options_of(optimizer: th.optim.Optimizer) -> tuple[str, list[Any]]:
     groups = optimizer.param_groups
     options = [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
     return type(optimizer).__name__, [*options, *step_hooks(optimizer)]
-
-
-def _is_not(one: Any, other: Any) -> bool:
-    return one is not other
 
 
 def _copy_of(value: Any) -> Any:

@@ -98,7 +98,7 @@ class Reporter:
         model._update_current_progress_remaining(model.num_timesteps, model._total_timesteps)
         if self._due(self._iteration):
             model.dump_logs(self._iteration)
-            self._asynchrony.reset()
+            self._asynchrony = Asynchrony()
         return True
 
     @property

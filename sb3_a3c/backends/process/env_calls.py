@@ -9,28 +9,13 @@ import inspect
 import threading
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from sb3_a3c.backends.process.messages import EnvCall, EnvResult
+from sb3_a3c.backends.process.worker_elsewhere import WorkerElsewhere
 
 #: Methods of a VecEnv that return one value for all its environments.
 _ONE_FOR_ALL = ("has_attr", "set_attr")
-
-
-class CalledWorker(Protocol):
-    """A worker elsewhere, as :class:`EnvCalls` uses it."""
-
-    index: int
-    env_indices: np.ndarray
-    #: The call that it has not answered.
-    call: EnvCall | None
-
-    def call_env(self, call: EnvCall) -> None:
-        """
-        :param call: What to do, and to send the result of
-        """
 
 
 class EnvCalls:
@@ -39,7 +24,7 @@ class EnvCalls:
     :param backend: The name of their backend, for messages
     """
 
-    def __init__(self, workers: Sequence[CalledWorker], backend: str) -> None:
+    def __init__(self, workers: Sequence[WorkerElsewhere], backend: str) -> None:
         self._workers = workers
         self._backend = backend
         self._thread = threading.get_ident()
@@ -78,7 +63,7 @@ class EnvCalls:
         reaching.calls = self  # type: ignore[attr-defined]  # a function that referred to itself would keep what it refers to
         return reaching
 
-    def note_result(self, worker: CalledWorker, result: EnvResult) -> None:
+    def note_result(self, worker: WorkerElsewhere, result: EnvResult) -> None:
         """
         :param worker: Who has sent it
         :param result: What a call, this one or an interrupted one, returned or raised
@@ -103,7 +88,8 @@ class EnvCalls:
             for worker in called:
                 local = [i - int(worker.env_indices[0]) for i in of_worker[worker.index]]
                 by_index = {"indices": local} if "indices" in bound.signature.parameters else {}
-                worker.call_env(EnvCall(self._n_calls, method, bound.args, {**bound.kwargs, **by_index}))
+                worker.call = EnvCall(self._n_calls, method, bound.args, {**bound.kwargs, **by_index})
+                worker.send(worker.call)
             while len(self._results) < len(called):
                 receive()
         finally:  # if it was interrupted, nobody waits for the other results

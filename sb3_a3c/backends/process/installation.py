@@ -76,7 +76,10 @@ def importing_the_same() -> Iterator[None]:
             yield
         finally:
             for name in variables:
-                _put_back(name)
+                if name in os.environ:
+                    os.putenv(name, os.environ[name])
+                else:
+                    os.unsetenv(name)
 
 
 def set_back() -> None:
@@ -86,11 +89,3 @@ def set_back() -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _put_back(name: str) -> None:
-    value = os.environ.get(name)
-    if value is None:
-        os.unsetenv(name)
-    else:
-        os.putenv(name, value)

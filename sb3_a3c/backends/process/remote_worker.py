@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from sb3_a3c.backends.process.guard import likely_reason
-from sb3_a3c.backends.process.messages import EnvCall, FinalState, Permits, SetHyperparameters, Stop
+from sb3_a3c.backends.process.messages import FinalState, Permits, SetHyperparameters, Stop
 from sb3_a3c.backends.process.parcel import Parcel, reclaim_files
 from sb3_a3c.backends.process.runner import Assignment
 from sb3_a3c.backends.process.worker_elsewhere import WorkerElsewhere, pack_assignment
@@ -126,17 +126,8 @@ class RemoteWorker(WorkerElsewhere):
             self.permit(self._unsent_permits)
             self._unsent_permits = 0
 
-    def call_env(self, call: EnvCall) -> None:
-        """
-        :param call: What to do, and to send the result of
-        """
-        self.send(call)
-        self.call = call
-
     def send(self, message: Any) -> None:
-        """
-        :param message: A message. If no process is ready, it is dropped
-        """
+        """See :meth:`WorkerElsewhere.send`. If no process is ready, it is dropped."""
         if self.process is not None and self.ready:
             self.process.send(message)
 

@@ -1,6 +1,7 @@
 """A worker in another process as the main thread sees it: its environments, which leave and come back."""
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +15,7 @@ from sb3_a3c.worker.errors import name_environments
 from sb3_a3c.worker.spec import WorkerSpec
 
 
-class WorkerElsewhere:
+class WorkerElsewhere(ABC):
     """
     See :class:`~sb3_a3c.backends.protocol.SeenWorker`.
 
@@ -37,6 +38,12 @@ class WorkerElsewhere:
         #: Why its environments will be reset, for the user. Empty: they will not.
         self.lost = ""
         self._parcel = parcel
+
+    @abstractmethod
+    def send(self, message: Any) -> None:
+        """
+        :param message: A message. If it can't get one now, it gets a :attr:`call` later
+        """
 
     def take_back(self, state: FinalState) -> None:
         """

@@ -106,7 +106,9 @@ class RayBackend(AsynchronousBackend):
         recorder = run.specs[0].recorder
         if recorder is not None:  # a replay can't pull before it has pushed, and does not round
             n_in_flight, gradient_dtype = 1, None
-        self.workers = [RayWorker(spec, run.parameters, gradient_dtype, self._send_env_call) for spec in run.specs]
+        self.workers = [
+            RayWorker(spec, run.parameters, gradient_dtype, lambda *call: self._pump.call_env(*call)) for spec in run.specs
+        ]
         slots = [Slot(worker) for worker in self.workers]
         shared = SharedVector(run.parameters, recorder)
         steps = HandOut(slots, shared, self._quota, n_in_flight, max_staleness)
@@ -163,9 +165,6 @@ class RayBackend(AsynchronousBackend):
     def reach(self, method: Callable) -> Callable:
         """See :meth:`Backend.reach`."""
         return self._env_calls.reach(method, self._receive)
-
-    def _send_env_call(self, worker: int, call: Any) -> None:
-        self._pump.call_env(worker, call)
 
     def _permit(self, worker: int, n_rollouts: int) -> None:
         if n_rollouts > 0:

@@ -1,7 +1,7 @@
 """Chooses the worker that makes the next rollout, and the parameters that it gets."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sb3_a3c.backends.process.messages import encode
 from sb3_a3c.backends.quota import Quota
@@ -9,19 +9,6 @@ from sb3_a3c.backends.ray.messages import Step
 from sb3_a3c.backends.ray.parts import count_parts, split
 from sb3_a3c.backends.ray.shared_vector import SharedVector
 from sb3_a3c.backends.ray.slot import Slot
-
-
-class NextStep(NamedTuple):
-    """
-    A rollout that a worker is asked for.
-
-    :param number: Its number, see :meth:`Slot.ask`
-    :param parts: A :class:`Step` and the shared parameters, see :func:`~sb3_a3c.backends.ray.parts.split`. The next step
-        overwrites a vector among them
-    """
-
-    number: int
-    parts: list[Any]
 
 
 class HandOut:
@@ -44,10 +31,11 @@ class HandOut:
         #: Workers that wait because another one's gradient would be too stale.
         self._held_back: list[Slot] = []
 
-    def next(self, slot: Slot) -> NextStep | None:
+    def next(self, slot: Slot) -> tuple[int, list[Any]] | None:
         """
         :param slot: A worker
-        :return: What to ask it for now. None: nothing
+        :return: The rollout to ask it for now: its number, see :meth:`Slot.ask`; a :class:`Step` and the shared parameters in
+            parts, see :func:`~sb3_a3c.backends.ray.parts.split`. The next call overwrites a vector among them. None: nothing
         """
         if not slot.may_begin or len(slot.versions) >= self._n_in_flight:
             return None
@@ -61,7 +49,7 @@ class HandOut:
         hyperparameters = slot.worker.hyperparameters  # the main thread may replace them
         news = None if hyperparameters == slot.hyperparameters else hyperparameters
         slot.hyperparameters = hyperparameters
-        return NextStep(slot.ask(pull.n_updates), split(encode(Step(pull, news)), vector, count_parts(vector)))
+        return slot.ask(pull.n_updates), split(encode(Step(pull, news)), vector, count_parts(vector))
 
     def take_held_back(self) -> list[Slot]:
         """

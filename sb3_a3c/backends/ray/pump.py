@@ -21,7 +21,7 @@ from typing import Any
 import torch as th
 
 from sb3_a3c.backends.process.failures import Failure
-from sb3_a3c.backends.process.messages import EnvCall, EnvResult, Notice, Ready, Rollouts, decode, encode
+from sb3_a3c.backends.process.messages import EnvCall, EnvResult, Notice, Rollouts, decode, encode
 from sb3_a3c.backends.process.restarts import Restarts
 from sb3_a3c.backends.quota import Quota
 from sb3_a3c.backends.ray.hand_out import HandOut
@@ -166,7 +166,6 @@ class Pump:
             return
         slot.ready = slot.was_ready = True
         slot.process = LocalProcess(message.machine, message.pid)
-        self.inbox.put((slot.index, Ready()))
         if not self._has_begun and all(slot.ready for slot in self._slots):
             self._has_begun = True
             for each in self._slots:
@@ -182,7 +181,8 @@ class Pump:
     def _hand_out(self, slot: Slot) -> None:
         """Ask a worker for as many rollouts as it may make."""
         while not self._stopping and (step := self._steps.next(slot)) is not None:
-            self._call(slot, "step", *step.parts, then=partial(self._on_step, number=step.number), n_results=len(step.parts))
+            number, parts = step
+            self._call(slot, "step", *parts, then=partial(self._on_step, number=number), n_results=len(parts))
 
     def _on_step(self, slot: Slot, *parts: Any, number: int) -> None:
         slot.active_at, slot.reported = time.monotonic(), False

@@ -49,12 +49,9 @@ class RayWorker(WorkerElsewhere):
         files = [MonitorFile.of(handle) for handle in parcel.handles]
         return Start(parcel.content, files, parcel.numpy_errors, here.version, here.kernels, import_path(), number, pull)
 
-    def call_env(self, call: EnvCall) -> None:
-        """
-        :param call: What to do, and to send the result of
-        """
-        self.call = call
-        self._call_env(self.index, call)
+    def send(self, message: EnvCall) -> None:
+        """See :meth:`WorkerElsewhere.send`."""
+        self._call_env(self.index, message)
 
     def close(self) -> None:
         """Go on where its actors have written files, after they have ended."""
