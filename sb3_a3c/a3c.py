@@ -244,7 +244,7 @@ class A3C(OnPolicyAlgorithm):
         if not isinstance(path, str | Path):
             super().save(path, exclude, include)
             return
-        with atomic_write(sb3_path(path, "zip")) as file:
+        with atomic_write(sb3_path(path)) as file:
             super().save(file, exclude, include)  # type: ignore[arg-type]
 
     def _setup_lr_schedule(self) -> None:

@@ -66,13 +66,6 @@ class Layout:
         by_name = dict(policy.named_parameters())
         return [by_name[name] for name in self.names]
 
-    def slice_of(self, name: str) -> slice | None:
-        """
-        :param name: A parameter's name
-        :return: Its position in the vector, None if it is not in the vector
-        """
-        return self.slices[self.names.index(name)] if name in self.names else None
-
     def runs(self, keys: Sequence[Any]) -> Iterator[tuple[slice, slice]]:
         """
         Divide the vector into runs of neighbouring parameters with equal keys.

@@ -40,7 +40,7 @@ def clone_policy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
     try:
         own = set(map(id, own_hooks(policy)))
         hooks = [hook for hook in module_hooks(policy) if id(hook) not in own]
-        return _Unpickler(io.BytesIO(_dump(policy, hooks)), hooks).load()
+        return IndexUnpickler(_dump(policy, hooks), hooks).load()
     except Exception as error:
         with _explained(policy, error):
             return _build(_plan_of(policy))
@@ -79,14 +79,19 @@ class _Pickler(cloudpickle.Pickler):
         return super().reducer_override(obj)
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, hooks: Sequence[Callable]) -> None:
-        super().__init__(file)
-        self._hooks = hooks
+class IndexUnpickler(pickle.Unpickler):
+    """
+    :param content: What was pickled with indices in place of some objects
+    :param objects: Objects for these indices
+    """
 
-    def persistent_load(self, index: int) -> Callable:
-        """The hook with an index."""
-        return self._hooks[index]
+    def __init__(self, content: bytes, objects: Sequence[Any]) -> None:
+        super().__init__(io.BytesIO(content))
+        self._objects = objects
+
+    def persistent_load(self, index: int) -> Any:
+        """The object with an index."""
+        return self._objects[index]
 
 
 def _dump(content: Any, hooks: Sequence[Callable] = ()) -> bytes:

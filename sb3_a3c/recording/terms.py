@@ -222,16 +222,15 @@ def _options(group: dict[str, Any]) -> dict[str, Any]:
 
 def _structure(policy: ActorCriticPolicy) -> list[Any]:
     trainable = [name for name, param in policy.named_parameters() if param.requires_grad]
-    numbers = {
-        name: number for name, number in _numbers(policy).items() if name != "training"
-    }  # which changes with each rollout
+    numbers = _numbers(policy)
+    numbers.pop("training")  # it changes with each rollout
     return [type(policy).__qualname__, repr(policy), trainable, numbers]
 
 
 def _numbers(thing: Any) -> dict[str, Any]:
     """Its attributes that are plain numbers."""
-    numbers = {name: number for name, number in vars(thing).items() if isinstance(number, bool | int | float)}
-    return {name: number for name, number in numbers.items() if name not in _COUNTERS}
+    named = vars(thing).items()
+    return {name: value for name, value in named if isinstance(value, bool | int | float) and name not in _COUNTERS}
 
 
 def _environments(env: VecEnv) -> list[gym.Env]:

@@ -40,18 +40,18 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             partial.unlink()
 
 
-def sb3_path(path: str | Path, suffix: str) -> Path:
+def sb3_path(path: str | Path) -> Path:
     """
-    Resolve a path as SB3's ``save()`` does: a folder is not overwritten, and a missing parent folder is created.
+    Resolve a path as SB3's ``save()`` does: ``.zip`` is added to a path without a suffix, a folder is not overwritten, and a
+    missing parent folder is created.
 
     :param path: The path that the user gave
-    :param suffix: The suffix to add to a path without one
     :return: The file to write
     :raises OSError: if the parent folder can't be created
     """
     path = Path(path)
     if path.suffix == "":
-        path = Path(f"{path}.{suffix}")
+        path = Path(f"{path}.zip")
     if path.is_dir():
         warnings.warn(f"Path '{path}' is a folder. Will save instead to {path}_2", stacklevel=3)
         path = Path(f"{path}_2")

@@ -67,7 +67,7 @@ class Worker:
         self.env_lock = self._collector.env_lock
         self._explaining_errors = Explaining(self._explain)
         self._vector = engine.vector.numpy() if engine.compiled else engine.vector
-        self._log_std = parameters.layout.slice_of("log_std")
+        self._log_std = dict(zip(parameters.layout.names, parameters.layout.slices, strict=True)).get("log_std")
         gradient = th.zeros_like(engine.vector)
         self._gradient = gradient.numpy() if engine.compiled else gradient
         self._in_use = spec.hyperparameters

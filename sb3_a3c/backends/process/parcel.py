@@ -29,7 +29,7 @@ from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper
 
-from sb3_a3c.policies.copies import reduce_policy
+from sb3_a3c.policies.copies import IndexUnpickler, reduce_policy
 from sb3_a3c.system.file_lock import FileLock
 
 #: The first version that knows code objects of Python 3.11.
@@ -123,7 +123,7 @@ def unpack(content: bytes, handles: list[Any]) -> Any:
     :param handles: The handles of the parcel in this process
     :return: The unpickled content
     """
-    return _Unpickler(io.BytesIO(content), handles).load()
+    return IndexUnpickler(content, handles).load()
 
 
 def note_of_cloudpickle() -> str:
@@ -186,16 +186,6 @@ class _Pickler(cloudpickle.Pickler):
         if isinstance(obj, SubprocVecEnv):
             return object.__new__, (type(obj),), {**vars(obj), "processes": [], "work_remotes": []}
         return super().reducer_override(obj)
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, handles: list[Any]) -> None:
-        super().__init__(file)
-        self._handles = handles
-
-    def persistent_load(self, index: int) -> Any:
-        """The handle with an index."""
-        return self._handles[index]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 from sb3_a3c.backends.process.guard import likely_reason
 from sb3_a3c.backends.process.messages import FinalState, Permits, SetHyperparameters, Stop
-from sb3_a3c.backends.process.parcel import Parcel, reclaim_files
+from sb3_a3c.backends.process.parcel import reclaim_files
 from sb3_a3c.backends.process.runner import Assignment
-from sb3_a3c.backends.process.worker_elsewhere import WorkerElsewhere, pack_assignment
+from sb3_a3c.backends.process.worker_elsewhere import WorkerElsewhere
 from sb3_a3c.backends.process.worker_process import Inbox, WorkerProcess
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.envs.pipes import discard_answers
@@ -21,6 +21,12 @@ from sb3_a3c.worker.errors import name_environments
 
 #: Seconds to wait for what the processes of a SubprocVecEnv still answer to a worker that was killed. Chosen arbitrarily.
 _PATIENCE = 1.0
+#: What to do if environments can't be pickled.
+_ADVICE = (
+    "Use a SubprocVecEnv, which takes constructors and makes each environment in the process that steps it: "
+    "SubprocVecEnv([make_env, ...]), or make_vec_env(..., vec_env_cls=SubprocVecEnv). Or use backend='thread', or "
+    "backend='serial' if only the thread that made an environment can use it: they pickle nothing."
+)
 
 
 class RemoteWorker(WorkerElsewhere):
@@ -34,7 +40,7 @@ class RemoteWorker(WorkerElsewhere):
     """
 
     def __init__(self, context: Any, assignment: Assignment, inbox: Inbox) -> None:
-        super().__init__(assignment.spec, _pack(assignment))
+        super().__init__(assignment, _ADVICE)
         #: Its process, or the last one that it had.
         self.process: WorkerProcess | None = None
         self.n_processes = 0
@@ -228,13 +234,3 @@ def _describe(exit_code: int | None) -> str:
     if exit_code == 255:  # multiprocessing's value for an exit code that it does not know, too
         return "ended by itself (exit code 255), or was killed together with the fork server"
     return f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended by itself (exit code {exit_code})"
-
-
-def _pack(assignment: Assignment) -> Parcel:
-    return pack_assignment(
-        assignment,
-        assignment.spec,
-        "Use a SubprocVecEnv, which takes constructors and makes each environment in the process that steps it: "
-        "SubprocVecEnv([make_env, ...]), or make_vec_env(..., vec_env_cls=SubprocVecEnv). Or use backend='thread', or "
-        "backend='serial' if only the thread that made an environment can use it: they pickle nothing.",
-    )

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 
 from sb3_a3c.backends.process.messages import EnvCall, FinalState
-from sb3_a3c.backends.process.parcel import Parcel, pack, unpack
+from sb3_a3c.backends.process.parcel import pack, unpack
 from sb3_a3c.envs.batches import Batch
 from sb3_a3c.envs.slices import environments_in, is_reset_by_pickling
 from sb3_a3c.policies.copies import CannotCopyPolicy
@@ -19,11 +19,13 @@ class WorkerElsewhere(ABC):
     """
     See :class:`~sb3_a3c.backends.protocol.SeenWorker`.
 
-    :param spec: The specification of the worker
-    :param parcel: What its processes are started with
+    :param assignment: What its processes are started with: the specification of the worker, and more
+    :param advice: What to do if that can't be pickled
+    :raises TypeError: if it can't be pickled
     """
 
-    def __init__(self, spec: WorkerSpec, parcel: Parcel) -> None:
+    def __init__(self, assignment: Any, advice: str) -> None:
+        spec: WorkerSpec = assignment.spec
         self.index = spec.index
         self.env_indices = spec.env_indices
         self.env = spec.env
@@ -37,7 +39,15 @@ class WorkerElsewhere(ABC):
         self.call: EnvCall | None = None
         #: Why its environments will be reset, for the user. Empty: they will not.
         self.lost = ""
-        self._parcel = parcel
+        try:
+            self._parcel = pack(assignment)
+        except CannotCopyPolicy:
+            raise
+        except Exception as error:
+            raise TypeError(
+                f"{name_environments(spec.env_indices)}, or something else that worker {spec.index} needs, can't be pickled "
+                f"for another process ({type(error).__name__}: {error}). {advice}"
+            ) from error
 
     @abstractmethod
     def send(self, message: Any) -> None:
@@ -79,22 +89,3 @@ class WorkerElsewhere(ABC):
         text, self.lost = self.lost, ""
         if text:
             warnings.warn(text, stacklevel=3)
-
-
-def pack_assignment(assignment: Any, spec: WorkerSpec, advice: str) -> Parcel:
-    """
-    :param assignment: What a worker's process is started with
-    :param spec: The specification in it
-    :param advice: What to do if it can't be pickled
-    :return: It, packed
-    :raises TypeError: if it can't be pickled
-    """
-    try:
-        return pack(assignment)
-    except CannotCopyPolicy:
-        raise
-    except Exception as error:
-        raise TypeError(
-            f"{name_environments(spec.env_indices)}, or something else that worker {spec.index} needs, can't be pickled for "
-            f"another process ({type(error).__name__}: {error}). {advice}"
-        ) from error

@@ -16,6 +16,7 @@ Only the thread that learns uses this object. A second thread, which Ctrl-C can'
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -28,7 +29,7 @@ from sb3_a3c.backends.process.restarts import Restarts
 from sb3_a3c.backends.protocol import Option, RunSpec
 from sb3_a3c.backends.ray.actor import WorkerActor
 from sb3_a3c.backends.ray.hand_out import HandOut
-from sb3_a3c.backends.ray.messages import Died, Ended, Lost, Untouched
+from sb3_a3c.backends.ray.messages import Assignment, Died, Ended, Lost, Untouched
 from sb3_a3c.backends.ray.pump import Pump
 from sb3_a3c.backends.ray.ray_worker import RayWorker
 from sb3_a3c.backends.ray.shared_vector import SharedVector
@@ -106,9 +107,9 @@ class RayBackend(AsynchronousBackend):
         recorder = run.specs[0].recorder
         if recorder is not None:  # a replay can't pull before it has pushed, and does not round
             n_in_flight, gradient_dtype = 1, None
-        self.workers = [
-            RayWorker(spec, run.parameters, gradient_dtype, lambda *call: self._pump.call_env(*call)) for spec in run.specs
-        ]
+        layout = run.parameters.layout
+        assignments = [Assignment(replace(spec, recorder=None), layout, gradient_dtype) for spec in run.specs]
+        self.workers = [RayWorker(assignment, lambda *call: self._pump.call_env(*call)) for assignment in assignments]
         slots = [Slot(worker) for worker in self.workers]
         shared = SharedVector(run.parameters, recorder)
         steps = HandOut(slots, shared, self._quota, n_in_flight, max_staleness)

@@ -7,34 +7,39 @@ from stable_baselines3.common.monitor import ResultsWriter
 
 from sb3_a3c.backends.process.installation import Installation
 from sb3_a3c.backends.process.messages import EnvCall
-from sb3_a3c.backends.process.parcel import MonitorFile, Parcel, reclaim_files
-from sb3_a3c.backends.process.worker_elsewhere import WorkerElsewhere, pack_assignment
+from sb3_a3c.backends.process.parcel import MonitorFile, reclaim_files
+from sb3_a3c.backends.process.worker_elsewhere import WorkerElsewhere
 from sb3_a3c.backends.ray.messages import Assignment, Pull, Start
 from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.system.import_path import import_path
 from sb3_a3c.worker.errors import name_environments
 from sb3_a3c.worker.spec import WorkerSpec
 
+#: What to do if environments can't be sent.
+_ADVICE = (
+    "Let each worker make its own environments: pass the id of a registered environment, or a function that makes a "
+    "batched one. Or use backend='thread', which pickles nothing."
+)
+
 
 class RayWorker(WorkerElsewhere):
     """
     See :class:`~sb3_a3c.backends.protocol.SeenWorker`.
 
-    :param spec: The specification of the worker
-    :param parameters: The shared parameters
-    :param gradient_dtype: See :class:`~sb3_a3c.backends.ray.backend.RayBackend`
+    :param assignment: What its actors are started with
     :param call_env: Sends its actor a call
     :raises TypeError: if its environments can't be sent to another machine
     """
 
-    def __init__(
-        self,
-        spec: WorkerSpec,
-        parameters: SharedParameters,
-        gradient_dtype: str | None,
-        call_env: Callable[[int, EnvCall], None],
-    ) -> None:
-        super().__init__(spec, _pack(spec, parameters, gradient_dtype))
+    def __init__(self, assignment: Assignment, call_env: Callable[[int, EnvCall], None]) -> None:
+        super().__init__(assignment, _ADVICE)
+        spec, handles = assignment.spec, self._parcel.handles
+        stuck = sorted({type(handle).__name__ for handle in handles if not isinstance(handle, ResultsWriter)})
+        if stuck:
+            raise TypeError(
+                f"{name_environments(spec.env_indices)} can't leave this machine with backend='ray', because they use what "
+                f"only its processes share ({', '.join(stuck)}), as a SubprocVecEnv does. {_ADVICE}"
+            )
         #: Its hyperparameters, sent with the next rollout that is handed out.
         self.hyperparameters = spec.hyperparameters
         self._call_env = call_env
@@ -56,19 +61,3 @@ class RayWorker(WorkerElsewhere):
     def close(self) -> None:
         """Go on where its actors have written files, after they have ended."""
         reclaim_files(self._parcel)
-
-
-def _pack(spec: WorkerSpec, parameters: SharedParameters, gradient_dtype: str | None) -> Parcel:
-    assignment = Assignment(replace(spec, recorder=None), parameters.layout, gradient_dtype)
-    advice = (
-        "Let each worker make its own environments: pass the id of a registered environment, or a function that makes a "
-        "batched one. Or use backend='thread', which pickles nothing."
-    )
-    parcel = pack_assignment(assignment, spec, advice)
-    stuck = sorted({type(handle).__name__ for handle in parcel.handles if not isinstance(handle, ResultsWriter)})
-    if stuck:
-        raise TypeError(
-            f"{name_environments(spec.env_indices)} can't leave this machine with backend='ray', because they use what only "
-            f"its processes share ({', '.join(stuck)}), as a SubprocVecEnv does. {advice}"
-        )
-    return parcel
