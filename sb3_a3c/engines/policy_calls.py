@@ -9,7 +9,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_a3c.engines.protocol import State
-from sb3_a3c.policies.recurrent_states import as_array, as_rnn_states, is_recurrent, zero_states
+from sb3_a3c.policies.recurrent_states import as_array, as_rnn_states, zero_states
 
 Obs = Any
 #: Values, log probabilities and entropies.
@@ -129,12 +129,3 @@ class RecurrentCalls(FeedForwardCalls):
 
     def _starts(self, episode_starts: np.ndarray) -> th.Tensor:
         return th.as_tensor(episode_starts, dtype=th.float32, device=self._policy.device)
-
-
-def make_calls(policy: ActorCriticPolicy, permutation: Callable[[int], np.ndarray]) -> FeedForwardCalls:
-    """
-    :param policy: The policy
-    :param permutation: Draws a permutation of the samples of a rollout
-    :return: The calls that fit it
-    """
-    return (RecurrentCalls if is_recurrent(policy) else FeedForwardCalls)(policy, permutation)

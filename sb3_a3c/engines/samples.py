@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_a3c.engines.protocol import Action, overrides_get
 
@@ -65,7 +65,7 @@ def samples_of_actions(rollout_buffer: RolloutBuffer, actions: Sequence[Action])
     gradient up to twice as fast.
 
     :param rollout_buffer: A full buffer of SB3's own classes
-    :param actions: The actions that it was filled with
+    :param actions: The actions that it was filled with, one per step
     :return: The samples
     """
     flat = rollout_buffer.swap_and_flatten
@@ -76,15 +76,6 @@ def samples_of_actions(rollout_buffer: RolloutBuffer, actions: Sequence[Action])
         rollout_buffer.to_torch(flat(rollout_buffer.advantages).flatten()),
         rollout_buffer.to_torch(flat(rollout_buffer.returns).flatten()),
     )
-
-
-def are_samples_of(rollout_buffer: RolloutBuffer, actions: Sequence[Action]) -> bool:
-    """
-    :param rollout_buffer: The buffer of a rollout
-    :param actions: The actions that an engine has computed in that rollout
-    :return: Whether :func:`samples_of_actions` gives the samples of the buffer
-    """
-    return type(rollout_buffer) in (RolloutBuffer, DictRolloutBuffer) and len(actions) == rollout_buffer.buffer_size
 
 
 def env_major(steps: Sequence[th.Tensor]) -> th.Tensor:

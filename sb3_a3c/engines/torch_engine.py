@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
@@ -18,9 +18,9 @@ from torch.utils.hooks import RemovableHandle
 
 from sb3_a3c.engines.hyperparameters import Hyperparameters
 from sb3_a3c.engines.kept_outputs import KeptOutputs
-from sb3_a3c.engines.policy_calls import make_calls
+from sb3_a3c.engines.policy_calls import FeedForwardCalls, RecurrentCalls
 from sb3_a3c.engines.protocol import Action, Losses, State, add_to_buffer, overrides_get, stack
-from sb3_a3c.engines.samples import are_samples_of, samples_of_actions, samples_of_buffer
+from sb3_a3c.engines.samples import samples_of_actions, samples_of_buffer
 from sb3_a3c.parameters.layout import Layout, Vector
 from sb3_a3c.policies.copies import clone_policy
 from sb3_a3c.policies.hooks import GradientRules
@@ -63,7 +63,7 @@ class TorchEngine:
             generator = th.Generator(device=self._policy.device)
             generator.manual_seed(int(torch_seed.generate_state(1, np.uint64)[0] >> 1))
             _draw_actions_from(generator, self._policy)
-        self._calls = make_calls(self._policy, permutation)
+        self._calls = (RecurrentCalls if is_recurrent(policy) else FeedForwardCalls)(self._policy, permutation)
         self._kept_outputs = KeptOutputs(self._policy if self._several else None)
         self._rules = GradientRules()
         self._handles: list[RemovableHandle] = []
@@ -189,7 +189,8 @@ class TorchEngine:
         self, rollout_buffer: RolloutBuffer, valid: np.ndarray | None
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None, th.Tensor, th.Tensor]:
         """:return: Values, log probabilities, entropies, advantages and returns of the valid samples."""
-        reuses = self._several and rollout_buffer is self._rollout_buffer and are_samples_of(rollout_buffer, self._actions)
+        reuses = self._several and rollout_buffer is self._rollout_buffer and len(self._actions) == rollout_buffer.buffer_size
+        reuses = reuses and type(rollout_buffer) in (RolloutBuffer, DictRolloutBuffer)
         if reuses:
             samples = samples_of_actions(rollout_buffer, self._actions)
         else:

@@ -28,13 +28,12 @@ class SynchronizedPipes:
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
         if error is not None and self._venv is not None and isinstance(self._venv.unwrapped, SubprocVecEnv):
             self._venv.unwrapped.waiting = False
-            with suppress(TimeoutError):  # an environment is still in a step
-                try:
-                    discard_answers(self._venv, _PATIENCE)
-                except (EOFError, OSError) as reason:
-                    if isinstance(reason, TimeoutError):
-                        raise
-                    _leave_unanswered(self._venv.unwrapped)
+            try:
+                discard_answers(self._venv, _PATIENCE)
+            except TimeoutError:
+                pass  # an environment is still in a step
+            except (EOFError, OSError):
+                _leave_unanswered(self._venv.unwrapped)
 
 
 def discard_answers(venv: VecEnv, timeout: float | None) -> None:

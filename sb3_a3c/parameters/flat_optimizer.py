@@ -83,7 +83,7 @@ class FlatOptimizer:
         self.torch_class = type(optimizer)
         self.layout = layout
         self.kept = dict(kept)
-        self._vector_names = [name for name, value in kept.items() if is_vector(value)]
+        self._vector_names = [name for name, value in kept.items() if _is_vector(value)]
         # Steps are counted for every optimizer, also for one that does not count them itself.
         self._number_names = ["step", *(name for name in kept if name not in ("step", *self._vector_names))]
         #: Whether a step makes numbers other than that count.
@@ -228,7 +228,7 @@ class FlatOptimizer:
     def _entries(self, statistics: Sequence[th.Tensor], numbers: Sequence[float]) -> dict[str, Any]:
         values: dict[str, Any] = dict(zip(self._vector_names, statistics, strict=True))
         values |= zip(self._number_names, numbers, strict=True)
-        return {name: values[name] if is_vector(value) else _alike(value, values[name]) for name, value in self.kept.items()}
+        return {name: values[name] if _is_vector(value) else _alike(value, values[name]) for name, value in self.kept.items()}
 
 
 def stand_in(optimizer: th.optim.Optimizer, groups: list[dict[str, Any]]) -> th.optim.Optimizer:
@@ -261,11 +261,7 @@ def _bare_step_of(torch_class: Any) -> Callable[[th.optim.Optimizer], None]:
     return step
 
 
-def is_vector(value: Any) -> bool:
-    """
-    :param value: What an optimizer keeps of a parameter that is a vector
-    :return: Whether that is a vector too, not a number
-    """
+def _is_vector(value: Any) -> bool:
     return isinstance(value, th.Tensor) and value.ndim > 0
 
 

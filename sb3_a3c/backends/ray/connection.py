@@ -38,9 +38,7 @@ Done = Callable[[Callable[[], list[Any]]], None]
 
 @dataclass(frozen=True)
 class RayOptions:
-    """
-    The options of the backend that Ray reads, see :class:`~sb3_a3c.backends.ray.backend.RayBackend`.
-    """
+    """The options of the backend that Ray reads, see :class:`~sb3_a3c.backends.ray.backend.RayBackend`."""
 
     address: str | None = None
     namespace: str | None = None
