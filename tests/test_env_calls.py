@@ -6,10 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from test_healing import Counting, make_model
+
+from sb3_a3c.backends.process.messages import EnvResult, decode
+from sb3_a3c.backends.ray.actor import WorkerActor
 
 
 class Named(Counting):
@@ -104,3 +108,12 @@ def test_a_method_that_is_kept_works_after_the_run(backend: str) -> None:
     assert kept[0]("name") == names
     model.learn(40, callback=use)
     assert seen and all(each == names for each in seen)
+
+
+def test_a_call_that_an_actor_can_not_unpickle_is_answered() -> None:
+    """Its arguments may be of a module that the actor's node does not have."""
+    actor = WorkerActor()
+    actor._worker = Mock()
+    result = decode(actor.call_env(3, b"no message"))
+    assert isinstance(result, EnvResult) and result.number == 3 and result.failure is not None
+    assert "invalid load key" in str(result.failure.error())

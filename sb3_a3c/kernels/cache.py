@@ -102,19 +102,6 @@ def cache_folder() -> str | None:
     return _config.CACHE_DIR or None
 
 
-def marker(name: str, kernel: str) -> Path | None:
-    """
-    numba can't say what its cache holds without compiling what it does not hold. So each example that was compiled leaves an
-    empty file.
-
-    :param name: An example of the calls of a kernel
-    :param kernel: The kernel
-    :return: The example's file. None: the kernel is not compiled, or not stored
-    """
-    folder = KERNELS[kernel].stats.cache_path if kernel in KERNELS else None
-    return None if folder is None else Path(folder) / f"{name.replace(', ', '_').replace(' ', '_')}.compiled"
-
-
 def _folder_of_this_build(parent: Path) -> str:
     """Make it, and remove the folders of old builds."""
     folder = parent / f"{_PREFIX}{_BUILD}"

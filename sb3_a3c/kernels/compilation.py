@@ -16,7 +16,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
 from sb3_a3c.kernels import optimizers
-from sb3_a3c.kernels.cache import KERNELS, marker, use_cache, use_temporary_cache
+from sb3_a3c.kernels.cache import KERNELS, use_cache, use_temporary_cache
 from sb3_a3c.kernels.examples import EXAMPLES
 from sb3_a3c.system.cores import usable_cores
 from sb3_a3c.system.import_path import same_path
@@ -104,7 +104,13 @@ def _is_compiled(name: str) -> bool:
 
 
 def _marker(name: str) -> Path | None:
-    return marker(name, EXAMPLES[name].kernel)
+    """
+    numba can't say what its cache holds without compiling what it does not hold. So each example that was compiled leaves an
+    empty file. None: its kernel is not compiled, or not stored.
+    """
+    kernel = KERNELS.get(EXAMPLES[name].kernel)
+    folder = None if kernel is None else kernel.stats.cache_path
+    return None if folder is None else Path(folder) / f"{name.replace(', ', '_').replace(' ', '_')}.compiled"
 
 
 def _halves(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from sb3_a3c.system.notes import add_note, describe
 
@@ -24,7 +24,8 @@ class CleanupStack:
     """
 
     def __init__(self) -> None:
-        self._managers: list[AbstractContextManager[Any]] = []
+        #: The ``__exit__`` of each context manager.
+        self._exits: list[Callable[..., object]] = []
         self._n_failures = 0
         self._errors: list[BaseException] = []
 
@@ -33,25 +34,25 @@ class CleanupStack:
         :param manager: A context manager to enter now, and to exit in the end
         :return: What its ``__enter__`` returns
         """
-        self._managers.append(manager)
+        self._exits.append(manager.__exit__)
         return manager.__enter__()
 
     def callback(self, function: Callable[[], object]) -> None:
         """
         :param function: A function to call in the end
         """
-        self._managers.append(_Callback(function))
+        self._exits.append(lambda *exc_info: function())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
-        while self._managers:
+        while self._exits:
             try:
-                while self._managers:
+                while self._exits:
                     reason = error or next(iter(self._errors), None)
-                    self._managers[-1].__exit__(type(reason) if reason else None, reason, None)
-                    self._managers.pop()
+                    self._exits[-1](type(reason) if reason else None, reason, None)
+                    self._exits.pop()
                     self._n_failures = 0
             except BaseException as raised:
                 self._put_off(raised)
@@ -62,7 +63,7 @@ class CleanupStack:
             self._errors.append(raised)
         self._n_failures += isinstance(raised, Exception)
         if self._n_failures == 2:
-            self._managers.pop()
+            self._exits.pop()
             self._n_failures = 0
 
     def _raise(self, error: BaseException | None) -> None:
@@ -77,11 +78,3 @@ class CleanupStack:
                     raise first
         finally:
             del errors, first, error  # an error that refers to itself, through this frame, would keep the whole run alive
-
-
-class _Callback(AbstractContextManager[None]):
-    def __init__(self, function: Callable[[], object]) -> None:
-        self._function = function
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._function()
