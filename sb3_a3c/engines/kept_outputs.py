@@ -104,8 +104,7 @@ class _Layer:
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         if self.mode is _Mode.REUSE:
-            function: Any = _Convolution if isinstance(self._module, nn.Conv2d) else _Linear
-            return function.apply(x, self._module.weight, self._module.bias, env_major(self.outputs), self._module)
+            return _Known.apply(x, self._module.weight, self._module.bias, env_major(self.outputs), self._module)
         output = self._forward(x)
         if self.mode is _Mode.ACT:
             self.outputs.append(output)
@@ -121,51 +120,32 @@ class _Layer:
         return bool((kept - output).abs().max() <= _TOLERANCE * output.abs().max())
 
 
-class _Convolution(th.autograd.Function):
-    """A convolution whose output is known."""
+class _Known(th.autograd.Function):
+    """A convolution or a linear layer whose output is known."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None, output: th.Tensor, module: nn.Conv2d
+        ctx: Any, x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None, output: th.Tensor, module: nn.Module
     ) -> Any:
         ctx.save_for_backward(x, weight)
-        ctx.options = module.stride, module.padding, module.dilation, False, (0, 0), module.groups
+        ctx.module = module
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: th.Tensor) -> Any:
         (gradient,) = gradients
-        x, weight = ctx.saved_tensors
-        # torch.nn.grad computes the same, but its memory format is another one, in which it takes twice as long.
-        return (
-            *th.ops.aten.convolution_backward(gradient, x, weight, weight.shape[:1], *ctx.options, ctx.needs_input_grad[:3]),
-            None,
-            None,
-        )
-
-
-class _Linear(th.autograd.Function):
-    """A linear layer whose output is known."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None, output: th.Tensor, module: nn.Linear
-    ) -> Any:
-        ctx.save_for_backward(x, weight)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: th.Tensor) -> Any:
-        (gradient,) = gradients
-        x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias, *_ = ctx.needs_input_grad
-        return (
-            gradient @ weight if of_x else None,
-            gradient.t() @ x if of_weight else None,
-            gradient.sum(0) if of_bias else None,
-            None,
-            None,
-        )
+        (x, weight), module, needed = ctx.saved_tensors, ctx.module, ctx.needs_input_grad[:3]
+        if isinstance(module, nn.Conv2d):
+            options = module.stride, module.padding, module.dilation, False, (0, 0), module.groups
+            # torch.nn.grad computes the same, but its memory format is another one, in which it takes twice as long.
+            computed = th.ops.aten.convolution_backward(gradient, x, weight, weight.shape[:1], *options, needed)
+        else:
+            computed = (
+                gradient @ weight if needed[0] else None,
+                gradient.t() @ x if needed[1] else None,
+                gradient.sum(0) if needed[2] else None,
+            )
+        return *computed, None, None
 
 
 def _is_large(module: nn.Module) -> bool:
