@@ -1,7 +1,6 @@
 """A worker on Ray as the main thread sees it, whichever actor it runs in."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from stable_baselines3.common.monitor import ResultsWriter
 
@@ -10,10 +9,8 @@ from sb3_a3c.backends.process.messages import EnvCall
 from sb3_a3c.backends.process.parcel import MonitorFile, reclaim_files
 from sb3_a3c.backends.process.worker_elsewhere import WorkerElsewhere
 from sb3_a3c.backends.ray.messages import Assignment, Pull, Start
-from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.system.import_path import import_path
 from sb3_a3c.worker.errors import name_environments
-from sb3_a3c.worker.spec import WorkerSpec
 
 #: What to do if environments can't be sent.
 _ADVICE = (
