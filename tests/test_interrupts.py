@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,7 +33,7 @@ from sb3_a3c.parameters.shared import SharedParameters
 from sb3_a3c.system.cleanup import CleanupStack
 from sb3_a3c.system.file_lock import FileLock
 from sb3_a3c.system.locks import Lock, ThreadLock
-from sb3_a3c.system.thread_group import ThreadGroup
+from sb3_a3c.system.thread_group import ThreadGroup, call_in_thread
 
 PACKAGE = str(Path(sb3_a3c.__file__).parent) + os.sep
 Line = tuple[str, int]
@@ -249,6 +251,28 @@ def test_ctrl_c_while_a_lock_is_freed_does_not_lose_its_file() -> None:
     finally:
         sys.settrace(before)
     assert _n_files() == n_files - 1
+
+
+def test_ctrl_c_while_a_process_is_closed_does_not_lose_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """multiprocessing takes a connection for closed, and a finalizer for done, whatever interrupts them."""
+    main_thread = threading.get_ident()
+
+    def interrupted(original: Callable) -> Callable:
+        def method(*args: Any) -> None:
+            if threading.get_ident() == main_thread:
+                raise KeyboardInterrupt
+            original(*args)
+
+        return method
+
+    model = make_model("process")
+    learn(model)
+    state = State(model)
+    monkeypatch.setattr(Connection, "_close", interrupted(Connection._close))  # type: ignore[attr-defined]
+    monkeypatch.setattr(multiprocessing.util, "close_fds", interrupted(multiprocessing.util.close_fds))
+    with suppress(KeyboardInterrupt):
+        learn(model)
+    assert not state.problems()
 
 
 class CtrlC:
@@ -503,6 +527,37 @@ def test_joining_threads_can_be_interrupted_and_repeated() -> None:
     release.set()
     assert group.join() == [] and group.join(0.0) == []
     assert not {"waiting", "done"} & {thread.name for thread in threading.enumerate()}
+
+
+def test_joined_threads_are_gone_though_the_join_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Python 3.11, such a thread counts as ended at once."""
+    ending, delete = threading.Event(), threading.Thread._delete  # type: ignore[attr-defined]
+
+    def delete_late(self: threading.Thread) -> None:
+        if self.name == "late":
+            ending.set()
+            time.sleep(0.5)
+        delete(self)
+
+    monkeypatch.setattr(threading.Thread, "_delete", delete_late)
+    group = ThreadGroup({"late": lambda: None})
+    group.start()
+    ending.wait()
+    with pytest.raises(KeyboardInterrupt), CtrlC(0.1):
+        group.join()
+    assert group.join() == [] and "late" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_call_in_a_thread_has_ended_though_the_wait_was_interrupted() -> None:
+    ended: list[bool] = []
+
+    def call() -> None:
+        time.sleep(0.5)
+        ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt), CtrlC(0.1):
+        call_in_thread(call)
+    assert ended
 
 
 def test_threads_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,22 +17,37 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: Seconds between two checks of whether a thread is gone. Chosen arbitrarily: longer than it takes.
+_CHECK_EVERY = 0.001
+
 
 def call_in_thread(function: Callable[[], T]) -> T:
     """
-    Call a function in a new thread, where Ctrl-C can't interrupt it. If the wait for it is interrupted, its result is dropped.
+    Call a function in a new thread, where Ctrl-C can't interrupt it. If the wait for it is interrupted, its result is dropped
+    when it has returned. If that wait is interrupted too, the function goes on alone.
 
     :param function: The function
     :return: What it returns
     :raises BaseException: what it raises
     """
-    outcome: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-    start_new_thread(_call, (function, outcome))
-    result, error = outcome.get()
+    started: list[int] = []
+    outcome: list[tuple[Any, BaseException | None]] = []
+    ended: SimpleQueue[None] = SimpleQueue()
+    try:
+        started.extend(map(start_new_thread, [_call], [(function, outcome, ended)]))  # see ThreadGroup.start()
+        while not outcome:
+            ended.get()
+        result, error = outcome[0]
+    except BaseException:
+        while started and not outcome:
+            ended.get()
+        outcome.clear()  # the traceback of this exception refers to this frame
+        raise
     try:
         if error is not None:
             raise error
     finally:
+        outcome.clear()
         del error  # it refers to this frame
     return result
 
@@ -85,6 +100,8 @@ class ThreadGroup:
         for thread in self._threads:
             if thread.name in self._started:
                 thread.join()  # its function has returned
+                while thread in threading.enumerate():  # an interrupt in join() has made it count as ended
+                    time.sleep(_CHECK_EVERY)
         self._raise_error()
         return []
 
@@ -116,8 +133,11 @@ class ThreadGroup:
             del error  # it refers to this frame
 
 
-def _call(function: Callable[[], Any], outcome: "SimpleQueue[tuple[Any, BaseException | None]]") -> None:
+def _call(
+    function: Callable[[], Any], outcome: list[tuple[Any, BaseException | None]], ended: "SimpleQueue[None]"
+) -> None:
     try:
-        outcome.put((function(), None))
+        outcome.append((function(), None))
     except BaseException as error:
-        outcome.put((None, error))
+        outcome.append((None, error))
+    ended.put(None)

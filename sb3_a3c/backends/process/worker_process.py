@@ -12,6 +12,7 @@ import io
 import os
 import signal
 import socket
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from sb3_a3c.backends.process.messages import decode, encode
 from sb3_a3c.backends.process.parcel import Parcel
 from sb3_a3c.backends.process.parent_death import open_pidfd
 from sb3_a3c.backends.process.worker_main import run_worker
-from sb3_a3c.system.thread_group import ThreadGroup
+from sb3_a3c.system.thread_group import ThreadGroup, call_in_thread
 
 #: Seconds for the fork server to tell the exit code of a process. Chosen arbitrarily.
 _EXIT_CODE_WITHIN = 2.0
@@ -78,6 +79,7 @@ class WorkerProcess:
             theirs.close()
             raise
         self._pidfd: io.FileIO | None = None  # which may be closed twice, unlike a number
+        self._releasing = threading.Lock()
         self._has_server = context.get_start_method() == "forkserver"
         forks = context.get_start_method() == "fork"
         not_theirs = [end for other in (*others, self) for end in (other._connection, other._pipe)] if forks else []
@@ -119,17 +121,12 @@ class WorkerProcess:
             self._process.kill()
 
     def close(self) -> None:
-        """Release what it holds, after it has exited. May be called again, if it was interrupted."""
+        """
+        Release what it holds, after it has exited. May be called again, if it was interrupted. In the main thread, Ctrl-C could
+        come within the close() of a class of multiprocessing, which would take a file for closed that is still open.
+        """
         self._threads.join()
-        with suppress(ValueError):  # it is closed already
-            self.exit_code = self._process.exitcode
-            if self.exit_code is None:
-                # SIGCHLD is ignored, or another part of the program has waited for it, so nobody knows the exit code.
-                # multiprocessing would take it for one that runs, and would kill whichever process gets its number.
-                self._process._popen.returncode = 255
-        self._close_connections()
-        self._process.close()
-        self.closed = True
+        call_in_thread(self._release)
 
     def _read(self) -> None:
         """Put all that it sends into the inbox, in a separate thread."""
@@ -155,6 +152,19 @@ class WorkerProcess:
         while (content := self._outbox.get()) is not None:
             with suppress(OSError):  # nobody reads any more
                 self._channel.send(content)
+
+    def _release(self) -> None:
+        with self._releasing:  # a call that was interrupted may still be under way
+            if self.closed:
+                return
+            self.exit_code = self._process.exitcode
+            if self.exit_code is None:
+                # SIGCHLD is ignored, or another part of the program has waited for it, so nobody knows the exit code.
+                # multiprocessing would take it for one that runs, and would kill whichever process gets its number.
+                self._process._popen.returncode = 255
+            self._close_connections()
+            self._process.close()
+            self.closed = True
 
     def _close_connections(self) -> None:
         self._connection.close()
