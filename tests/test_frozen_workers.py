@@ -10,13 +10,16 @@ import warnings
 from collections.abc import Callable
 from multiprocessing import forkserver, util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_healing import Watching, assert_counted_once, make_env, make_model, processes
 
+import sb3_a3c.backends.process.watchdog as watchdog_module
 from sb3_a3c import WorkerDied
 from sb3_a3c.backends.process.channel import Channel
 from sb3_a3c.backends.process.remote_worker import RemoteWorker
@@ -75,6 +78,41 @@ def test_while_it_starts(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
             model.learn(20)
     monkeypatch.undo()
     model.learn(20)
+
+
+class Starting:
+    """As much of a worker as the watchdog sees before it is ready."""
+
+    process, call, has_permit, n_rollouts = None, None, False, 0
+
+    def __init__(self, index: int) -> None:
+        self.index, self.env_indices = index, np.array([index])
+        self.alive, self.ready, self.killed = True, False, False
+
+    def kill_to_replace(self, why: str) -> None:
+        self.killed = True
+
+    def send(self, message: Any) -> None: ...
+
+
+def test_workers_that_share_the_cores_while_they_start_are_not_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, workers = [0.0], [Starting(index) for index in range(8)]
+    monkeypatch.setattr(watchdog_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(watchdog_module, "usable_cores", lambda: 2)
+    quota = SimpleNamespace(taken=lambda worker: 0)
+    watchdog = watchdog_module.Watchdog(workers, quota, [], worker_timeout=1.0)  # type: ignore[arg-type]
+
+    def wait(seconds: int) -> list[int]:
+        for _ in range(4 * seconds):
+            now[0] += 0.25
+            watchdog.check()
+        return [worker.index for worker in workers if worker.killed]
+
+    assert wait(230) == []
+    for worker in workers[:-1]:  # one after another, each within a minute
+        worker.ready = True
+        assert wait(50) == []
+    assert wait(20) == [7]
 
 
 def test_a_process_that_dies_before_it_has_read_anything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,6 +275,27 @@ def test_ctrl_c_while_a_process_is_closed_does_not_lose_its_files(monkeypatch: p
     assert not state.problems()
 
 
+def test_ctrl_c_while_memory_is_shared_does_not_leave_a_lock_of_torch_taken() -> None:
+    """It has one for each tensor that is being shared. Another thread would wait for it forever."""
+    locks = th.storage._share_memory_map
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        if frame.f_code.co_filename.endswith("torch/storage.py") and event == "line" and locks:
+            raise KeyboardInterrupt
+        return trace
+
+    model = make_model("process")
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        learn(model)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    assert not locks
+
+
 class CtrlC:
     """Presses it after so many seconds each, while it is entered."""
 

@@ -719,6 +719,14 @@ def test_errors_on_their_way_between_processes(error: Exception, expected: type[
     assert vars(arrived).get("code") == vars(error).get("code")
 
 
+@pytest.mark.parametrize("notes", [5, [threading.Lock(), "a note"]])
+def test_notes_that_are_no_strings_stay_behind(notes: Any) -> None:
+    error = ValueError("a")
+    error.__notes__ = notes
+    arrived = pickle.loads(pickle.dumps(Failure.of(error))).error()
+    assert str(arrived).endswith("a") and getattr(arrived, "__notes__", []) in (5, ["a note"])
+
+
 def test_a_lock_can_be_used_while_the_program_exits(tmp_path: Path) -> None:
     """As a daemonic thread does that learns. (Functions that were registered first are called last.)"""
     script = run_script(

@@ -133,9 +133,7 @@ class ThreadGroup:
             del error  # it refers to this frame
 
 
-def _call(
-    function: Callable[[], Any], outcome: list[tuple[Any, BaseException | None]], ended: "SimpleQueue[None]"
-) -> None:
+def _call(function: Callable[[], Any], outcome: list[tuple[Any, BaseException | None]], ended: "SimpleQueue[None]") -> None:
     try:
         outcome.append((function(), None))
     except BaseException as error:

@@ -39,6 +39,7 @@ from sb3_a3c.backends.process.worker_process import Exited, Inbox
 from sb3_a3c.backends.protocol import Option, RunSpec
 from sb3_a3c.system.cores import usable_cores
 from sb3_a3c.system.file_lock import unsupported
+from sb3_a3c.system.thread_group import call_in_thread
 from sb3_a3c.worker.errors import WorkerDied
 from sb3_a3c.worker.rollout import Rollout
 
@@ -85,7 +86,8 @@ class ProcessBackend(AsynchronousBackend):
                 "may have no child processes, but it is 'process'"
             )
         self.prepare({"start_method": start_method})
-        self._locks = [self._quota.share_memory(), run.parameters.share_memory()]
+        # In the main thread, Ctrl-C could leave a lock of torch taken, for which the next run would wait.
+        self._locks = call_in_thread(lambda: [self._quota.share_memory(), run.parameters.share_memory()])
         self._inbox: Inbox = Inbox()
         context = multiprocessing.get_context(start_method)
         self.workers = [

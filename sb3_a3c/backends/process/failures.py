@@ -47,7 +47,7 @@ class Failure:
         return cls(
             content=_pickled(error),
             text=traceback.format_exception_only(error)[0].strip(),
-            notes=list(getattr(error, "__notes__", [])),
+            notes=_notes(error),
             trace="".join(traceback.format_exception(error)),
         )
 
@@ -65,6 +65,12 @@ class Failure:
                 add_note(error, note)
         BaseException.__setattr__(error, "__cause__", WorkerTraceback(self.trace))  # a frozen dataclass refuses it otherwise
         return error
+
+
+def _notes(error: BaseException) -> list[str]:
+    """Those that are strings: a program may have set others, which may not be picklable."""
+    notes = getattr(error, "__notes__", [])
+    return [str(note) for note in notes if isinstance(note, str)] if isinstance(notes, list | tuple) else []
 
 
 def _pickled(error: BaseException) -> bytes | None:

@@ -3,7 +3,7 @@ Finds workers that do not make progress: an environment may never return from a 
 
 A worker is silent while it sends nothing though something is expected of it: a rollout that it has begun or may begin, the
 result of a call, or that it is ready. If it is frozen while it holds a lock, all others wait for it, and only its own silence
-counts.
+counts. Workers that start share the cores, so more of them get more time, and as long as others become ready none is silent.
 """
 
 import time
@@ -15,10 +15,12 @@ from sb3_a3c.backends.process.guard import likely_reason
 from sb3_a3c.backends.process.messages import StackRequest
 from sb3_a3c.backends.process.remote_worker import RemoteWorker
 from sb3_a3c.backends.quota import Quota
+from sb3_a3c.system.cores import usable_cores
 from sb3_a3c.system.file_lock import FileLock
 from sb3_a3c.worker.errors import name_environments
 
-#: Seconds of silence until the user is warned of a worker. Chosen arbitrarily: longer than nearly all rollouts and starts.
+#: Seconds of silence until the user is warned of a worker. Chosen arbitrarily: longer than nearly all rollouts, and than the
+#: start of one worker per core.
 _REPORT_AFTER = 60.0
 #: Seconds for a worker to send its stack. Chosen arbitrarily.
 _ANSWER_WITHIN = 2.0
@@ -53,6 +55,8 @@ class Watchdog:
         self._holders: set[int | None] = set()
         self._timeout = worker_timeout
         self._silences = [_Silence() for _ in workers]
+        self._n_cores = usable_cores()
+        self._n_starting = 0
         self.check_every = _CHECK_EVERY if worker_timeout is None else min(_CHECK_EVERY, worker_timeout / 4)
         self._checked_at = time.monotonic()
 
@@ -77,6 +81,7 @@ class Watchdog:
         if elapsed < self.check_every:
             return
         self._checked_at = now
+        self._note_starts()
         blocking = self._blocking()
         for worker, silence in zip(self._workers, self._silences, strict=True):
             if not worker.alive or not (worker.index in blocking or self._is_expected_to_speak(worker)):
@@ -84,6 +89,13 @@ class Watchdog:
             elif not blocking or worker.index in blocking:
                 silence.seconds += min(elapsed, 2 * self.check_every)
                 self._judge(worker, silence)
+
+    def _note_starts(self) -> None:
+        starting = [worker.index for worker in self._workers if worker.alive and not worker.ready]
+        if len(starting) < self._n_starting:  # the others get its share of the cores
+            for index in starting:
+                self.reset(index)
+        self._n_starting = len(starting)
 
     def _blocking(self) -> set[int]:
         """Indices of workers that have held a lock at two checks in a row: nearly always because they are frozen."""
@@ -100,8 +112,11 @@ class Watchdog:
 
     def _judge(self, worker: RemoteWorker, silence: _Silence) -> None:
         timeout = float("inf") if self._timeout is None else self._timeout
-        timeout = timeout if worker.ready else max(timeout, _REPORT_AFTER)  # a start may take longer than a rollout
-        report_after = min(_REPORT_AFTER, timeout)
+        report_after = _REPORT_AFTER
+        if not worker.ready:  # a start may take longer than a rollout
+            report_after *= max(1.0, self._n_starting / self._n_cores)
+            timeout = max(timeout, report_after)
+        report_after = min(report_after, timeout)
         if silence.seconds < report_after:
             return
         if not silence.stack_requested:
