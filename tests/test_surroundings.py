@@ -269,3 +269,33 @@ def test_ctrl_c_in_a_terminal(backend: str, tmp_path: Path) -> None:
         process.kill()
     assert (out, process.returncode) == ("interrupted\nsaved\n", 0), err
     assert (tmp_path / "model.zip").exists()
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_a_callback_that_forks_and_fails_in_the_fork(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers are not those of the fork: it waits for none, and ends none."""
+    monkeypatch.setattr("sb3_a3c.backends.process.backend._PATIENCE", 0.5)
+    exit_codes: list[int] = []
+
+    def fork(*_: Any) -> bool:
+        if not exit_codes:
+            child = os.fork()
+            if child == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(60)
+                raise ZeroDivisionError
+            exit_codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return True
+
+    main_process, model = os.getpid(), make_model(make_env(2))
+    model.backend, model.backend_kwargs = backend, None
+    try:
+        model.learn(200, callback=fork)
+    except ZeroDivisionError:
+        if os.getpid() != main_process:
+            os._exit(7)
+        raise
+    finally:
+        if os.getpid() != main_process:
+            os._exit(1)
+    assert exit_codes == [7] and model.num_timesteps == 200

@@ -8,6 +8,7 @@ So threads are started in a separate thread, which is never interrupted, and the
 are written in C.
 """
 
+import os
 import threading
 import time
 from _thread import start_new_thread
@@ -63,6 +64,7 @@ class ThreadGroup:
         self._threads = [
             threading.Thread(target=self._run, args=(name, target), name=name, daemon=True) for name, target in targets.items()
         ]
+        self._pid = os.getpid()
         self._starters: list[int] = []
         self._started: list[str] = []
         self._all_started = False
@@ -85,12 +87,15 @@ class ThreadGroup:
 
     def join(self, timeout: float | None = None) -> list[str]:
         """
-        Wait until all of them have ended. May be called again, if it was interrupted.
+        Wait until all of them have ended. May be called again, if it was interrupted. In a process that was forked from the one
+        that made them there are none.
 
         :param timeout: Seconds to wait. None: no limit
         :return: The names of those that have not ended
         :raises BaseException: The exception that one of them ended with
         """
+        if os.getpid() != self._pid:
+            return []
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._starters and not (self._all_started and len(self._ended) == len(self._started)):
             try:

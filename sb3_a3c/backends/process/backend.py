@@ -15,6 +15,7 @@ Only one thread uses this object, the one that learns. Calls of the environments
 
 import math
 import multiprocessing
+import os
 import platform
 import time
 import warnings
@@ -100,6 +101,7 @@ class ProcessBackend(AsynchronousBackend):
         self._notices = Notices()
         self._has_begun = False
         self._stopping = False
+        self._pid = os.getpid()
 
     @classmethod
     def prepare(cls, options: dict[str, Any] | None) -> None:
@@ -144,6 +146,8 @@ class ProcessBackend(AsynchronousBackend):
         return self._env_calls.reach(method, self._receive)
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        if os.getpid() != self._pid:  # a callback has forked this process, and the workers are not its own
+            return
         self._end_processes()
         self._env_calls.end()
         for lock in self._locks:

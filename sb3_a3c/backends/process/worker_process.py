@@ -122,8 +122,8 @@ class WorkerProcess:
 
     def close(self) -> None:
         """
-        Release what it holds, after it has exited. May be called again, if it was interrupted. In the main thread, Ctrl-C could
-        come within the close() of a class of multiprocessing, which would take a file for closed that is still open.
+        Release what it holds, after it has exited. May be called again, if it was interrupted. In the main thread, Ctrl-C
+        could come within the close() of a class of multiprocessing, which would take a file for closed that is still open.
         """
         self._threads.join()
         call_in_thread(self._release)
