@@ -474,6 +474,20 @@ def test_a_file_that_is_no_recording(content: Any, tmp_path: Path) -> None:
         Recording.load(tmp_path / "none.npz")
 
 
+def test_a_file_with_wrong_bits(recording: Recording, tmp_path: Path) -> None:
+    path = tmp_path / "file.npz"
+    recording.save(path)
+    content = path.read_bytes()
+    refused = 0
+    for position in range(len(content)):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1 << position % 8]) + content[position + 1 :])
+        try:
+            Recording.load(path)  # not all bytes of a zip file matter
+        except ValueError as error:
+            refused += "path must be a file that" in str(error)
+    assert refused > len(content) / 2
+
+
 # What is refused
 
 

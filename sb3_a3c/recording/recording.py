@@ -7,8 +7,6 @@ For each update, :func:`record` records the worker, and the version of the param
 """
 
 import json
-import zipfile
-import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -96,17 +94,18 @@ class Recording:
         :raises ValueError: if it is no such file, or another version of sb3_a3c wrote it
         """
         recording = cls()
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                header = json.loads(str(content["header"]))
-                written = header.get("format", 1)
-                if written == _FORMAT:
-                    recording.terms = Terms(**header["terms"])
-                    recording.moved, recording.n_restarts = bool(header["moved"]), int(header["n_restarts"])
-                    for name in _ARRAYS:
-                        setattr(recording, name, content[name])
-        except (AttributeError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"path must be a file that Recording.save() has written, but it is {str(path)!r}") from error
+        with open(path, "rb") as file:  # NumPy would leave it open if it can't be read
+            try:
+                with np.load(file, allow_pickle=False) as content:
+                    header = json.loads(str(content["header"]))
+                    written = header.get("format", 1)
+                    if written == _FORMAT:
+                        recording.terms = Terms(**header["terms"])
+                        recording.moved, recording.n_restarts = bool(header["moved"]), int(header["n_restarts"])
+                        for name in _ARRAYS:
+                            setattr(recording, name, content[name])
+            except Exception as error:  # wrong bits cause nearly any
+                raise ValueError(f"path must be a file that Recording.save() has written, but it is {str(path)!r}") from error
         if written != _FORMAT:
             raise ValueError(
                 f"path must be a recording of format {_FORMAT}, but {str(path)!r} is of format {written}: another version of "

@@ -87,8 +87,8 @@ class ThreadGroup:
 
     def join(self, timeout: float | None = None) -> list[str]:
         """
-        Wait until all of them have ended. May be called again, if it was interrupted. In a process that was forked from the one
-        that made them there are none.
+        Wait until all of them have ended. May be called again, if it was interrupted. In a fork of the process that made them
+        there is none to wait for.
 
         :param timeout: Seconds to wait. None: no limit
         :return: The names of those that have not ended
