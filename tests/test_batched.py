@@ -463,6 +463,21 @@ def test_statistics_that_a_wrapper_has_counted_before_rewards_were_clipped(mode:
     assert [(info["episode"]["r"], info["episode"]["l"]) for info in infos] == [(9, 3), (9, 3)]
 
 
+@pytest.mark.parametrize("vector_class", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wrapper_counts_as_sb3_does(mode: AutoresetMode, vector_class: Callable[..., VectorEnv]) -> None:
+    """Also episodes that go on while another environment is reset."""
+    if mode is AutoresetMode.SAME_STEP and not WRAPPERS_COUNT:
+        pytest.skip("RecordEpisodeStatistics of this version of Gymnasium counts wrongly")
+    venv = VectorVecEnv([lambda: RecordEpisodeStatistics(vector_class([Walk] * 3, autoreset_mode=mode))])
+    expected = transitions(DummyVecEnv([lambda: Monitor(Walk())] * 3), 60)
+    for of_env, expected_of_env in zip(transitions(venv, 60), expected, strict=True):
+        ends = [ending[2:4] for *_, ending in of_env if ending]
+        np.testing.assert_allclose(ends, [ending[2:4] for *_, ending in expected_of_env if ending][: len(ends)], atol=1e-5)
+        assert len(ends) > 3
+    venv.close()
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_reward_of_a_step_that_only_resets_does_not_count(mode: AutoresetMode) -> None:
     returns = []

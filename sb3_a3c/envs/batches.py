@@ -116,7 +116,7 @@ class Batch:
                 for i in np.flatnonzero(dones).tolist()
             ]
             if mode is AutoresetMode.DISABLED:
-                obs = _copied(env.reset(options={"reset_mask": dones})[0])
+                obs = _copied(env.reset(options=_ResetMask(dones))[0])
         return BatchStep(obs, rewards, dones, inactive, ends)
 
     def close(self) -> None:
@@ -224,6 +224,26 @@ def concat_steps(steps: Sequence[BatchStep]) -> BatchStep:
             for end in of_batch
         ],
     )
+
+
+class _ResetMask(dict[str, Any]):
+    """
+    Options of a reset, whose ``reset_mask`` can be popped several times. Gymnasium's batched environments pop it, so that the
+    environments do not get it. Then RecordEpisodeStatistics, a wrapper of them, pops it too, or else it forgets all episodes.
+
+    :param mask: The environments to reset, ``(n_envs,)``
+    """
+
+    def __init__(self, mask: np.ndarray) -> None:
+        super().__init__(reset_mask=mask)
+        self._mask = mask
+
+    def __contains__(self, key: object) -> bool:
+        return key == "reset_mask" or super().__contains__(key)
+
+    def pop(self, key: str, *default: Any) -> Any:  # type: ignore[override]
+        """As ``dict.pop``, but the mask stays."""
+        return super().pop(key, self._mask) if key == "reset_mask" else super().pop(key, *default)
 
 
 def _copied(obs: VecEnvObs) -> VecEnvObs:
