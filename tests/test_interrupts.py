@@ -576,7 +576,7 @@ def test_a_call_in_a_thread_has_ended_though_the_wait_was_interrupted() -> None:
         time.sleep(0.5)
         ended.append(True)
 
-    with pytest.raises(KeyboardInterrupt), CtrlC(0.1):
+    with pytest.raises(KeyboardInterrupt), CtrlC(0.1, 0.2):
         call_in_thread(call)
     assert ended
 

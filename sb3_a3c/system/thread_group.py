@@ -24,8 +24,8 @@ _CHECK_EVERY = 0.001
 
 def call_in_thread(function: Callable[[], T]) -> T:
     """
-    Call a function in a new thread, where Ctrl-C can't interrupt it. If the wait for it is interrupted, its result is dropped
-    when it has returned. If that wait is interrupted too, the function goes on alone.
+    Call a function that does not take long in a new thread, where Ctrl-C can't interrupt it. An interrupt of the wait for it
+    is raised when it has returned, and its result is dropped.
 
     :param function: The function
     :return: What it returns
@@ -34,23 +34,24 @@ def call_in_thread(function: Callable[[], T]) -> T:
     started: list[int] = []
     outcome: list[tuple[Any, BaseException | None]] = []
     ended: SimpleQueue[None] = SimpleQueue()
+    raised: BaseException | None = None
+    while not outcome and (started or raised is None):
+        try:
+            if not started:
+                started.extend(map(start_new_thread, [_call], [(function, outcome, ended)]))  # see ThreadGroup.start()
+            while not outcome:
+                ended.get()
+        except BaseException as error:  # Ctrl-C, perhaps again, or no thread can be started
+            raised = error
     try:
-        started.extend(map(start_new_thread, [_call], [(function, outcome, ended)]))  # see ThreadGroup.start()
-        while not outcome:
-            ended.get()
-        result, error = outcome[0]
-    except BaseException:
-        while started and not outcome:
-            ended.get()
-        outcome.clear()  # the traceback of this exception refers to this frame
-        raise
-    try:
-        if error is not None:
-            raise error
+        if raised is None:
+            result, raised = outcome[0]
+        if raised is not None:
+            raise raised
+        return result
     finally:
         outcome.clear()
-        del error  # it refers to this frame
-    return result
+        del raised  # it refers to this frame
 
 
 class ThreadGroup:
