@@ -1,5 +1,6 @@
 """What callbacks write acts as it does in A2C, and never undoes the workers' updates."""
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -269,6 +270,22 @@ def forget_returns(callback: Writes, n: int) -> None:
 
 def test_state_of_a_wrapper() -> None:
     compare_with_a2c(forget_returns, "rollout end", wrap=VecNormalize)
+
+
+def set_statistics(callback: Writes, n: int) -> None:
+    normalize: Any = callback.training_env
+    if n % 3 == 0:
+        normalize.obs_rms = copy.deepcopy(normalize.obs_rms)
+        normalize.obs_rms.mean = normalize.obs_rms.mean + 0.1
+        normalize.ret_rms.var *= 2.0
+        normalize.ret_rms.count = 10.0
+
+
+@pytest.mark.parametrize("at", ["rollout start", "rollout end"])
+@pytest.mark.parametrize("write", [set_statistics, begin_anew])
+def test_normalization_statistics_of_one_worker(write: Callable, at: str) -> None:
+    """A reset counts observations, too."""
+    compare_with_a2c(write, at, wrap=VecNormalize)
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])

@@ -92,7 +92,7 @@ def run(
             stack.enter(Gate(venv, backend.reach))
         stack.enter(backend)
         stack.callback(parameters.free)
-        take_changes = partial(_take_changes, model, venv, model.policy, changes, reporter, backend.workers)
+        take_changes = partial(_take_changes, model, venv, model.policy, changes, reporter, backend.workers, parameters)
         for _ in takewhile(lambda _: model.num_timesteps < total_timesteps, range(n_rollouts)):  # a callback may count more
             looked_at = reporter.needs >= CallbackNeeds.MODEL
             if waits and looked_at and reporter.start_rollout():
@@ -197,6 +197,7 @@ def _take_changes(
     changes: ModelChanges,
     reporter: Reporter,
     workers: Sequence[SeenWorker],
+    parameters: SharedParameters,
 ) -> None:
     """Let what callbacks have changed take effect."""
     if model.env is not venv or model._last_obs is None:
@@ -215,8 +216,13 @@ def _take_changes(
         return
     (worker,) = workers
     assert isinstance(worker, Worker) and model._last_episode_starts is not None
-    if worker.env is not venv and not is_equal(state := read_state(venv), read_state(worker.env)):
-        write_state(worker.env, [state])
+    if worker.env is not venv:
+        if not is_equal(state := read_state(venv), read_state(worker.env)):
+            write_state(worker.env, [state])
+        moments, its_moments = ([moments_of(rms) for rms in running_statistics(env)] for env in (venv, worker.env))
+        if not is_equal(moments, its_moments):
+            worker.set_statistics(moments)
+            parameters.moments = moments
     if not (is_equal(model._last_obs, worker.last_obs) and is_equal(model._last_episode_starts, worker.last_episode_starts)):
         worker.go_on_from(model._last_obs, model._last_episode_starts)  # a callback has reset the environments, for instance
 

@@ -160,6 +160,12 @@ class SharedParameters:
         """The normalization statistics, see :func:`~sb3_a3c.envs.normalization.moments_of`."""
         return [memory.array.copy() for memory in self._place().statistics]
 
+    @moments.setter
+    def moments(self, moments: Sequence[np.ndarray]) -> None:
+        """Only a single worker's statistics are set, while it waits."""
+        for memory, of_one in zip(self._place().statistics, moments, strict=True):
+            memory.array[:] = of_one
+
     @property
     def n_updates(self) -> int:
         """Gradients applied so far in this call of ``learn()``."""

@@ -170,6 +170,16 @@ class Worker:
         """Begin the next rollout with other values of :attr:`last_obs` and :attr:`last_episode_starts`."""
         self._collector.last_obs, self._collector.last_episode_starts = obs, episode_starts
 
+    def set_statistics(self, moments: Sequence[np.ndarray]) -> None:
+        """
+        Go on with other normalization statistics. What the environments have counted since the last push is not pushed.
+
+        :param moments: The statistics, see :func:`~sb3_a3c.envs.normalization.moments_of`
+        """
+        for rms, of_one in zip(self._statistics, moments, strict=True):
+            rms.take_journal()
+            set_moments(rms, of_one)
+
     def stop(self) -> None:
         """End a rollout after the current step of the environments. May be called from any thread."""
         self._collector.stop()
