@@ -144,7 +144,7 @@ class RemoteWorker(WorkerElsewhere):
         if self.ready:
             self.send(Stop())
             return
-        has_died = not (self.alive or self.process is None or self.process.may_exit)
+        has_died = self.was_ready and not (self.alive or self.process is None or self.process.may_exit)
         if (self.n_processes > 1 or has_died) and not self.failed:
             self.lose_envs(f"the process of worker {self.index} had ended, and no other had started yet")
         self.kill()
