@@ -287,6 +287,8 @@ def test_bfloat16_is_that_of_torch() -> None:
     assert sent.nbytes == gradient.nbytes / 2
     np.testing.assert_array_equal(received, th.from_numpy(gradient).to(th.bfloat16).float().numpy())
     np.testing.assert_allclose(received, gradient, rtol=1 / 256)
+    copy_gradient(to_bfloat16(gradient.astype(np.float64)), in_float64 := np.empty(1_000))
+    np.testing.assert_array_equal(in_float64, received)
 
 
 @shares_ray

@@ -17,6 +17,6 @@ def copy_gradient(sent: np.ndarray, gradient: np.ndarray) -> None:
     :param sent: A gradient, or the result of :func:`to_bfloat16`. It may be read-only
     :param gradient: Written: the gradient, of shape ``(size,)``
     """
-    if sent.dtype == np.int16:  # they are the upper halves of float32
-        sent = (sent.astype(np.int32) << 16).view(np.float32)
+    if sent.dtype == np.int16:  # the upper halves of numbers in float32
+        sent = np.left_shift(sent, 16, dtype=np.int32).view(np.float32)
     np.copyto(gradient, sent)
