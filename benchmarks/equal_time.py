@@ -7,7 +7,7 @@ three of A3C's five runs stay near 1,000 and two exceed 3,000. Its mean is betwe
 A3C has the settings of ``sb3_a3c/zoo/a3c.yml`` and makes their ``n_timesteps``. A2C and PPO have the settings of
 rl-baselines3-zoo. A short run of each shows how many steps it makes per second, and with that how many it makes in A3C's
 seconds. Schedules end with these steps. Each task is a comparison by ``sb3_a3c.compare``. Finished runs are not repeated, so
-the command can be interrupted and continued. BipedalWalker, whose runs take four minutes each, and the other tasks of
+the command can be interrupted and continued. BipedalWalker, whose runs take five minutes each, and the other tasks of
 MuJoCo were not measured.
 
     python benchmarks/equal_time.py
