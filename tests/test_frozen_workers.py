@@ -40,7 +40,9 @@ def learn(n_envs: int, act: Callable[[int], None] | None, env: DummyVecEnv | Non
     """A run in which worker 1, and no other, is replaced once."""
     model = make_model(make_env(n_envs) if env is None else env, backend_kwargs=TIMEOUT, **kwargs)
     watching = Watching(10, act or (lambda n_calls: None))
-    with pytest.warns(UserWarning, match=r"worker 1, .* was killed, because it had not .* for worker_timeout=3 s") as told:
+    with pytest.warns(
+        UserWarning, match=r"worker 1, .* was killed, because it had not .* for .* s \(worker_timeout=3\)"
+    ) as told:
         model.learn(40 * n_envs, callback=watching, log_interval=None)
     assert len([one for one in told if "is replaced" in str(one.message)]) == 1
     assert model.logger.name_to_value["async/restarts"] == 1
@@ -68,14 +70,13 @@ def test_while_it_starts(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sb3_a3c.backends.process.watchdog._REPORT_AFTER", 0.5)
     monkeypatch.setattr(forkserver, "connect_to_new_process", connect_and_freeze)
     model = make_model(make_env(2), backend_kwargs=TIMEOUT if how == "killed" else {}, **LARGE)
-    if how == "killed":
-        with pytest.raises(WorkerDied, match="was killed, because it had not become ready for worker_timeout=3 s"):
-            model.learn(20)
-    else:
+    ends = pytest.raises(WorkerDied, match=r"was killed, because it had not become ready for .* s \(worker_timeout=3\)")
+    if how != "killed":
+        ends = pytest.raises(KeyboardInterrupt)
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-        with warnings.catch_warnings(), pytest.raises(KeyboardInterrupt):
-            warnings.filterwarnings("ignore", "worker ., .* has not become ready")
-            model.learn(20)
+    with warnings.catch_warnings(), ends:
+        warnings.filterwarnings("ignore", "worker ., .* has not become ready")  # on a busy machine the other one is slow, too
+        model.learn(20)
     monkeypatch.undo()
     model.learn(20)
 

@@ -365,7 +365,9 @@ def test_a_worker_that_does_not_answer_is_replaced(holds_the_gil: bool, tmp_path
     )
     watching = Watching()
     where = r"does not answer" if holds_the_gil else r"in the middle of:(.|\n)*time\.sleep\(1000\)"
-    message = rf"worker 1, .* was killed, because it had not finished a rollout for worker_timeout=1 s\. (.|\n)*{where}"
+    message = (
+        rf"worker 1, .* was killed, because it had not finished a rollout for [0-9.]* s \(worker_timeout=1\)\. (.|\n)*{where}"
+    )
     with pytest.warns(UserWarning, match=message):
         model.learn(200, callback=watching)
     assert_counted_once(model, watching, 200)
@@ -409,7 +411,8 @@ def test_a_call_that_never_returns_is_ended(tmp_path: Path) -> None:
     model = make_model(DummyVecEnv([Endless] * 2), max_restarts=1000, backend_kwargs=dict(worker_timeout=0.5))
     watching = Watching(20, ask)
     with pytest.warns(
-        UserWarning, match="was killed, because it had not (answered a call|finished a rollout) for worker_timeout=0.5"
+        UserWarning,
+        match=r"was killed, because it had not (answered a call|finished a rollout) for .* s \(worker_timeout=0.5\)",
     ):
         model.learn(200, callback=watching)
     assert_counted_once(model, watching, 200)

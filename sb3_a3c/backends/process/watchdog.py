@@ -136,7 +136,8 @@ class Watchdog:
                 "run code that does not release Python's global lock."
             )
         if timed_out:
-            worker.kill_to_replace(f"was killed, because it had not {what} for worker_timeout={self._timeout:g} s. {stack}")
+            limit = f"{silence.seconds:.1f} s (worker_timeout={self._timeout:g})"
+            worker.kill_to_replace(f"was killed, because it had not {what} for {limit}. {stack}")
         elif not silence.reported:
             silence.reported = True
             who = f"worker {worker.index}, which steps {name_environments(worker.env_indices)},"
