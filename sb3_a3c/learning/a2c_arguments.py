@@ -12,6 +12,7 @@ import torch as th
 from stable_baselines3.common.buffers import BaseBuffer
 
 from sb3_a3c.envs.making import check_env
+from sb3_a3c.learning.arguments import check, is_whole
 
 
 def check_a2c_arguments(values: Mapping[str, Any]) -> None:
@@ -20,8 +21,7 @@ def check_a2c_arguments(values: Mapping[str, Any]) -> None:
     :raises ValueError: if one of those with an entry in ``_ALLOWED`` is not allowed, or there is no ``env``
     """
     for name, (allowed, accepts) in _ALLOWED.items():
-        if not accepts(values[name]):
-            raise ValueError(f"{name} must be {allowed}, but it is {values[name]!r}")
+        check(accepts(values[name]), name, values[name], allowed)
     if values["env"] is None and values["_init_setup_model"]:  # a model that is loaded may have none
         check_env(None)
     _warn_of_missing_gpu(values["device"])
@@ -37,10 +37,6 @@ def _warn_of_missing_gpu(device: Any) -> None:
 
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool | np.bool_) or (isinstance(value, Integral) and value in (0, 1))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _is_epsilon(value: Any) -> bool:
@@ -66,13 +62,13 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "rms_prop_eps": ("a finite number of at least 0", _is_epsilon),
     "use_rms_prop": _FLAG,
     "use_sde": _FLAG,
-    "sde_sample_freq": ("a whole number, -1 for one noise matrix per rollout", _is_whole),
+    "sde_sample_freq": ("a whole number, -1 for one noise matrix per rollout", is_whole),
     "rollout_buffer_class": ("None or a class of rollout buffers", _is_buffer_class),
     "rollout_buffer_kwargs": _DICT,
     "normalize_advantage": _FLAG,
     "stats_window_size": (
         "a whole number of at least 0",
-        lambda value: value is None or (_is_whole(value) and value >= 0),
+        lambda value: value is None or (is_whole(value) and value >= 0),
     ),
     "tensorboard_log": ("None or a path", lambda value: value is None or isinstance(value, str | os.PathLike)),
     "policy_kwargs": _DICT,

@@ -74,10 +74,10 @@ class Arguments:
         _check_one_of("rollout_order", self.rollout_order, get_args(RolloutOrder))
         for name in ("max_lead", "max_lead_bytes"):
             value = getattr(self, name)
-            _check(_is_whole(value) and value >= 0, name, value, "a whole number of at least 0")
-        _check(isinstance(self.use_locking, bool), "use_locking", self.use_locking, "True or False")
+            check(is_whole(value) and value >= 0, name, value, "a whole number of at least 0")
+        check(isinstance(self.use_locking, bool), "use_locking", self.use_locking, "True or False")
         _check_backend_kwargs(self.backend, self.backend_kwargs)
-        _check(_is_whole(self.n_steps) and self.n_steps >= 1, "n_steps", self.n_steps, "a whole number of at least 1")
+        check(is_whole(self.n_steps) and self.n_steps >= 1, "n_steps", self.n_steps, "a whole number of at least 1")
         self.check_hyperparameters()
         _check_learning_rate("learning_rate", self.learning_rate)
         if self.vf_learning_rate is not None:
@@ -91,14 +91,14 @@ class Arguments:
         """
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)
-            _check(_is_finite(value) and 0 <= value <= 1, name, value, "a number from 0 to 1")
-        _check(_is_finite(self.vf_coef), "vf_coef", self.vf_coef, "a finite number")
+            check(_is_finite(value) and 0 <= value <= 1, name, value, "a number from 0 to 1")
+        check(_is_finite(self.vf_coef), "vf_coef", self.vf_coef, "a finite number")
         norm, allowed = self.max_grad_norm, "a number above 0, or inf for gradients that are not clipped"
-        _check(isinstance(norm, Real) and norm > 0, "max_grad_norm", norm, allowed)
+        check(isinstance(norm, Real) and norm > 0, "max_grad_norm", norm, allowed)
         for name in _PER_WORKER:
             value = getattr(self, name)
-            _check(all(_is_finite(number) for number in _each(value)), name, value, "a finite number, or one per worker")
-        _check(all(scale > 0 for scale in _each(self.std_scale)), "std_scale", self.std_scale, "above 0")
+            check(all(_is_finite(number) for number in _each(value)), name, value, "a finite number, or one per worker")
+        check(all(scale > 0 for scale in _each(self.std_scale)), "std_scale", self.std_scale, "above 0")
 
     def check_policy(self, policy: ActorCriticPolicy, rollout_buffer_class: type[RolloutBuffer] | None) -> None:
         """
@@ -118,7 +118,7 @@ class Arguments:
             log_std = getattr(policy, "log_std", None)
             has_own = isinstance(log_std, th.nn.Parameter) and log_std.requires_grad
             kind = f"{type(policy).__name__} for {policy.action_space}"
-            _check(has_own, "std_scale", self.std_scale, f"1.0, because this {kind} has no trainable log_std")
+            check(has_own, "std_scale", self.std_scale, f"1.0, because this {kind} has no trainable log_std")
 
     def resolve_n_workers(self, env: VecEnv) -> int:
         """
@@ -133,19 +133,19 @@ class Arguments:
         if n_workers > n_units:
             units = "environments" if n_units == n_envs else "batches of environments"
             allowed = f"at most the number of {units}, {n_units}"
-            _check(False, "n_workers", n_workers, f"{allowed} (for a loaded model, pass n_workers to load())")
+            check(False, "n_workers", n_workers, f"{allowed} (for a loaded model, pass n_workers to load())")
         for name in _PER_WORKER:
             value = getattr(self, name)
             numbers = as_numbers(value)
             if isinstance(numbers, list):
-                _check(len(numbers) == n_workers, name, value, f"a number, or {n_workers} of them: one per worker")
+                check(len(numbers) == n_workers, name, value, f"a number, or {n_workers} of them: one per worker")
         _check_one_of("backend", self.backend, BACKENDS)
         if n_workers > 1 and BACKENDS[self.backend].is_remote and self.device.type != "cpu":
             allowed = f"'cpu' with several workers and backend {self.backend!r}"
-            _check(False, "device", str(self.device), allowed)
+            check(False, "device", str(self.device), allowed)
         one_step = self.n_steps == 1 and n_envs // n_workers == 1
         allowed = "False where a worker's rollout is a single step: n_steps is 1, and it has one environment"
-        _check(not (self.normalize_advantage and one_step), "normalize_advantage", True, allowed)
+        check(not (self.normalize_advantage and one_step), "normalize_advantage", True, allowed)
         return n_workers
 
 
@@ -159,7 +159,7 @@ def check_n_workers(n_workers: Any) -> None:
     :raises ValueError: if it is neither None nor a positive whole number
     """
     if n_workers is not None:
-        _check(_is_whole(n_workers) and n_workers >= 1, "n_workers", n_workers, "None or a whole number of at least 1")
+        check(is_whole(n_workers) and n_workers >= 1, "n_workers", n_workers, "None or a whole number of at least 1")
 
 
 def check_learn(model: OnPolicyAlgorithm, total_timesteps: Any, log_interval: Any) -> None:
@@ -174,11 +174,11 @@ def check_learn(model: OnPolicyAlgorithm, total_timesteps: Any, log_interval: An
     arguments.check()
     buffer_size = model.rollout_buffer.buffer_size
     allowed = f"what it was when the model was made, {buffer_size}: the rollout buffer has that many steps"
-    _check(model.n_steps == buffer_size, "n_steps", model.n_steps, allowed)
-    _check(model.env is not None, "env", model.env, "given to load(), or with set_env(), before the model learns")
-    _check(_is_finite(total_timesteps), "total_timesteps", total_timesteps, "a number")
-    counts = log_interval is None or (_is_whole(log_interval) and log_interval >= 1)
-    _check(counts, "log_interval", log_interval, "None or a whole number of at least 1")
+    check(model.n_steps == buffer_size, "n_steps", model.n_steps, allowed)
+    check(model.env is not None, "env", model.env, "given to load(), or with set_env(), before the model learns")
+    check(_is_finite(total_timesteps), "total_timesteps", total_timesteps, "a number")
+    counts = log_interval is None or (is_whole(log_interval) and log_interval >= 1)
+    check(counts, "log_interval", log_interval, "None or a whole number of at least 1")
     assert model.env is not None
     arguments.resolve_n_workers(model.env)
     arguments.check_policy(model.policy, model.rollout_buffer_class)
@@ -190,19 +190,19 @@ def _check_backend_kwargs(backend: str, backend_kwargs: Any) -> None:
         return
     allowed = f"None, or a dict with some of {sorted(options)}" if options else "None, because there are no options"
     named = isinstance(backend_kwargs, dict) and set(backend_kwargs) <= set(options)
-    _check(named, "backend_kwargs", backend_kwargs, f"{allowed} for backend '{backend}'")
+    check(named, "backend_kwargs", backend_kwargs, f"{allowed} for backend '{backend}'")
     for name, value in backend_kwargs.items():
-        _check(options[name].accepts(value), f"backend_kwargs['{name}']", value, options[name].allowed)
+        check(options[name].accepts(value), f"backend_kwargs['{name}']", value, options[name].allowed)
 
 
 def _check_learning_rate(name: str, value: Any) -> None:
     allowed = "a number of at least 0, or a function of the progress remaining that gives one"
-    _check(isinstance(value, Real) or callable(value), name, value, allowed)
+    check(isinstance(value, Real) or callable(value), name, value, allowed)
     try:
         first = FloatSchedule(value)(1.0)
     except Exception as error:
         raise ValueError(f"{name} must be {allowed}, but {value!r} raises {type(error).__name__}: {error}") from error
-    _check(_is_finite(first) and first >= 0, name, value if isinstance(value, Real) else first, allowed)
+    check(_is_finite(first) and first >= 0, name, value if isinstance(value, Real) else first, allowed)
 
 
 def _each(value: Any) -> list[Any]:
@@ -212,10 +212,14 @@ def _each(value: Any) -> list[Any]:
 
 
 def _check_one_of(name: str, value: Any, names: Iterable[str]) -> None:
-    _check(value in list(names), name, value, f"one of {sorted(names)}")
+    check(value in list(names), name, value, f"one of {sorted(names)}")
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """
+    :param value: The value of an argument
+    :return: Whether it is a whole number, and not True or False
+    """
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -223,6 +227,13 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-def _check(allowed: bool, name: str, value: Any, allowed_values: str) -> None:
+def check(allowed: bool, name: str, value: Any, allowed_values: str) -> None:
+    """
+    :param allowed: Whether the value is allowed
+    :param name: The name of an argument
+    :param value: Its value
+    :param allowed_values: The allowed values, in words
+    :raises ValueError: if it is not allowed
+    """
     if not allowed:
         raise ValueError(f"{name} must be {allowed_values}, but it is {value!r}")

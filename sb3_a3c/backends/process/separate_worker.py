@@ -1,4 +1,4 @@
-"""A worker in a process of its own, or in an actor of Ray: it comes there pickled, and its environments go back."""
+"""A worker in its own process or in an actor of Ray. It is made there, and its environments are sent back."""
 
 from collections.abc import Callable
 from contextlib import nullcontext

@@ -12,7 +12,6 @@ import io
 import os
 import signal
 import socket
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,7 +78,6 @@ class WorkerProcess:
             theirs.close()
             raise
         self._pidfd: io.FileIO | None = None  # which may be closed twice, unlike a number
-        self._releasing = threading.Lock()
         self._has_server = context.get_start_method() == "forkserver"
         forks = context.get_start_method() == "fork"
         not_theirs = [end for other in (*others, self) for end in (other._connection, other._pipe)] if forks else []
@@ -154,17 +152,16 @@ class WorkerProcess:
                 self._channel.send(content)
 
     def _release(self) -> None:
-        with self._releasing:  # a call that was interrupted may still be under way
-            if self.closed:
-                return
-            self.exit_code = self._process.exitcode
-            if self.exit_code is None:
-                # SIGCHLD is ignored, or another part of the program has waited for it, so nobody knows the exit code.
-                # multiprocessing would take it for one that runs, and would kill whichever process gets its number.
-                self._process._popen.returncode = 255
-            self._close_connections()
-            self._process.close()
-            self.closed = True
+        if self.closed:
+            return
+        self.exit_code = self._process.exitcode
+        if self.exit_code is None:
+            # SIGCHLD is ignored, or another part of the program has waited for it, so nobody knows the exit code.
+            # multiprocessing would take it for one that runs, and would kill whichever process gets its number.
+            self._process._popen.returncode = 255
+        self._close_connections()
+        self._process.close()
+        self.closed = True
 
     def _close_connections(self) -> None:
         self._connection.close()
